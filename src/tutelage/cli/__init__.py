@@ -1,0 +1,1 @@
+"""Typer commands: one file a noun. Parses and prints, decides nothing."""

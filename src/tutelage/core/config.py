@@ -1,0 +1,203 @@
+"""tutelage.yaml: one class a section, every default and unit, all errors at once.
+
+Reading and line numbers live in config_file.py; this module only says what is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tutelage.core.output import OutputFormat
+
+Task = Literal["classification", "extraction", "qa", "summarization", "generation", "code", "text"]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of tutelage.yaml: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Columns(Section):
+    """Which columns of a table, or fields of a JSON row, hold what. Unset: detected."""
+
+    input: str | None = None
+    output: str | None = None
+    group: str | None = None
+    time: str | None = None
+
+
+class Splits(Section):
+    """Shares of the three splits (they sum to 1), and what must never straddle them."""
+
+    train: Ratio = 0.7
+    validation: Ratio = 0.15
+    test: Ratio = 0.15
+    group: str | None = None  # field of a row (patient, customer) that stays on one side
+    time: str | None = None  # field of a row: the newest rows go to test
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Splits:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must sum to 1, not {total:g}")
+        return self
+
+
+class Dedup(Section):
+    """Near-duplicates: `threshold` is rapidfuzz's ratio in percent."""
+
+    near: bool = True
+    threshold: float = Field(default=80.0, ge=50, le=100)
+    across_labels: Literal["keep", "drop"] = "keep"
+
+
+class DataSection(Section):
+    """Where rows come from and how they are cleaned and split."""
+
+    sources: list[str] = ["data/*"]
+    columns: Columns = Columns()
+    splits: Splits = Splits()
+    dedup: Dedup = Dedup()
+    language: str | None = None  # ISO 639-1; rows in another language are flagged
+    max_tokens: int | None = None  # rows longer than this are quarantined
+
+
+class Output(Section):
+    """The shape of an answer. `field`: JSON with one text field. `labels`: the closed list."""
+
+    field: str | None = None
+    labels: list[str] | None = None
+    json_schema: dict[str, Any] | None = None
+
+    def format(self) -> OutputFormat:
+        """Return the renderer and parser of answers."""
+        return OutputFormat(self.field, tuple(self.labels or ()))
+
+
+class Train(Section):
+    """What to train and how. Everything unset is planned; any field here overrides the plan."""
+
+    method: str = "auto"  # auto | lora | ... (a plug-in of tutelage.methods)
+    rank: int | None = Field(default=None, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    dropout: Ratio | None = None
+    learning_rate: float | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int | None = Field(default=None, ge=1)  # rows an optimizer step
+    micro_batch: int | None = Field(default=None, ge=1)  # rows a forward pass
+    max_tokens: int | None = Field(default=None, ge=16)  # tokens a row
+    warmup: Ratio | None = None
+    weight_decay: float | None = Field(default=None, ge=0)
+    prompt_loss_weight: Ratio | None = None
+    patience: int | None = Field(default=None, ge=1)  # evaluations without gain before stopping
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    shared_prefix: bool | None = None
+    checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
+    seed: int = 7
+    force: bool = False  # train although the planner refuses
+    tracker: Literal["mlflow", "none"] = "mlflow"
+
+
+class Guards(Section):
+    """Limits a candidate must stay inside to be released."""
+
+    forgetting: float = Field(default=0.02, ge=0)  # allowed loss on general probes, a ratio
+    perplexity: float = Field(default=1.10, ge=1)  # general-text perplexity over the base's
+    latency_p95: float = Field(default=1.2, ge=1)  # over the base model's
+
+
+class Evaluate(Section):
+    """How candidates are judged on the frozen test split."""
+
+    primary: str = "auto"  # auto: accuracy for classification, else by task
+    guards: Guards = Guards()
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    few_shot: int = Field(default=6, ge=0)  # examples in the few-shot baseline's prompt
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=8, ge=1)  # pinned: it can flip greedy ties
+    must_pass: list[str] = []  # example ids that may not fail
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible server (teacher or judge). The key stays in the environment."""
+
+    base_url: str
+    model: str
+    api_key_env: str | None = None
+
+
+class Limits(Section):
+    """When a rollout stops itself."""
+
+    latency: float = Field(default=1.2, gt=1)  # a percentile over the baseline's, a ratio
+    error_rate: float = Field(default=0.05, gt=0, lt=1)
+    memory: Ratio = 0.95
+    alpha: float = Field(default=0.01, gt=0, lt=0.5)  # false-alarm rate of the whole rollout
+
+
+class Deploy(Section):
+    """How releases are served and how traffic moves to a new one."""
+
+    engine: str = "embedded"  # a plug-in of tutelage.launchers
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    canary: list[Annotated[float, Field(gt=0, le=100)]] = [1, 5, 25, 100]  # percent of traffic
+    min_requests: int = Field(default=50, ge=1)  # canary requests before a step may be taken
+    min_total: int = Field(default=300, ge=1)  # canary requests before 100 %
+    limits: Limits = Limits()
+    guards: dict[str, Literal["off", "flag", "block"]] = {"schema": "flag", "content": "flag"}
+    max_tokens: int = Field(default=256, ge=1)
+    threads: int | None = None
+
+    @model_validator(mode="after")
+    def _steps_rise_to_all(self) -> Deploy:
+        if not self.canary or sorted(set(self.canary)) != self.canary or self.canary[-1] != 100:
+            raise ValueError("canary steps must rise and end with 100")
+        return self
+
+
+class Budget(Section):
+    """What one turn of `improve` may spend."""
+
+    minutes: float = Field(default=60, gt=0)
+    tokens: int = Field(default=200_000, ge=0)
+
+
+class Improve(Section):
+    """When and how far the loop may run by itself."""
+
+    every: str | None = Field(default=None, pattern=r"^\d+[hdw]$")
+    new_rows: int = Field(default=25, ge=1)  # reviewed rows that make a new turn worthwhile
+    budget: Budget = Budget()
+
+
+class Project(Section):
+    """The whole of tutelage.yaml."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)
+    task: Task = "generation"
+    model: str
+    prompt: str = ""
+    output: Output = Output()
+    data: DataSection = DataSection()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    teacher: Endpoint | None = None
+    judge: Endpoint | None = None
+    deploy: Deploy = Deploy()
+    improve: Improve = Improve()
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that decides, with `auto` resolved by task."""
+        if self.evaluate.primary != "auto":
+            return self.evaluate.primary
+        return {
+            "classification": "accuracy", "extraction": "field_f1", "qa": "token_f1",
+            "summarization": "chrf", "code": "exact_match", "generation": "chrf",
+            "text": "perplexity",
+        }[self.task]  # fmt: skip

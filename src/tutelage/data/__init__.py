@@ -1,0 +1,1 @@
+"""Curation: what goes into a dataset version, what stays out, and why."""

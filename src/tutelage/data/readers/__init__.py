@@ -1,0 +1,1 @@
+"""One file a format: a path in, rows or rejections with their line out."""

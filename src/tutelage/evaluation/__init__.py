@@ -1,0 +1,1 @@
+"""Evidence: scores, intervals, forgetting, a verdict, a report. Knows nothing of training."""

@@ -1,0 +1,1 @@
+"""What production says about a model: signals, segmentation, mining."""

@@ -1,0 +1,50 @@
+"""Which turns a model sees: the one place that puts the project's prompt before a row.
+
+Training, evaluation, judging and serving all call `conversation`, so a row is rendered in
+training exactly as it will be at inference. Text that spells a control token is made inert here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tutelage.core.example import Example, Message
+
+_BREAK = "\u200b"  # zero-width space: keeps the text readable and the token unspellable
+_COMMON = re.compile(r"<\|[A-Za-z0-9_▁ .-]{1,40}\|>")
+
+
+def neutralise(text: str, specials: Iterable[str] = ()) -> str:
+    """Return `text` with every control-token spelling broken by a zero-width space.
+
+    `specials` are the tokenizer's own; anything of the form <|name|> is covered besides.
+    """
+    text = _COMMON.sub(lambda m: m[0][0] + _BREAK + m[0][1:], text)
+    for token in sorted(specials, key=len, reverse=True):
+        if len(token) > 1 and token in text:
+            text = text.replace(token, token[0] + _BREAK + token[1:])
+    return text
+
+
+def conversation(
+    example: Example | Sequence[Message], prompt: str, specials: Iterable[str] = ()
+) -> tuple[Message, ...]:
+    """Return the turns before the answer, with the project's prompt as the system message.
+
+    A row with its own system message keeps it. Contents are neutralised, the prompt is not:
+    it is the project's own text.
+    """
+    turns = example.context if isinstance(example, Example) else tuple(example)
+    specials = tuple(specials)
+    safe = tuple(
+        turn.model_copy(update={"content": neutralise(turn.content, specials)}) for turn in turns
+    )
+    if prompt and not (safe and safe[0].role == "system"):
+        return (Message(role="system", content=prompt.strip()), *safe)
+    return safe
+
+
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Return the turns in the form chat templates and OpenAI's API take."""
+    return [m.model_dump(exclude_none=True) for m in messages]

@@ -1,0 +1,1 @@
+"""Tables, sessions and migrations: one module a family of rows. No decisions are made here."""

@@ -1,0 +1,117 @@
+"""Open the store, in SQLite (WAL) by default or PostgreSQL by URL, migrated to this version."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, Connection, DateTime, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.types import TypeDecorator
+
+from tutelage.core.artifact import utc_now
+from tutelage.core.errors import EnvironmentProblem
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A point in time with its zone: SQLite forgets the zone, this puts it back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            return value.replace(tzinfo=utc_now().tzinfo)
+        return value
+
+
+class Base(DeclarativeBase):
+    """The parent of all tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, datetime: UTCDateTime}
+
+
+class Store:
+    """One project's database: `session()` to read, `begin()` to write in one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._read = sessionmaker(engine, expire_on_commit=False)
+        self._write = sessionmaker(
+            engine.execution_options(tutelage_write=True), expire_on_commit=False
+        )
+
+    def session(self) -> Session:
+        """Return a session for reading; use it as a context manager."""
+        return self._read()
+
+    def begin(self) -> AbstractContextManager[Session]:
+        """Return a context manager: a session in one write transaction, committed at the end."""
+        return self._write.begin()
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=15000",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    """Take SQLite's write lock at the start, so that a read-then-write can't be overtaken."""
+    write = connection.get_execution_options().get("tutelage_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _no_autobegin(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+
+
+def make_engine(url: str) -> Engine:
+    """Return an engine for a store URL with this project's durability settings."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url, connect_args={"timeout": 15})
+        event.listen(engine, "connect", _no_autobegin)
+        event.listen(engine, "connect", _durable)
+        event.listen(engine, "begin", _begin)
+        return engine
+    return create_engine(url, pool_pre_ping=True)
+
+
+def open_store(url: str, *, migrate: bool = True) -> Store:
+    """Return the store at `url`, its tables brought to this version.
+
+    Raises EnvironmentProblem if the database can't be opened.
+    """
+    from tutelage.store.migrate import upgrade
+
+    engine = make_engine(url)
+    try:
+        if migrate:
+            upgrade(engine)
+        else:
+            with engine.connect():
+                pass
+    except (OperationalError, DBAPIError) as error:
+        raise EnvironmentProblem(
+            f"the store can't be opened ({str(error.orig).splitlines()[0]})",
+            where=make_url(url).render_as_string(hide_password=True),
+            fix="Check the path or URL, its permissions and the free disk space",
+        ) from error
+    return Store(engine)

@@ -1,0 +1,55 @@
+"""Rows about production: one record a request, and the signals people and systems send on it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tutelage.core.artifact import utc_now
+from tutelage.store.base import Base
+
+
+class RecordRow(Base):
+    """One production request and its response. `split` is decided by hash on arrival."""
+
+    __tablename__ = "records"
+    __table_args__ = (Index("ix_records_release_at", "release", "at"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # the response id
+    deployment: Mapped[str] = mapped_column(String(80), index=True)
+    release: Mapped[str] = mapped_column(String(64))
+    rollout: Mapped[str | None] = mapped_column(String(32), index=True)
+    step: Mapped[int | None]
+    arm: Mapped[str] = mapped_column(String(16))  # stable, canary, shadow
+    user: Mapped[str | None] = mapped_column(String(128))
+    key_name: Mapped[str | None] = mapped_column(String(80))
+    split: Mapped[str] = mapped_column(String(16), index=True)
+    group_key: Mapped[str] = mapped_column(String(64))
+    messages: Mapped[list[Any]]
+    response: Mapped[str] = mapped_column(Text)
+    finish_reason: Mapped[str] = mapped_column(String(16))
+    status: Mapped[int]  # HTTP status the client saw
+    error: Mapped[str | None] = mapped_column(Text)
+    latency_ms: Mapped[float]
+    first_token_ms: Mapped[float | None]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    checks: Mapped[dict[str, Any]]  # guard name -> {"ok": bool, "why": str}
+    at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+
+
+class SignalRow(Base):
+    """One piece of feedback. `key` makes a repeated delivery the same row."""
+
+    __tablename__ = "signals"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    record: Mapped[str] = mapped_column(String(64), index=True)  # may arrive before the record
+    kind: Mapped[str] = mapped_column(String(32), index=True)  # rating, edit, comment, or a name
+    explicit: Mapped[bool]
+    value: Mapped[dict[str, Any]]  # {"value": ...}
+    author: Mapped[str | None] = mapped_column(String(128))
+    at: Mapped[datetime] = mapped_column(default=utc_now, index=True)

@@ -1,0 +1,1 @@
+"""From a dataset version to an adapter: plan, encode, train, check, keep."""
