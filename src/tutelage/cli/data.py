@@ -1,0 +1,113 @@
+"""`tutelage data …`: check rows, freeze a version, read its report, compare texts for leaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="data", help="Rows: import, check, clean, split, report.", no_args_is_help=True
+)
+
+
+@app.command()
+def check(
+    project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
+    """Read and validate the sources without writing anything. Exit 1 if rows would be lost."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.curate import check as work
+
+        result = work(open_context(project, out.emit))
+
+        def show(console: Console) -> None:
+            from tutelage.cli.screens import indented, simple_table
+
+            for line in result["detected"]:
+                console.print(f"[dim]·[/] {line}")
+            console.print(f"[bold]{result['kept']}[/] rows can be used, {result['lost']} can't")
+            rows = [(f["id"], f["severity"], f["count"], f["what"]) for f in result["findings"]]
+            if rows:
+                console.print(indented(simple_table(("id", "severity", "rows", "what"), rows)))
+
+        out.result(result, show)
+        if result["lost"]:
+            raise typer.Exit(1)
+
+
+@app.command()
+def split(
+    project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
+    """Import, check, clean, deduplicate, and freeze a dataset version with its splits."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.curate import curate
+
+        ctx = open_context(project, out.emit)
+        outcome = curate(ctx)
+        folder = ctx.path_of(outcome.artifact)
+        data: dict[str, Any] = {
+            "dataset": outcome.artifact.short,
+            "skipped": outcome.skipped,
+            "path": str(folder),
+            **outcome.artifact.meta,
+        }
+
+        def show(console: Console) -> None:
+            console.print(f"dataset [bold]{outcome.artifact.short}[/]  {folder / 'report.html'}")
+
+        out.result(data, show)
+
+
+@app.command()
+def report(
+    project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
+    """Print the report of the newest dataset version."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.project import require_output
+
+        ctx = open_context(project, out.emit)
+        artifact = require_output(ctx, "curate")
+        folder = ctx.path_of(artifact)
+        text = (folder / "report.txt").read_text(encoding="utf-8")
+
+        def show(console: Console) -> None:
+            console.print(text, markup=False)
+            console.print(f"[dim]{folder / 'report.html'}[/]")
+
+        out.result(
+            {"dataset": artifact.short, "report": str(folder / "report.html"), **artifact.meta},
+            show,
+        )
+
+
+@app.command()
+def leaks(
+    train: Annotated[Path, typer.Argument(help="A file with one training text a line.")],
+    test: Annotated[Path, typer.Argument(help="A file with one test text a line.")],
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Count the test texts that have an exact or near twin in the training texts."""
+    with frame(as_json, verbose) as out:
+        from tutelage.data.leakage import leak_certificate
+
+        certificate = leak_certificate(
+            train=train.read_text(encoding="utf-8").splitlines(),
+            test=test.read_text(encoding="utf-8").splitlines(),
+        )
+        data = {"exact": certificate.exact, "near": certificate.near}
+        out.result(data, lambda console: console.print(certificate.text(), markup=False))
+        if certificate.exact or certificate.near:
+            raise typer.Exit(1)

@@ -1,0 +1,135 @@
+"""The frame around every command: errors as one sentence, `--json` as one document, exit codes.
+
+Results go to stdout; progress, notes and errors to stderr. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_USER, TutelageError
+from tutelage.core.events import Emit, Event
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", "-p", help="The project's folder.", show_default="here")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show tracebacks and logs.")]
+HERE = Path()
+
+
+@dataclass
+class Frame:
+    """One command's way to talk: `emit` for progress, `result` for its answer."""
+
+    as_json: bool
+    verbose: bool
+    emit: Emit
+    close: Callable[[], None]
+
+    @property
+    def out(self) -> Console:
+        """A rich console on stdout."""
+        from rich.console import Console
+
+        return Console(highlight=False)
+
+    def result(self, data: Mapping[str, Any], show: Callable[[Console], None]) -> None:
+        """Print the answer: `data` as JSON, or whatever `show` draws for a person."""
+        self.close()
+        if self.as_json:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.flush()
+        else:
+            show(self.out)
+
+
+def _listener(as_json: bool, verbose: bool) -> tuple[Emit, Callable[[], None]]:
+    """Return where events go, built on first use: most commands never need a terminal."""
+    from tutelage.cli.live import Live
+
+    live: list[Live] = []
+
+    def emit(event: Event) -> None:
+        if not live:
+            live.append(Live(quiet=as_json, verbose=verbose))
+        live[0](event)
+
+    return emit, lambda: live[0].close() if live else None
+
+
+@contextmanager
+def frame(as_json: bool, verbose: bool) -> Iterator[Frame]:
+    """Run a command's body; turn what goes wrong into a sentence and an exit code."""
+    emit, close = _listener(as_json, verbose)
+    try:
+        yield Frame(as_json, verbose, emit, close)
+    except TutelageError as error:
+        if verbose:
+            raise
+        _fail(as_json, error.sentence(), error.as_dict())
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        _say("interrupted; run the same command again to go on where it stopped")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    except OSError as error:
+        if verbose:
+            raise
+        known = _from_os(error)
+        _fail(as_json, known.sentence(), known.as_dict())
+        raise typer.Exit(known.exit_code) from error
+    except Exception as error:
+        if verbose or isinstance(error, typer.Exit):
+            raise
+        text = f"an unexpected {type(error).__name__}: {_first_line(error)}"
+        fix = "Run the command again with -v and report what it prints"
+        _fail(as_json, f"{text}. {fix}.", {"error": "Bug", "what": text, "fix": fix})
+        raise typer.Exit(EXIT_USER) from error
+    finally:
+        close()
+
+
+def _from_os(error: OSError) -> TutelageError:
+    """Return the sentence for a problem of the machine."""
+    from tutelage.core.errors import EnvironmentProblem
+    from tutelage.core.workspace import disk_errors
+
+    where = str(error.filename) if error.filename else None
+    try:
+        with disk_errors(Path(where or ".")):
+            raise error
+    except EnvironmentProblem as known:
+        return known
+    except OSError:
+        reason = error.strerror or _first_line(error)
+        return EnvironmentProblem(
+            f"the machine said: {reason}", where=where, fix="Check the path and try again"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or ["no message"])[0][:300]
+
+
+def _fail(as_json: bool, sentence: str, data: Mapping[str, Any]) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    _say(sentence)
+
+
+def _say(sentence: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\n\x1b[1;31merror\x1b[0m {sentence}\n")
+    else:
+        sys.stderr.write(f"error: {sentence}\n")

@@ -1,0 +1,126 @@
+"""Draw a stage's events on stderr: a heading, notes, a bar with the time left, a closing line."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from tutelage.cli.screens import plan_view
+from tutelage.core.events import Event
+
+_TITLES = {
+    "project": "Project",
+    "curate": "Curate",
+    "plan": "Plan",
+    "train": "Train",
+    "evaluate": "Evaluate",
+    "release": "Release",
+    "serve": "Serve",
+    "rollout": "Roll out",
+    "learn": "Learn",
+}
+
+
+class Live:
+    """A listener for a person. When quiet (`--json`) only warnings are written."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self.verbose = verbose
+        self._stage = ""
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Draw one event."""
+        if self.quiet:
+            if event.kind == "warning":
+                self.console.print(f"warning: {event.message}", markup=False)
+            return
+        if event.stage != self._stage:
+            self._heading(event.stage)
+        if event.kind == "progress":
+            self._progress(event)
+            return
+        if event.kind == "done":
+            self._stop_bar()
+        self._line(event)
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._stop_bar()
+
+    def _heading(self, stage: str) -> None:
+        self._stop_bar()
+        self._stage = stage
+        self._started = time.monotonic()
+        title = _TITLES.get(stage, stage.capitalize())
+        self.console.print()
+        self.console.rule(f"[bold cyan]{title}[/]", align="left", style="cyan dim")
+
+    def _line(self, event: Event) -> None:
+        if "plan" in event.data:
+            self.console.print(plan_view(event.data["plan"]))
+            return
+        if not event.message:
+            return
+        if event.kind == "warning":
+            self.console.print("  [yellow]![/]", event.message, soft_wrap=False)
+        elif event.kind == "done":
+            seconds = time.monotonic() - self._started
+            took = f"[dim]{seconds:.1f} s[/]" if seconds >= 0.05 else ""
+            self.console.print("  [green]✓[/]", event.message, took)
+        elif event.kind in ("note", "start"):
+            self.console.print("  [dim]·[/]", event.message)
+
+    def _progress(self, event: Event) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("   "),
+                SpinnerColumn(style="cyan"),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28, complete_style="cyan", finished_style="green"),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("[dim]left[/]"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = None
+        text = _describe(event)
+        if self._task is None:
+            self._task = self._bar.add_task(text, total=event.total)
+        self._bar.update(self._task, completed=event.done or 0, total=event.total, description=text)
+
+    def _stop_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._task = None
+
+
+def _describe(event: Event) -> str:
+    """Return the words beside the bar: the message and the numbers people watch."""
+    parts = [event.message] if event.message else []
+    loss = event.data.get("loss")
+    validation = event.data.get("validation_loss")
+    if isinstance(loss, float):
+        parts.append(f"loss [bold]{loss:.3f}[/]")
+    if isinstance(validation, float):
+        parts.append(f"validation [bold]{validation:.3f}[/]")
+    return "  ".join(parts)

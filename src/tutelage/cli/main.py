@@ -1,0 +1,55 @@
+"""The `tutelage` command: gathers the nouns. Heavy imports wait inside each command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tutelage.cli import data, evaluate, project, prompt, release, rollout, serve, train
+
+app = typer.Typer(
+    name="tutelage",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Teach a general language model your domain from a few dozen expert examples, and keep "
+        "it right after it ships. Start with `tutelage quickstart` or `tutelage init`."
+    ),
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from tutelage import __version__
+
+        typer.echo(f"tutelage {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+for module in (project, train, evaluate, serve):
+    module.register(app)
+for noun in (data, prompt, release, rollout):
+    app.add_typer(noun.app)
+
+
+def main() -> None:
+    """Run the command line."""
+    import os
+
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "true")
+    app()

@@ -1,0 +1,113 @@
+"""`tutelage release …`: make, list, show, promote and roll back releases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="release", help="Base + adapter + prompt + decoding, as one thing.", no_args_is_help=True
+)
+NameArgument = Annotated[str, typer.Argument(help="A release's name or the start of its id.")]
+
+
+@app.command()
+def create(
+    force: Annotated[bool, typer.Option(help="Release even without a passing verdict.")] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make the release of the newest evaluated adapter."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import last_output, open_context
+        from tutelage.workflows.project import require_output
+        from tutelage.workflows.release import release as work
+
+        ctx = open_context(project, out.emit)
+        outcome = work(
+            ctx,
+            require_output(ctx, "curate"),
+            require_output(ctx, "train"),
+            last_output(ctx, "evaluate"),
+            force=force,
+        )
+        name = outcome.artifact.meta["name"]
+        out.result(
+            {"release": name, "id": outcome.artifact.hash, "skipped": outcome.skipped},
+            lambda console: console.print(f"release [bold]{name}[/]  {outcome.artifact.short}"),
+        )
+
+
+@app.command(name="list")
+def list_(
+    project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
+    """List the releases, newest first, and say which one serves."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.release import releases
+
+        rows = releases(open_context(project, out.emit))
+
+        def show(console: Console) -> None:
+            from tutelage.cli.screens import simple_table
+
+            headers = ("name", "id", "kind", "serves", "made")
+            cells = [
+                (r["name"], r["id"][:12], r["kind"], r["serves"], r["created_at"]) for r in rows
+            ]
+            console.print(simple_table(headers, cells) if cells else "no releases yet")
+
+        out.result({"releases": rows}, show)
+
+
+@app.command()
+def show(
+    name: NameArgument,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what a release is made of and where it comes from."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.release import describe
+
+        data = describe(open_context(project, out.emit), name)
+        out.result(data, lambda console: console.print(data["text"], markup=False))
+
+
+@app.command()
+def promote(
+    name: NameArgument,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a release the stable one at once, without a canary."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.rollout import switch
+
+        data = switch(open_context(project, out.emit), name)
+        out.result(data, lambda console: console.print(data["sentence"], markup=False))
+
+
+@app.command()
+def rollback(
+    project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
+    """Return to the release that was stable before."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.rollout import rollback as work
+
+        data = work(open_context(project, out.emit))
+        out.result(data, lambda console: console.print(data["sentence"], markup=False))

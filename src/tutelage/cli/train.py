@@ -1,0 +1,55 @@
+"""`tutelage train`: show the plan, or carry it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command()(train)
+
+
+def train(
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train on the frozen dataset version; a run that was cut off goes on where it was."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.curate import curate
+        from tutelage.workflows.train import plan as make_plan
+        from tutelage.workflows.train import train as work
+
+        ctx = open_context(project, out.emit)
+        dataset = curate(ctx).artifact
+        if plan:
+            made = make_plan(ctx, dataset).model_dump(mode="json")
+
+            def show_plan(console: Console) -> None:
+                from tutelage.cli.screens import plan_view
+
+                console.print(plan_view(made))
+
+            out.result(made, show_plan)
+            if made.get("refusal"):
+                raise typer.Exit(1)
+            return
+        outcome = work(ctx, dataset)
+        folder = ctx.path_of(outcome.artifact)
+
+        def show(console: Console) -> None:
+            console.print(f"adapter [bold]{outcome.artifact.short}[/]  {folder}")
+
+        out.result(
+            {"adapter": outcome.artifact.short, "path": str(folder), **outcome.artifact.meta}, show
+        )

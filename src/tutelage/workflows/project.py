@@ -1,0 +1,138 @@
+"""The Python API: `tutelage.open(DIR)` gives a Project whose methods are the CLI's commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.core.artifact import Artifact
+from tutelage.core.errors import DataError
+from tutelage.core.events import Emit, silent
+from tutelage.workflows.context import Context, last_output, open_context
+
+if TYPE_CHECKING:
+    from tutelage.core.example import Example, SplitName
+    from tutelage.training.planner import Plan
+    from tutelage.workflows.run import RunSummary
+
+
+@dataclass(frozen=True)
+class Output:
+    """One stage's result: its artifact, and the folder it lies in."""
+
+    artifact: Artifact
+    path: Path
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """The figures of the stage."""
+        return self.artifact.meta
+
+
+class Dataset(Output):
+    """A frozen dataset version."""
+
+    def rows(self, split: SplitName) -> list[Example]:
+        """Return the examples of a split."""
+        from tutelage.data.version import load_version
+
+        return load_version(self.path).rows(split)
+
+
+class Evaluation(Output):
+    """Scores of the candidates and what they prove."""
+
+    @property
+    def verdict(self) -> str:
+        """pass, fail or not_enough_evidence."""
+        return str(self.meta["verdict"])
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+
+class Project:
+    """One opened project directory."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def curate(self) -> Dataset:
+        """Import, validate, clean, deduplicate and split; return the dataset version."""
+        from tutelage.workflows.curate import curate
+
+        return self._give(Dataset, curate(self.context).artifact)
+
+    def plan(self, dataset: Dataset | None = None) -> Plan:
+        """Return what training would do, and why, without starting it."""
+        from tutelage.workflows.train import plan
+
+        return plan(self.context, self._dataset(dataset))
+
+    def train(self, dataset: Dataset | None = None) -> Output:
+        """Train as planned (resuming if a run was cut off); return the adapter."""
+        from tutelage.workflows.train import train
+
+        return self._give(Output, train(self.context, self._dataset(dataset)).artifact)
+
+    def evaluate(self, adapter: Output | None = None) -> Evaluation:
+        """Compare the adapter with the base model, zero-shot and few-shot, on the test split."""
+        from tutelage.workflows.evaluate import evaluate
+
+        tuned = adapter.artifact if adapter else self._last("train")
+        return self._give(Evaluation, evaluate(self.context, self._last("curate"), tuned).artifact)
+
+    def release(self, adapter: Output | None = None, *, force: bool = False) -> Output:
+        """Make the release of an evaluated adapter; refused unless its verdict is pass."""
+        from tutelage.workflows.release import release
+
+        tuned = adapter.artifact if adapter else self._last("train")
+        evaluation = last_output(self.context, "evaluate")
+        outcome = release(self.context, self._last("curate"), tuned, evaluation, force=force)
+        return self._give(Output, outcome.artifact)
+
+    def run(self, *, force: bool = False) -> RunSummary:
+        """Do all of the above, skipping what is unchanged."""
+        from tutelage.workflows.run import run
+
+        return run(self.context, force=force)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.context.store.close()
+
+    def _give(self, kind: type[Any], artifact: Artifact) -> Any:
+        return kind(artifact, self.context.path_of(artifact))
+
+    def _dataset(self, dataset: Dataset | None) -> Artifact:
+        return dataset.artifact if dataset else self._last("curate")
+
+    def _last(self, stage: str) -> Artifact:
+        return require_output(self.context, stage)
+
+
+def require_output(ctx: Context, stage: str) -> Artifact:
+    """Return what `stage` last gave; raise DataError naming the command that makes it."""
+    artifact = last_output(ctx, stage)
+    if artifact is None or not ctx.path_of(artifact).exists():
+        command = {"curate": "tutelage data split", "train": "tutelage train"}.get(
+            stage, f"tutelage {stage}"
+        )
+        raise DataError(
+            f"the stage {stage!r} has not run yet",
+            where=str(ctx.workspace.root),
+            fix=f"Run `{command}` or `tutelage run` first",
+        )
+    return artifact
+
+
+def open_project(directory: str | Path, *, emit: Emit = silent) -> Project:
+    """Open the project in `directory`.
+
+    Raises ConfigError if tutelage.yaml is missing or wrong.
+    """
+    return Project(open_context(Path(directory), emit))
