@@ -1,0 +1,188 @@
+"""One optimizer step's loss and gradients, with every shared prefix computed once.
+
+The plain path (each row whole, padded, through the model's own forward) is the reference and the
+fallback; the shared path runs the forest of prefix_tree.py through the model as flat streams.
+
+Memory stays that of a micro-batch: a subtree that fits the token budget is one stream; a larger
+one runs its top node alone, keeps its keys and values as leaf tensors, lets the streams below add
+to the leaves' gradients, and then sends those through the node's own graph once. Dropout inside a
+shared prefix is therefore drawn once for all rows that share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from tutelage.training.head_loss import head_loss
+from tutelage.training.prefix_tree import Forest, Node, Row, build_forest, lay_out, pack
+from tutelage.training.tree_attention import NAME, Past, TreePlan, register
+
+Levels = dict[int, Past]  # layer -> one (key, value) a level above
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The step's loss (nats a weighted token) and how many tokens were fed for how many."""
+
+    loss: float
+    weight: float
+    unique: int
+    total: int
+
+
+def decoder_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Return (decoder without head, head) of a causal model, with or without peft around it."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.get_decoder(), inner.get_output_embeddings()
+
+
+def plain_step(
+    model: torch.nn.Module, rows: Sequence[Row], micro_batch: int, *, backward: bool = True
+) -> StepResult:
+    """Run `rows` in padded micro-batches through the model's own forward.
+
+    Gradients are added to the parameters'; the loss is divided by the label weight of all rows,
+    so it does not depend on `micro_batch`.
+    """
+    live = sorted((row for row in rows if row.computed > 0), key=lambda row: row.computed)
+    weight = sum(row.weight for row in live)
+    loss = 0.0
+    total = 0
+    for start in range(0, len(live), micro_batch):
+        part = live[start : start + micro_batch]
+        value = _padded_loss(model, part) / weight
+        if backward:
+            value.backward()
+        loss += float(value.detach())
+        total += len(part) * max(row.computed for row in part)
+    return StepResult(loss, weight, total, total)
+
+
+def _padded_loss(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+    device = next(model.parameters()).device
+    width = max(row.computed for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.zeros(len(rows), width, dtype=torch.long)
+    weights = torch.zeros(len(rows), width)
+    for index, row in enumerate(rows):
+        length = row.computed
+        ids[index, :length] = torch.tensor(row.ids[:length])
+        mask[index, :length] = 1
+        targets[index, :length] = torch.tensor(row.ids[1 : length + 1])
+        weights[index, :length] = torch.tensor(row.weights[1 : length + 1])
+    columns = weights.any(0).nonzero()[:, 0]
+    output = model(
+        input_ids=ids.to(device),
+        attention_mask=None if bool(mask.all()) else mask.to(device),
+        use_cache=False,
+        logits_to_keep=columns.to(device),
+    )
+    logits = output.logits.float().flatten(0, 1)
+    losses = functional.cross_entropy(
+        logits, targets[:, columns].flatten().to(device), reduction="none"
+    )
+    return (losses * weights[:, columns].flatten().to(device)).sum()
+
+
+class SharedStep:
+    """Runs steps of one model over shared prefixes. `budget` tokens bound one stream."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        register()
+        self._model = model
+        self._decoder, self._head = decoder_of(model)
+        self._device = next(model.parameters()).device
+
+    def __call__(
+        self, rows: Sequence[Row], micro_batch: int, *, backward: bool = True
+    ) -> StepResult:
+        """Add the gradients of the mean loss over all labels of `rows`; return that loss."""
+        forest = build_forest(rows)
+        if not forest.roots:
+            return StepResult(0.0, 0.0, 0, 0)
+        budget = micro_batch * max(row.computed for row in rows)
+        with self._tree_attention(), contextlib.nullcontext() if backward else torch.no_grad():
+            loss = self._descend(forest.roots, {}, forest, budget)
+        return StepResult(loss, forest.weight, forest.unique, forest.total)
+
+    @contextlib.contextmanager
+    def _tree_attention(self) -> Iterator[None]:
+        config: Any = self._decoder.config
+        usual = config._attn_implementation
+        config._attn_implementation = NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = usual
+
+    def _descend(self, nodes: Sequence[Node], above: Levels, forest: Forest, budget: int) -> float:
+        """Run the subtrees of `nodes` under the levels `above`; return their share of the loss."""
+        loss = 0.0
+        for group in pack(nodes, budget):
+            if len(group) == 1 and group[0].children and group[0].size > budget:
+                loss += self._alone(group[0], above, forest, budget)
+                continue
+            value, _ = self._stream(group, above, forest, deep=True)
+            if value is not None:
+                if value.requires_grad:
+                    value.backward()
+                loss += float(value.detach())
+        return loss
+
+    def _alone(self, node: Node, above: Levels, forest: Forest, budget: int) -> float:
+        """Run `node` by itself, what is below on top of its detached keys and values, then back."""
+        value, kept = self._stream([node], above, forest, deep=False)
+        leaves: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for layer, (key, val) in kept.items():
+            leaves[layer] = (
+                key.detach().requires_grad_(key.requires_grad),
+                val.detach().requires_grad_(val.requires_grad),
+            )
+        below = {layer: [*above.get(layer, []), pair] for layer, pair in leaves.items()}
+        loss = self._descend(node.children, below, forest, budget)
+        tensors: list[torch.Tensor] = []
+        slopes: list[torch.Tensor | None] = []
+        if value is not None:
+            loss += float(value.detach())
+            if value.requires_grad:
+                tensors.append(value)
+                slopes.append(None)
+        for layer, pair in kept.items():
+            for tensor, leaf in zip(pair, leaves[layer], strict=True):
+                if tensor.requires_grad and leaf.grad is not None:
+                    tensors.append(tensor)
+                    slopes.append(leaf.grad)
+        if tensors:
+            torch.autograd.backward(tensors, slopes)  # type: ignore[arg-type]
+        return loss
+
+    def _stream(
+        self, nodes: Sequence[Node], above: Levels, forest: Forest, *, deep: bool
+    ) -> tuple[torch.Tensor | None, dict[int, tuple[torch.Tensor, torch.Tensor]]]:
+        """Forward one stream; return its loss share (None without terms) and kept keys, values."""
+        stream = lay_out(nodes, deep=deep)
+        plan = TreePlan(stream.spans, above, keep=not deep)
+        output = self._decoder(
+            input_ids=torch.tensor([stream.ids], device=self._device),
+            position_ids=torch.tensor([stream.positions], device=self._device),
+            use_cache=False,
+            tree_plan=plan,
+        )
+        if not stream.terms:
+            return None, plan.kept
+        places, targets, weights = zip(*stream.terms, strict=True)
+        hidden = output.last_hidden_state[0]  # TE
+        value = head_loss(
+            self._head,
+            hidden[torch.tensor(places, device=self._device)],
+            torch.tensor(targets, device=self._device),
+            torch.tensor(weights, device=self._device, dtype=torch.float32) / forest.weight,
+        )
+        return value, plan.kept
