@@ -1,0 +1,150 @@
+"""Immutable dataset versions on disk: writing one, loading one, reading its rows.
+
+A version is a folder named by its content. It does not decide what goes in: curation does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.artifact import MANIFEST, content_hash, hash_file, library_versions, utc_now
+from tutelage.core.errors import DataError
+from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.core.workspace import atomic_dir
+
+CLUSTERS = "clusters.json"
+DROPPED = "dropped.jsonl"
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """One frozen data set. `hash` is 64 hex digits; `manifest` is manifest.json as read."""
+
+    hash: str
+    directory: Path
+    manifest: dict[str, Any]
+
+    def rows(self, split: SplitName) -> list[Example]:
+        """Return the examples of one split, in the order they were imported."""
+        return list(self._rows[split])
+
+    def all_rows(self) -> list[Example]:
+        """Return the examples of all splits: train, then validation, then test."""
+        return [example for split in SPLITS for example in self._rows[split]]
+
+    def cluster_of(self, example_id: str) -> str:
+        """Return the near-duplicate or group cluster of an example; its own id if it has none."""
+        return self.clusters.get(example_id, example_id)
+
+    @cached_property
+    def clusters(self) -> dict[str, str]:
+        """Cluster name by example id, for every row of the version."""
+        loaded: dict[str, str] = json.loads((self.directory / CLUSTERS).read_text("utf-8"))
+        return loaded
+
+    @cached_property
+    def _rows(self) -> dict[SplitName, list[Example]]:
+        return {split: _read_rows(self.directory / f"{split}.jsonl") for split in SPLITS}
+
+
+@dataclass(frozen=True)
+class VersionDraft:
+    """What a version will hold. `dropped` and `quarantine` are JSON rows, each with a reason."""
+
+    splits: Mapping[SplitName, list[Example]]
+    clusters: Mapping[str, str]
+    dropped: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+Render = Callable[[dict[str, Any]], Mapping[str, str]]
+
+
+def write_version(
+    folder: Path, draft: VersionDraft, render: Render | None = None
+) -> DatasetVersion:
+    """Write `draft` under `folder`, named by the first 12 digits of its hash, and load it.
+
+    `render(manifest)` returns more files by name (reports); they do not count in the hash.
+    """
+    files = _files(draft)
+    digest = content_hash({name: content_hash(text) for name, text in sorted(files.items())})
+    manifest: dict[str, Any] = {
+        "kind": "dataset",
+        "hash": digest,
+        "rows_hash": content_hash([files[f"{split}.jsonl"] for split in SPLITS]),
+        "counts": {split: len(draft.splits[split]) for split in SPLITS},
+        "versions": library_versions(),
+        "created_at": utc_now().isoformat(),
+        **draft.meta,
+    }
+
+    def fill(target: Path) -> None:
+        texts = {**files, **(render(manifest) if render else {})}
+        for name, text in texts.items():
+            (target / name).write_text(text, encoding="utf-8", newline="\n")
+        manifest["files"] = {name: hash_file(target / name) for name in sorted(texts)}
+        body = json.dumps(manifest, indent=2, ensure_ascii=False)
+        (target / MANIFEST).write_text(body + "\n", encoding="utf-8")
+
+    return load_version(atomic_dir(folder / digest[:12], fill))
+
+
+def load_version(directory: Path) -> DatasetVersion:
+    """Return the version in `directory`; raise DataError if a file is missing or was changed."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+        digest = str(manifest["hash"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "this is not a dataset version (no readable manifest.json)",
+            where=str(directory),
+            fix="Run `tutelage run` to make it again",
+        ) from error
+    for name in [*(f"{split}.jsonl" for split in SPLITS), CLUSTERS]:
+        path = directory / name
+        if not path.is_file() or hash_file(path) != files.get(name):
+            raise DataError(
+                f"{name} is missing or was changed after the version was frozen",
+                where=str(directory),
+                fix="Delete the folder and run `tutelage run` to make it again",
+            )
+    return DatasetVersion(digest, directory, manifest)
+
+
+def row_text(example: Example) -> str:
+    """Return one line of JSON for an example: its fields and its id."""
+    data = example.model_dump(mode="json", exclude_defaults=True)
+    return json.dumps({"id": example.id, **data}, ensure_ascii=False)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the rows as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+
+def _files(draft: VersionDraft) -> dict[str, str]:
+    files = {
+        f"{split}.jsonl": "".join(row_text(example) + "\n" for example in draft.splits[split])
+        for split in SPLITS
+    }
+    clusters = json.dumps(dict(sorted(draft.clusters.items())), indent=0)
+    return {
+        **files,
+        CLUSTERS: clusters + "\n",
+        DROPPED: json_lines(draft.dropped),
+        QUARANTINE: json_lines(draft.quarantine),
+    }
+
+
+def _read_rows(path: Path) -> list[Example]:
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        return [Example.model_validate_json(line) for line in stream]
