@@ -36,7 +36,8 @@ def _scores(primary: Mapping[str, Any]) -> Table:
 
 def _difference(primary: Mapping[str, Any]) -> str:
     low, high = primary["difference_low"] * 100, primary["difference_high"] * 100
-    return f"{primary['metric']}: the tuned model gains {low:+.0f} to {high:+.0f} points (95 % interval)"
+    metric = primary["metric"]
+    return f"{metric}: the tuned model gains {low:+.0f} to {high:+.0f} points (95 % interval)"
 
 
 def evaluation_view(data: Mapping[str, Any], home: Path) -> RenderableType:

@@ -1,4 +1,4 @@
-"""`tutelage init`: make a project around the user's own rows, with what can be read off them filled in."""
+"""`tutelage init`: a project around the user's own rows, filled in with what they show."""
 
 from __future__ import annotations
 

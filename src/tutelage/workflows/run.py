@@ -1,4 +1,4 @@
-"""`tutelage run`: curate, plan, train, evaluate, release, in that order, skipping what is unchanged."""
+"""`tutelage run`: curate, plan, train, evaluate, release; what is unchanged is skipped."""
 
 from __future__ import annotations
 

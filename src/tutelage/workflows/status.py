@@ -1,4 +1,4 @@
-"""Where the loop stands: what each stage last gave, what serves, what production taught, what is next."""
+"""Where the loop stands: what each stage gave, what serves, what was learned, what is next."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def advice(
         return "Next: look at the report; no release was made because the verdict is not a pass."
     rollout = serving.get("rollout")
     if rollout and rollout["state"] in ("pending", "running", "paused"):
-        return f"Next: the rollout of {rollout['candidate']} is {rollout['state']}; `tutelage rollout status`."
+        return (
+            f"Next: the rollout of {rollout['candidate']} is {rollout['state']}; "
+            "`tutelage rollout status` shows it."
+        )
     ready, wanted = learning["train"], ctx.config.improve.new_rows
     if ready >= wanted:
         return (
