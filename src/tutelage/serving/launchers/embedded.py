@@ -1,0 +1,288 @@
+"""Runs the embedded engine as a supervised child process on this machine.
+
+A crashed engine is started again with growing, jittered pauses on the same port, and every release
+that was ensured is loaded again. It does not route: callers ask `ensure` before they send traffic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from asyncio.subprocess import Process
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tutelage.core import errors
+from tutelage.core.errors import EnvironmentProblem, ModelError, TutelageError
+from tutelage.core.workspace import Workspace, disk_errors
+from tutelage.serving.launchers.base import Engine
+
+_READY_S = 300.0  # a large model read from a slow disk
+_STOP_S = 10.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
+_HEALTHY_S = 60.0  # running this long makes the next crash a first one again
+_TAIL_BYTES = 2000
+
+OnRestart = Callable[[Engine], None]
+
+
+class EmbeddedLauncher:
+    """One engine child. Use from one event loop: start, ensure/remove as releases come, stop."""
+
+    def __init__(
+        self,
+        model_spec: str,
+        workspace: Workspace,
+        threads: int | None = None,
+        *,
+        backend: str = "auto",
+        options: tuple[str, ...] = (),
+        on_restart: OnRestart = lambda engine: None,
+    ) -> None:
+        self.model_spec = model_spec
+        self.log = workspace.logs / "engine.log"
+        self.engine: Engine | None = None
+        self.restarts = 0
+        self.on_restart = on_restart
+        self._arguments = [*_threads(threads), "--backend", backend, *options]
+        self._process: Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._wanted: dict[str, Path | None] = {}
+        self._up = asyncio.Event()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._launches = 0
+
+    async def start(self) -> Engine:
+        """Start the engine and return where it is; raise ModelError or EnvironmentProblem."""
+        if self.engine is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="tutelage-")
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None))
+            try:
+                self.engine = await self._launch(port=0)
+            except BaseException:
+                await self.stop()
+                raise
+            self._up.set()
+            self._supervisor = asyncio.create_task(self._supervise())
+        return self.engine
+
+    async def stop(self) -> None:
+        """End the engine and wait until its process is gone; safe to call twice."""
+        if self._supervisor:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+        if self._process:
+            await _end(self._process)
+        if self._session:
+            await self._session.close()
+        if self._folder:
+            self._folder.cleanup()
+        self._supervisor = self._process = self._session = self.engine = self._folder = None
+        self._up.clear()
+
+    async def ensure(self, release_id: str, adapter: Path | None) -> None:
+        """Return when the engine answers for `release_id` (base model, or with this adapter).
+
+        Kept across restarts until removed. Raise ModelError if it can't be loaded.
+        """
+        self._wanted[release_id] = adapter
+        try:
+            await self._load(release_id, adapter)
+        except TutelageError:
+            self._wanted.pop(release_id, None)
+            raise
+
+    async def remove(self, release_id: str) -> None:
+        """Return when `release_id` is gone: its running requests have ended."""
+        self._wanted.pop(release_id, None)
+        await self._ask("POST", "/admin/unload", {"release": release_id}, missing_ok=True)
+
+    async def health(self) -> bool:
+        """Return whether the engine answers now."""
+        if self.engine is None or self._session is None or not self._up.is_set():
+            return False
+        try:
+            url = f"{self.engine.base_url}/health"
+            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def stats(self) -> dict[str, Any]:
+        """Return the engine's releases, memory in MB and queue."""
+        return await self._ask("GET", "/admin/stats")
+
+    async def _load(self, release_id: str, adapter: Path | None) -> None:
+        folder = str(adapter.resolve()) if adapter else None
+        await self._ask("POST", "/admin/load", {"release": release_id, "adapter": folder})
+
+    async def _ask(
+        self, method: str, path: str, body: Any = None, *, missing_ok: bool = False
+    ) -> dict[str, Any]:
+        """Call the engine, once more after a restart if it crashes meanwhile."""
+        for _ in range(3):
+            await self._up.wait()
+            if self.engine is None or self._session is None:
+                break
+            try:
+                url = f"{self.engine.base_url}{path}"
+                async with self._session.request(method, url, json=body) as response:
+                    answer: dict[str, Any] = await response.json()
+                    if response.status < 400 or (missing_ok and response.status == 404):
+                        return answer
+                    raise _problem(answer)
+            except aiohttp.ClientError:
+                await asyncio.sleep(_FIRST_PAUSE_S)
+        raise EnvironmentProblem(
+            "the engine does not answer", where=str(self.log), fix="Look at the end of that file"
+        )
+
+    async def _launch(self, port: int) -> Engine:
+        """Start a child and wait until it is ready, or raise what it said."""
+        if self._folder is None:
+            raise EnvironmentProblem("the launcher was not started")
+        self._launches += 1
+        ready = Path(self._folder.name) / f"ready-{self._launches}.json"
+        command = [
+            sys.executable, "-m", "tutelage.inference.engine",
+            "--model", self.model_spec, "--port", str(port), "--ready-file", str(ready),
+            "--parent", str(os.getpid()), *self._arguments,
+        ]  # fmt: skip
+        own = {"OMP_WAIT_POLICY": "passive", "TMPDIR": self._folder.name}
+        with disk_errors(self.log):
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **own},
+                )
+        try:
+            answer = await self._wait_ready(process, ready)
+        except BaseException:
+            await _end(process)
+            raise
+        self._process = process
+        return Engine(f"http://127.0.0.1:{answer['port']}", process.pid)
+
+    async def _wait_ready(self, process: Process, ready: Path) -> dict[str, Any]:
+        deadline = time.monotonic() + _READY_S
+        while time.monotonic() < deadline:
+            ended = process.returncode is not None
+            if ready.is_file():
+                answer: dict[str, Any] = json.loads(ready.read_bytes())
+                if "error" in answer:
+                    raise _told(answer["error"])
+                return answer
+            if ended:
+                raise EnvironmentProblem(
+                    f"the engine ended before it was ready: {self._tail()}",
+                    where=str(self.log),
+                    fix="Look at the end of that file",
+                )
+            await asyncio.sleep(0.02)
+        raise EnvironmentProblem(
+            f"the engine was not ready after {_READY_S:.0f} seconds", where=str(self.log)
+        )
+
+    def _tail(self) -> str:
+        """Return the last line the engine wrote."""
+        with contextlib.suppress(OSError):
+            lines = self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").splitlines()
+            return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        return "no output"
+
+    async def _supervise(self) -> None:
+        crashes, started = 0, time.monotonic()
+        while self._process is not None and self.engine is not None:
+            await self._process.wait()
+            self._up.clear()
+            crashes = 0 if time.monotonic() - started > _HEALTHY_S else crashes
+            engine = None
+            while engine is None:
+                await asyncio.sleep(pause_s(crashes))
+                crashes += 1
+                engine = await self._restart(port_of(self.engine) if crashes < 3 else 0)
+            self.engine, started = engine, time.monotonic()
+            self.restarts += 1
+            self._up.set()
+            self.on_restart(engine)
+
+    async def _restart(self, port: int) -> Engine | None:
+        """Return a new engine with the wanted releases loaded, or None if that failed."""
+        try:
+            engine = await self._launch(port)
+        except TutelageError as error:
+            self._note(f"restart failed: {error}")
+            return None
+        for release_id, adapter in list(self._wanted.items()):
+            try:
+                await self._reload(engine, release_id, adapter)
+            except (TutelageError, aiohttp.ClientError) as error:
+                self._note(f"release {release_id} was not loaded again: {error}")
+        return engine
+
+    async def _reload(self, engine: Engine, release_id: str, adapter: Path | None) -> None:
+        body = {"release": release_id, "adapter": str(adapter.resolve()) if adapter else None}
+        if self._session is None:
+            return
+        async with self._session.post(f"{engine.base_url}/admin/load", json=body) as response:
+            if response.status >= 400:
+                raise _problem(await response.json())
+
+    def _note(self, text: str) -> None:
+        with contextlib.suppress(OSError), self.log.open("a") as log:
+            log.write(f"launcher: {text}\n")
+
+
+def pause_s(crashes: int) -> float:
+    """Return how long to wait before a restart: doubling, capped, spread by half."""
+    longest: float = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**crashes)
+    return longest * random.uniform(0.5, 1.0)
+
+
+def port_of(engine: Engine) -> int:
+    """Return the port an engine listens on."""
+    return int(engine.base_url.rsplit(":", 1)[1])
+
+
+def _threads(threads: int | None) -> list[str]:
+    return ["--threads", str(threads)] if threads else []
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), _STOP_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _told(error: dict[str, Any]) -> TutelageError:
+    """Return the error a child described, as the same class."""
+    kind: type[TutelageError] = getattr(errors, str(error.get("error")), ModelError)
+    return kind(error["what"], where=error.get("where"), fix=error.get("fix"))
+
+
+def _problem(answer: dict[str, Any]) -> TutelageError:
+    if answer.get("tutelage"):
+        return _told(answer["tutelage"])
+    return ModelError(str((answer.get("error") or {}).get("message", "the engine refused")))
