@@ -1,0 +1,76 @@
+"""POST /v1/feedback: acknowledged only when it is durable, late and repeated deliveries welcome.
+
+It keeps what was said; what it means for training is decided in segment.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tutelage.core.errors import DataError, nearest
+from tutelage.feedback.signals import DECLARED, Feedback, read_feedback
+from tutelage.serving.chat import read_json
+from tutelage.serving.request_log import LogFull, safe_text
+from tutelage.serving.state import GatewayState
+from tutelage.serving.wire import HttpError, json_response
+
+
+def routes(state: GatewayState) -> list[BaseRoute]:
+    """Return the feedback endpoint over a gateway's log."""
+    output = state.project.output.format()
+
+    async def feedback(request: Request) -> Response:
+        try:
+            caller = state.keys.identify(request.headers)
+            body = _clean(state, await read_json(request))
+            found = read_feedback(body, output, caller.name)
+            await _keep(state, found)
+        except DataError as error:
+            return HttpError(400, error.sentence(), code="invalid_feedback").response()
+        except HttpError as error:
+            return error.response()
+        return json_response(_acknowledgement(found))
+
+    return [Route("/v1/feedback", feedback, methods=["POST"])]
+
+
+def _clean(state: GatewayState, body: Mapping[str, Any]) -> dict[str, Any]:
+    texts = ("edit", "comment", "author")
+    clean = {k: safe_text(v) if isinstance(v, str) else v for k, v in body.items()}
+    return {k: state.redactor(v) if k in texts and isinstance(v, str) else v
+            for k, v in clean.items()}  # fmt: skip
+
+
+async def _keep(state: GatewayState, found: Feedback) -> None:
+    try:
+        await state.log.signals(found.rows)
+    except LogFull:
+        raise HttpError(
+            503, "Too much feedback at once; it was not kept.", code="log_full", retry_after=2
+        ) from None
+    except SQLAlchemyError as error:
+        raise HttpError(
+            503, "The store could not keep the feedback; send it again.", code="store_error",
+            retry_after=5,
+        ) from error  # fmt: skip
+    for row in found.rows:
+        kind = row["kind"] if row["kind"] in DECLARED else "undeclared"
+        state.telemetry.feedback.labels(kind).inc()
+
+
+def _acknowledgement(found: Feedback) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "object": "feedback",
+        "record_id": found.record,
+        "kept": [row["kind"] for row in found.rows],
+    }
+    if found.undeclared:
+        near = {name: nearest(name, list(DECLARED)) for name in found.undeclared}
+        body["undeclared"] = near
+    return body

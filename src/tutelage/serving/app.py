@@ -1,0 +1,96 @@
+"""The gateway as a Starlette application: OpenAI's endpoints, health, metrics, administration.
+
+It composes; the work is in chat.py and admin.py. Feedback's routes are handed in, because
+feedback sits above serving. Nothing on this path imports torch, transformers or mlflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from tutelage.serving.admin import admin_routes
+from tutelage.serving.chat import chat
+from tutelage.serving.state import GatewayState
+from tutelage.serving.telemetry import CONTENT_TYPE
+from tutelage.serving.wire import HttpError, json_response
+
+
+def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """Return the application over `state`, with `extra_routes` (feedback) in front of /admin."""
+    routes: list[BaseRoute] = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/models", _models),
+        Route("/v1/models/{name}", _model),
+        Route("/healthz", _healthz),
+        Route("/readyz", _readyz),
+        Route("/metrics", _metrics),
+        *extra_routes,
+        *admin_routes(),
+    ]
+    app = Starlette(
+        routes=routes, exception_handlers={HTTPException: _http_error, Exception: _server_error}
+    )
+    app.state.gateway = state
+    return app
+
+
+async def _models(request: Request) -> Response:
+    state: GatewayState = request.app.state.gateway
+    try:
+        state.keys.identify(request.headers)
+    except HttpError as error:
+        return error.response()
+    return json_response({"object": "list", "data": [_card(n) for n in state.router.entries]})
+
+
+async def _model(request: Request) -> Response:
+    state: GatewayState = request.app.state.gateway
+    name = request.path_params["name"]
+    try:
+        state.keys.identify(request.headers)
+        state.router.pick(name, "")
+    except HttpError as error:
+        return error.response()
+    return json_response(_card(name))
+
+
+def _card(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "tutelage"}
+
+
+async def _healthz(request: Request) -> Response:
+    return json_response({"status": "ok"})
+
+
+async def _readyz(request: Request) -> Response:
+    state: GatewayState = request.app.state.gateway
+    if state.ready and not state.draining:
+        return json_response({"status": "ready", "deployments": sorted(state.router.entries)})
+    return json_response({"status": "stopping" if state.draining else "starting"}, 503)
+
+
+async def _metrics(request: Request) -> Response:
+    state: GatewayState = request.app.state.gateway
+    try:
+        state.keys.identify(request.headers)
+    except HttpError as error:
+        return error.response()
+    return Response(state.telemetry.text(), media_type=CONTENT_TYPE)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = {404: "There is nothing at this address.", 405: "This method is not allowed here."}
+    message = detail.get(status, "The request failed.")
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return HttpError(status, message, code="not_found" if status == 404 else None).response(headers)
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    return HttpError(500, "The gateway failed on this request.", code="internal_error").response()

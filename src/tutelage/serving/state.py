@@ -1,0 +1,74 @@
+"""Everything one gateway holds while it runs. No decisions are made here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tutelage.core.config import Project
+from tutelage.data.split import side_of
+from tutelage.release.bundle import manifest_of
+from tutelage.release.deployments import deployments, route
+from tutelage.serving.keys import KeyRing
+from tutelage.serving.request_log import Redactor, RequestLog, keep
+from tutelage.serving.router import Entry, Profile, Router, build_profile
+from tutelage.serving.telemetry import Telemetry
+from tutelage.serving.upstream import Slots, Upstream
+from tutelage.store.base import Store
+from tutelage.store.releases import ReleaseRow
+
+
+class EngineProbe(Protocol):
+    """What readiness asks of an engine."""
+
+    def healthy(self) -> bool:
+        """Return whether the engine answers as far as is known."""
+        ...
+
+
+@dataclass
+class GatewayState:
+    """The parts of a running gateway, composed by workflows/serve.py."""
+
+    project: Project
+    store: Store
+    router: Router
+    log: RequestLog
+    upstream: Upstream
+    telemetry: Telemetry
+    keys: KeyRing
+    slots: Slots
+    split_key: bytes
+    redactor: Redactor = keep
+    ready: bool = False  # routes are loaded and the engine answers
+    draining: bool = False
+    inflight: Counter[str] = field(default_factory=Counter)  # requests by release id
+    refresh: Callable[[], Awaitable[None]] | None = None  # re-read routes and keys now
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def side(self, group: str) -> str:
+        """Return the split of a production row's group, by the project's key."""
+        return side_of(self.split_key, group, self.project.data.splits)
+
+
+def load_entries(store: Store, project: Project, known: Mapping[str, Profile]) -> dict[str, Entry]:
+    """Return every deployment's route with the profiles it names; `known` ones are reused."""
+    entries: dict[str, Entry] = {}
+    for row in deployments(store):
+        found = route(store, row.name)
+        stable = known.get(found.stable) or _profile(store, found.stable, project)
+        canary = None
+        if found.canary:
+            canary = known.get(found.canary) or _profile(store, found.canary, project)
+        entries[row.name] = Entry(found, stable, canary)
+    return entries
+
+
+def _profile(store: Store, release: str, project: Project) -> Profile:
+    with store.session() as session:
+        row = session.get_one(ReleaseRow, release)
+    manifest = manifest_of(row).model_copy(update={"name": row.name})
+    return build_profile(manifest, project.deploy)
