@@ -55,13 +55,13 @@ class _Cursor:
         self.at += length
         return value
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, *, whole: bool = False) -> Any:
         if kind == _STRING:
             return self.text()
         if kind != _ARRAY:
             return self.take(_SCALARS[kind])
         inner, length = self.take("I"), self.take("Q")
-        if length <= _LONG:
+        if whole or length <= _LONG:
             return [self.value(inner) for _ in range(length)]
         if inner == _STRING:
             for _ in range(length):
@@ -71,14 +71,17 @@ class _Cursor:
         return None
 
 
-def read_header(path: Path) -> GgufHeader:
-    """Return the head of the GGUF file at `path`; raise ModelError if it is not one."""
+def read_header(path: Path, keep: frozenset[str] = frozenset()) -> GgufHeader:
+    """Return the head of the GGUF file at `path`; raise ModelError if it is not one.
+
+    Metadata named in `keep` is read however long it is.
+    """
     try:
         with (
             path.open("rb") as stream,
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return _parse(_Cursor(data))
+            return _parse(_Cursor(data), keep)
     except OSError as error:
         raise ModelError(
             f"the model file can't be opened ({error.strerror})", where=str(path)
@@ -91,7 +94,7 @@ def read_header(path: Path) -> GgufHeader:
         ) from error
 
 
-def _parse(cursor: _Cursor) -> GgufHeader:
+def _parse(cursor: _Cursor, keep: frozenset[str]) -> GgufHeader:
     if cursor.take("4s") != b"GGUF":
         raise ValueError("magic")
     if cursor.take("I") not in (2, 3):
@@ -100,7 +103,7 @@ def _parse(cursor: _Cursor) -> GgufHeader:
     metadata: dict[str, Any] = {}
     for _ in range(pairs):
         key = cursor.text()
-        value = cursor.value(cursor.take("I"))
+        value = cursor.value(cursor.take("I"), whole=key in keep)
         if value is not None:
             metadata[key] = value
     shapes: dict[str, tuple[int, ...]] = {}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.config import Limits
+from tutelage.release import sequential as seq
 
 VerdictName = Literal["pass", "fail", "inconclusive", "no_data", "collector_error"]
 
@@ -21,7 +22,7 @@ VerdictName = Literal["pass", "fail", "inconclusive", "no_data", "collector_erro
 class Sample(NamedTuple):
     """One finished request of an arm."""
 
-    at: float  # seconds since any fixed point; orders the two arms
+    at: float  # seconds since any fixed point, when it ended; orders the two arms
     latency_ms: float
     failed: bool = False  # the server's fault: status 5xx, timeout, empty answer
     flagged: bool = False  # an output check did not hold
@@ -81,6 +82,209 @@ class StepVerdict:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """One sequential test. It fails for good when `e` has ever reached the threshold 1/alpha_i.
+
+    `observed` bad canary requests against `expected` if the arms were equal, of `requests`.
+    """
+
+    name: str
+    e: float  # now
+    peak: float  # the highest it ever was
+    observed: int
+    expected: float
+    requests: int
+    says: str  # what a bad request is, in words
+
+
+TESTS = ("latency_p50", "latency_p90", "latency_p99", "errors", "flags", "error_rate")
+QUANTILES = (0.5, 0.9, 0.99)
+_WARY = 0.5  # the share of the needed log evidence from which a step is no longer taken
+_LOG_MAX = 690.0  # e is shown up to e^690
+_FIRST = 5
+
+
 def judge(baseline: ArmLog, canary: ArmLog, limits: Limits) -> StepVerdict:
-    """Return the verdict on everything both arms have done since the rollout began."""
-    raise NotImplementedError
+    """Return the verdict on everything both arms have done since the rollout began.
+
+    Six tests share `limits.alpha` (Bonferroni): canary latencies over `limits.latency` exceed the
+    concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail
+    more often; are flagged more often; fail at a rate over `limits.error_rate` while the baseline
+    does not. Each may be looked at after every request (sequential.py): with a candidate that is
+    no worse, the probability that any of them ever says fail is at most alpha.
+    Some faults need no statistics: see `hard_faults`.
+    """
+    problem = baseline.problem or canary.problem or _unreadable(baseline, canary)
+    if problem:
+        return StepVerdict("collector_error", (problem,), {"problem": problem})
+    faults = hard_faults(baseline, canary, limits)
+    live = canary.step >= 0
+    if faults:
+        return StepVerdict("fail", tuple(faults), {"faults": faults, **_counts(baseline, canary)})
+    if not live.any():
+        return StepVerdict("no_data", ("the canary has no request yet",), _counts(baseline, canary))
+    tests = run_tests(baseline, canary, limits)
+    threshold = len(TESTS) / limits.alpha
+    evidence = {
+        "threshold": threshold,
+        "tests": {t.name: _test_dict(t) for t in tests},
+        **_counts(baseline, canary),
+    }
+    failed = [t for t in tests if t.peak >= threshold]
+    if failed:
+        return StepVerdict("fail", tuple(_sentence(t, threshold) for t in failed), evidence)
+    wary = [t for t in tests if t.e >= threshold**_WARY]
+    if wary:
+        return StepVerdict("inconclusive", tuple(_sentence(t, threshold) for t in wary), evidence)
+    rate = float(canary.failed[live].mean())
+    if rate > limits.error_rate:
+        reason = f"{rate:.1%} of the canary's requests failed, over {limits.error_rate:.1%}"
+        return StepVerdict("inconclusive", (reason,), evidence)
+    return StepVerdict("pass", ("no test speaks against the canary",), evidence)
+
+
+def hard_faults(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[str]:
+    """Return what ends a rollout at once: a named fault, all of the canary's first five requests
+    failed (unless the baseline's newest five failed too), memory twice running over the limit.
+    """
+    faults = [canary.fault] if canary.fault else []
+    first = canary.failed[canary.step >= 0][:_FIRST]
+    outage = len(baseline) >= _FIRST and bool(baseline.failed[-_FIRST:].all())
+    if len(first) == _FIRST and first.all() and not outage:
+        faults.append(f"the canary's first {_FIRST} requests all failed")
+    newest = canary.memory[-2:]
+    if len(newest) == 2 and min(newest) > limits.memory:
+        faults.append(
+            f"memory at {newest[0]:.0%} and {newest[1]:.0%}, twice over {limits.memory:.0%}"
+        )
+    return faults
+
+
+def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]:
+    """Return the six tests' figures, in the order of TESTS."""
+    old = baseline.step < 0
+    history = baseline.latency_ms[old & ~baseline.failed]
+    now = _Merged.of(baseline, canary, limits.latency)
+    answered = now.only(~now.failed)  # a quick failure is no quick answer
+    ends = seq.block_ends(answered.canary)
+    limit_QN = seq.thresholds(answered.latency, answered.canary, ends, QUANTILES, history)
+    tests = []
+    for name, q, limit_N in zip(TESTS, QUANTILES, limit_QN, strict=False):
+        ready = np.isfinite(limit_N)
+        says = f"slower than {limits.latency:g} x the baseline's p{q * 100:.0f}"
+        tests.append(_share(name, says, answered.latency > limit_N, answered.canary & ready, ends))
+    ends = seq.block_ends(now.canary)
+    tests.append(_share("errors", "failed", now.failed, now.canary, ends))
+    tests.append(_share("flags", "flagged by an output check", now.flagged, now.canary, ends))
+    tests.append(_rate(baseline, canary, limits))
+    return tests
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """Both arms' requests since the rollout began, in order of time; arrays of length N."""
+
+    canary: NDArray[np.bool_]
+    latency: NDArray[np.float64]  # the canary's divided by the limit
+    failed: NDArray[np.bool_]
+    flagged: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, baseline: ArmLog, canary: ArmLog, limit: float) -> _Merged:
+        a, b = baseline.step >= 0, canary.step >= 0
+        order = np.argsort(np.concatenate((baseline.at[a], canary.at[b])), kind="stable")
+        is_canary = np.concatenate((np.zeros(a.sum(), bool), np.ones(b.sum(), bool)))
+        latency = np.concatenate((baseline.latency_ms[a], canary.latency_ms[b] / limit))
+        failed = np.concatenate((baseline.failed[a], canary.failed[b]))
+        flagged = np.concatenate((baseline.flagged[a], canary.flagged[b]))
+        return cls(is_canary[order], latency[order], failed[order], flagged[order])
+
+    def only(self, keep: NDArray[np.bool_]) -> _Merged:
+        return _Merged(self.canary[keep], self.latency[keep], self.failed[keep], self.flagged[keep])
+
+
+def _share(
+    name: str,
+    says: str,
+    bad: NDArray[np.bool_],
+    canary: NDArray[np.bool_],
+    ends: NDArray[np.int64],
+) -> Outcome:
+    path = seq.share_test(bad, canary, ends)
+    upto = int(ends[-1]) if len(ends) else 0
+    return Outcome(
+        name,
+        _exp(path[-1] if len(path) else 0.0),
+        _exp(path.max(initial=0.0)),
+        int((bad & canary)[:upto].sum()),
+        seq.expected_bad(bad, canary, ends),
+        int(canary[:upto].sum()),
+        says,
+    )
+
+
+def _rate(baseline: ArmLog, canary: ArmLog, limits: Limits) -> Outcome:
+    """Return the test of the canary's own error rate, silent while the baseline is over it too."""
+    failed = canary.failed[canary.step >= 0]
+    path = seq.rate_test(failed, limits.error_rate)
+    beside = baseline.failed[np.isin(baseline.step, np.unique(canary.step[canary.step >= 0]))]
+    if len(beside) and float(beside.mean()) > limits.error_rate:
+        path = np.minimum(path, 0.0)
+    return Outcome(
+        "error_rate",
+        _exp(path[-1] if len(path) else 0.0),
+        _exp(path.max(initial=0.0)),
+        int(failed.sum()),
+        limits.error_rate * len(failed),
+        len(failed),
+        "failed",
+    )
+
+
+def _exp(log_e: float) -> float:
+    return float(np.exp(min(log_e, _LOG_MAX)))
+
+
+def _sentence(test: Outcome, threshold: float) -> str:
+    against = "the limit allows" if test.name == "error_rate" else "expected"
+    return (
+        f"{test.name}: {test.observed} of {test.requests} canary requests {test.says}, "
+        f"{test.expected:.1f} {against} (e = {test.peak:.3g}, fails at {threshold:g})"
+    )
+
+
+def _test_dict(test: Outcome) -> dict[str, Any]:
+    return {
+        "e": test.e,
+        "peak": test.peak,
+        "observed": test.observed,
+        "expected": round(test.expected, 3),
+        "requests": test.requests,
+    }
+
+
+def _counts(baseline: ArmLog, canary: ArmLog) -> dict[str, Any]:
+    return {"baseline": _arm_dict(baseline), "canary": _arm_dict(canary)}
+
+
+def _arm_dict(arm: ArmLog) -> dict[str, Any]:
+    live = arm.step >= 0
+    latency = arm.latency_ms[live & ~arm.failed]
+    shown = np.quantile(latency, (0.5, 0.9, 0.99)) if len(latency) else (None, None, None)
+    names = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99")
+    return {
+        "requests": int(live.sum()),
+        "failed": int(arm.failed[live].sum()),
+        "flagged": int(arm.flagged[live].sum()),
+        **{n: None if v is None else round(float(v), 2) for n, v in zip(names, shown, strict=True)},
+    }
+
+
+def _unreadable(baseline: ArmLog, canary: ArmLog) -> str | None:
+    for name, arm in (("baseline", baseline), ("canary", canary)):
+        if not np.isfinite(arm.latency_ms).all() or (arm.latency_ms < 0).any():
+            return f"the {name}'s log holds latencies that are no numbers"
+        if not np.isfinite(arm.at).all():
+            return f"the {name}'s log holds times that are no numbers"
+    return None

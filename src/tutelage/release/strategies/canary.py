@@ -1,0 +1,14 @@
+"""Canary: a small share first, more on evidence, all at the end."""
+
+from __future__ import annotations
+
+from tutelage.core.config import Deploy
+from tutelage.release.rollout import RolloutPlan
+
+
+class Canary:
+    """The steps and minimums of tutelage.yaml's `deploy`."""
+
+    def plan(self, deploy: Deploy) -> RolloutPlan:
+        """Return the plan that the configuration asks for."""
+        return RolloutPlan(tuple(deploy.canary), deploy.min_requests, deploy.min_total)
