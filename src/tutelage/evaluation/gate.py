@@ -1,0 +1,247 @@
+"""The decision: criteria in plain sentences, each pass, fail or not enough evidence.
+
+Superiority on the primary metric: the whole interval of (tuned − base) lies above 0, against the
+bare base *and* the base with examples. Both must hold, so neither needs a correction for testing
+twice. Guards are non-inferiority: the whole interval of the loss lies within the limit. A limit
+inside the interval is "not enough evidence", never a silent pass. Every criterion prints the
+smallest difference that it could have found with 80 % power.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tutelage.core.config import Guards
+from tutelage.core.errors import EXIT_DONE, EXIT_NO, EXIT_NOT_ENOUGH_EVIDENCE
+from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED
+from tutelage.evaluation.forgetting import Forgetting
+from tutelage.evaluation.scoring import Comparison, Scored
+from tutelage.evaluation.significance import Interval
+
+Outcome = Literal["pass", "fail", "not_enough_evidence"]
+EXIT_CODES: dict[Outcome, int] = {
+    "pass": EXIT_DONE,
+    "fail": EXIT_NO,
+    "not_enough_evidence": EXIT_NOT_ENOUGH_EVIDENCE,
+}
+UNSCORED_LIMIT = 0.05  # share of test rows that may lack a score
+_AGAINST = {BASE: "base", FEW_SHOT: "few-shot"}
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One requirement with its outcome, the sentence that shows it, and the figures behind it."""
+
+    name: str
+    outcome: Outcome
+    sentence: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision over all criteria: one fail fails, one open question leaves it open."""
+
+    outcome: Outcome
+    sentence: str
+    criteria: tuple[Criterion, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 3 not enough evidence."""
+        return EXIT_CODES[self.outcome]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the gate looks at. `latency` is tuned over base at the 95th percentile."""
+
+    primary: str
+    confidence: float
+    scored: Mapping[str, Scored]
+    comparisons: Mapping[str, Comparison]
+    forgetting: Forgetting | None = None
+    latency: Interval | None = None
+    must_pass: tuple[str, ...] = ()
+    must_fail: tuple[str, ...] = ()  # the must-pass rows that failed
+
+
+def decide(evidence: Evidence, guards: Guards) -> Verdict:
+    """Return the verdict of the tuned candidate against the base model."""
+    if TUNED not in evidence.scored:
+        sentence = "There is no tuned model yet: these are the base model's figures."
+        return Verdict("not_enough_evidence", sentence, ())
+    criteria = [
+        _superior(evidence, name) for name in (BASE, FEW_SHOT) if name in evidence.comparisons
+    ]
+    if evidence.forgetting is not None:
+        criteria.append(_knowledge(evidence.forgetting, guards, evidence.confidence))
+        criteria.append(_language(evidence.forgetting, guards, evidence.confidence))
+    if evidence.latency is not None:
+        criteria.append(_latency(evidence, evidence.latency, guards))
+    if evidence.must_pass:
+        criteria.append(_must_pass(evidence))
+    unscored = _unscored(evidence)
+    if unscored is not None:
+        criteria.append(unscored)
+    outcomes = {criterion.outcome for criterion in criteria}
+    outcome: Outcome = "pass"
+    if "fail" in outcomes:
+        outcome = "fail"
+    elif "not_enough_evidence" in outcomes:
+        outcome = "not_enough_evidence"
+    return Verdict(outcome, _headline(outcome, criteria), tuple(criteria))
+
+
+def better_base(evidence: Evidence) -> str:
+    """Return the stronger of base and few-shot on the primary metric: what tuned must beat."""
+    names = [name for name in (BASE, FEW_SHOT) if name in evidence.scored]
+    return max(names, key=lambda name: _mean(evidence, name))
+
+
+def within(low: float, high: float, limit: float) -> Outcome:
+    """Return whether an interval of a loss lies within `limit`, beyond it, or on both sides."""
+    if high <= limit:
+        return "pass"
+    return "fail" if low > limit else "not_enough_evidence"
+
+
+def percent(ratio: float, digits: int = 0) -> str:
+    """Return 0.714 as 71 %."""
+    return f"{ratio * 100:.{digits}f} %"
+
+
+def points(ratio: float, digits: int = 0) -> str:
+    """Return 0.53 as +53, with a true minus sign."""
+    text = f"{ratio * 100:+.{digits}f}".replace("-", "−")
+    return text[1:] if float(text.replace("−", "-")) == 0 else text
+
+
+def _mean(evidence: Evidence, name: str) -> float:
+    value = evidence.scored[name].means[evidence.primary].estimate
+    return -math.inf if math.isnan(value) else value
+
+
+def _superior(evidence: Evidence, name: str) -> Criterion:
+    d = evidence.comparisons[name].difference
+    if d.n == 0:
+        return Criterion(
+            f"better than {_AGAINST[name]}",
+            "not_enough_evidence",
+            f"tuned vs {_AGAINST[name]}: no row was scored for both",
+        )
+    outcome: Outcome = "not_enough_evidence"
+    if d.low > 0:
+        outcome = "pass"
+    elif d.high <= 0:
+        outcome = "fail"
+    ours, theirs = _mean(evidence, TUNED), _mean(evidence, name)
+    grouped = f" in {d.clusters} clusters" if d.clusters < d.n else ""
+    sentence = (
+        f"{evidence.primary}: tuned {percent(ours)} vs {_AGAINST[name]} {percent(theirs)}: "
+        f"{points(d.estimate)} points, {percent(evidence.confidence)} interval "
+        f"{points(d.low)}…{points(d.high)}, n = {d.n}{grouped}; "
+        f"smallest detectable difference {d.detectable * 100:.0f} points"
+    )
+    return Criterion(f"better than {_AGAINST[name]}", outcome, sentence, _figures(d))
+
+
+def _knowledge(found: Forgetting, guards: Guards, confidence: float) -> Criterion:
+    """Judge the chance of the right answer; a certain drop of the count fails by itself."""
+    chance, count = found.chance_drop, found.accuracy_drop
+    limit = guards.forgetting
+    outcome = within(chance.low, chance.high, limit)
+    if count.low > limit:
+        outcome = "fail"
+    sentence = (
+        f"general knowledge: chance of the right answer {percent(found.base_chance, 1)} → "
+        f"{percent(found.tuned_chance, 1)}: {points(-chance.estimate, 1)} points, "
+        f"{percent(confidence)} interval {points(-chance.high, 1)}…{points(-chance.low, 1)}, "
+        f"n = {chance.n}; limit −{limit * 100:g}; smallest detectable drop "
+        f"{chance.detectable * 100:.1f} points ({_counted(found)})"
+    )
+    figures = {**_figures(chance), "limit": limit, "count_drop": _figures(count)}
+    return Criterion("keeps general knowledge", outcome, sentence, figures)
+
+
+def _counted(found: Forgetting) -> str:
+    n = found.accuracy_drop.n
+    before = round(found.base_accuracy.estimate * n)
+    after = round(found.tuned_accuracy.estimate * n)
+    return f"right answers {before} → {after} of {n}"
+
+
+def _language(found: Forgetting, guards: Guards, confidence: float) -> Criterion:
+    ratio, limit = found.perplexity_ratio, guards.perplexity
+    sentence = (
+        f"general English: perplexity {found.base_perplexity:.1f} → "
+        f"{found.tuned_perplexity:.1f}: × {ratio.estimate:.3f}, {percent(confidence)} interval "
+        f"{ratio.low:.3f}…{ratio.high:.3f}, n = {ratio.n} texts; limit × {limit:g}; "
+        f"smallest detectable rise × {found.perplexity_detectable:.3f}"
+    )
+    figures = {
+        "estimate": ratio.estimate, "low": ratio.low, "high": ratio.high, "n": ratio.n,
+        "limit": limit, "detectable": found.perplexity_detectable,
+    }  # fmt: skip
+    outcome = within(ratio.low, ratio.high, limit)
+    return Criterion("keeps general English", outcome, sentence, figures)
+
+
+def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
+    ours, base = evidence.scored[TUNED].usage, evidence.scored[BASE].usage
+    times = f"{base.p95_ms:.0f} → {ours.p95_ms:.0f} ms" if ours and base else "measured"
+    sentence = (
+        f"time an answer, 95th percentile: {times}: × {ratio.estimate:.2f}, "
+        f"{percent(evidence.confidence)} interval {ratio.low:.2f}…{ratio.high:.2f}; "
+        f"limit × {guards.latency_p95:g}"
+    )
+    figures = {
+        "estimate": ratio.estimate, "low": ratio.low, "high": ratio.high, "n": ratio.n,
+        "limit": guards.latency_p95,
+    }  # fmt: skip
+    outcome = within(ratio.low, ratio.high, guards.latency_p95)
+    return Criterion("answers in time", outcome, sentence, figures)
+
+
+def _must_pass(evidence: Evidence) -> Criterion:
+    failed, asked = evidence.must_fail, len(evidence.must_pass)
+    if not failed:
+        return Criterion("must-pass rows", "pass", f"must-pass rows: all {asked} pass")
+    named = ", ".join(i[:12] for i in failed[:5]) + (" …" if len(failed) > 5 else "")
+    sentence = f"must-pass rows: {len(failed)} of {asked} fail ({named})"
+    return Criterion("must-pass rows", "fail", sentence, {"failed": list(failed)})
+
+
+def _unscored(evidence: Evidence) -> Criterion | None:
+    worst = 0
+    for name in (BASE, FEW_SHOT, TUNED):
+        if name in evidence.scored:
+            worst = max(worst, evidence.scored[name].unscored(evidence.primary))
+    total = len(evidence.scored[TUNED].scores[evidence.primary])
+    if worst == 0:
+        return None
+    sentence = f"unscored rows: up to {worst} of {total} have no score and are left out"
+    small = worst <= UNSCORED_LIMIT * total
+    outcome: Outcome = "pass" if small else "not_enough_evidence"
+    return Criterion("rows scored", outcome, sentence, {"unscored": worst, "rows": total})
+
+
+def _figures(d: Any) -> dict[str, Any]:
+    return {
+        "estimate": d.estimate, "low": d.low, "high": d.high, "n": d.n, "clusters": d.clusters,
+        "p": d.p, "detectable": d.detectable if math.isfinite(d.detectable) else None,
+    }  # fmt: skip
+
+
+def _headline(outcome: Outcome, criteria: Sequence[Criterion]) -> str:
+    """Return the verdict in one sentence; what stands in its way is named."""
+    if outcome == "pass":
+        return "The tuned model is better than the base model, and stays within every limit."
+    against = [c.name for c in criteria if c.outcome == outcome]
+    listed = " or ".join(f"“{name}”" for name in against)
+    if outcome == "fail":
+        return f"The tuned model does not pass: it fails {listed}."
+    return f"The evidence is too thin to decide: {listed} could go either way."

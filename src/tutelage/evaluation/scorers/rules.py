@@ -1,0 +1,54 @@
+"""Rules on the shape of an answer: it parses, and it meets the JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage.core.example import Example
+from tutelage.core.output import OutputFormat
+from tutelage.evaluation.scorers.base import PLAIN, Score
+
+
+class ValidOutput:
+    """1 if the text has the shape that was asked for, else 0; needs no reference answer.
+
+    With a JSON Schema (given, or implied by the output's field and labels) the text must be JSON
+    that meets it. Without one, a closed list of labels must hold it, and other text is valid if
+    it is not empty.
+    """
+
+    def __init__(
+        self,
+        output: OutputFormat = PLAIN,
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._output = output
+        schema = dict(json_schema) if json_schema else output.schema()
+        self._validator = _validator(schema) if schema else None
+
+    def score(self, row: Example, text: str) -> Score:
+        """Say what is wrong with the text, if anything is."""
+        problem = self._problem(text)
+        return Score(float(problem is None), {"why": problem} if problem else {})
+
+    def _problem(self, text: str) -> str | None:
+        if self._validator is None:
+            if not text.strip():
+                return "empty"
+            return self._output.parse(text).problem
+        try:
+            value = json.loads(text.strip())
+        except ValueError as error:
+            return f"not JSON ({error})"
+        found = next(iter(self._validator.iter_errors(value)), None)
+        return None if found is None else str(found.message)[:200]
+
+
+def _validator(schema: Mapping[str, Any]) -> Any:
+    from jsonschema.validators import validator_for
+
+    kind = validator_for(schema)
+    kind.check_schema(schema)
+    return kind(schema)
