@@ -6,6 +6,7 @@
     ├── ModelError                a model or adapter can't be read or doesn't fit
     ├── EnvironmentProblem        disk, port, missing package, missing permission
     ├── PlanRefused               the planner advises against training (exit 1: the answer is no)
+    ├── ReleaseRefused            the evidence does not carry a release (exit 1, or 3: too little)
     └── Conflict                  somebody else holds the thing (a rollout, a job); try again
 
 It does not print: the CLI does, and maps `exit_code` to the process's exit status.
@@ -69,6 +70,17 @@ class PlanRefused(TutelageError):
     """The planner advises against training; the reason and the alternative are in the message."""
 
     exit_code = EXIT_NO
+
+
+class ReleaseRefused(TutelageError):
+    """The evaluation does not carry a release. `enough` is False if it only shows too little."""
+
+    exit_code = EXIT_NO
+
+    def __init__(self, what: str, *, enough: bool = True, fix: str | None = None) -> None:
+        super().__init__(what, fix=fix)
+        if not enough:
+            self.exit_code = EXIT_NOT_ENOUGH_EVIDENCE
 
 
 class Conflict(TutelageError):

@@ -130,19 +130,7 @@ def start_rollout(
     with store.begin() as session:
         row = _require_deployment(session, deployment, lock=True)
         _require_release(session, candidate)
-        running = _active(session, deployment)
-        if running is not None:
-            raise Conflict(
-                f"a rollout is under way ({running.state}, step {running.step + 1})",
-                where=deployment,
-                fix="Wait for it, or end it with `tutelage rollout abort`",
-            )
-        if row.stable == candidate:
-            raise Conflict(
-                "this release is stable already",
-                where=deployment,
-                fix="Name another release; `tutelage release list` shows them",
-            )
+        _refuse_taken(row, _active(session, deployment), candidate)
         return _open(session, row, candidate, plan, strategy)
 
 
@@ -176,6 +164,24 @@ def abort(store: Store, deployment: str, *, reason: str = "aborted by hand") -> 
     return _end(store, deployment, "aborted", reason)
 
 
+def switch(
+    store: Store, deployment: str, release: str, *, reason: str = "made stable by hand"
+) -> RolloutRow:
+    """Make `release` (a full id) stable at once. A rollout of it that is under way is promoted.
+
+    Raises Conflict if it is stable already or another release's rollout is under way.
+    """
+    with store.begin() as session:
+        row = _require_deployment(session, deployment, lock=True)
+        _require_release(session, release)
+        active = _active(session, deployment)
+        if active is not None and active.candidate == release:
+            return _finish(session, active, "promoted", reason)
+        _refuse_taken(row, active, release)
+        direct = _open(session, row, release, RolloutPlan(steps=(100.0,)), "switch")
+        return _finish(session, direct, "promoted", reason)
+
+
 def rollback(store: Store, deployment: str, *, reason: str = "rolled back by hand") -> RolloutRow:
     """End the rollout under way, or, without one, make the previous release stable again.
 
@@ -193,7 +199,6 @@ def rollback(store: Store, deployment: str, *, reason: str = "rolled back by han
                 fix="`tutelage release list` shows the releases to deploy",
             )
         back = _open(session, row, row.previous, RolloutPlan(steps=(100.0,)), "rollback")
-        session.flush()
         return _finish(session, back, "promoted", reason)
 
 
@@ -216,6 +221,21 @@ def _finish(session: Session, row: RolloutRow, to: StateName, reason: str) -> Ro
         raise Conflict(f"the rollout has ended ({row.state})", where=row.deployment)
     _write(session, row, transition)
     return row
+
+
+def _refuse_taken(row: DeploymentRow, active: RolloutRow | None, release: str) -> None:
+    if active is not None:
+        raise Conflict(
+            f"a rollout is under way ({active.state}, step {active.step + 1})",
+            where=row.name,
+            fix="Wait for it, or end it with `tutelage rollout abort`",
+        )
+    if row.stable == release:
+        raise Conflict(
+            "this release is stable already",
+            where=row.name,
+            fix="Name another release; `tutelage release list` shows them",
+        )
 
 
 def _open(

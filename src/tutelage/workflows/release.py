@@ -1,0 +1,300 @@
+"""Make releases: the evaluated adapter's, if the evidence carries it, and the bare base model's.
+
+No torch: what a release needs of the model is read from its files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.artifact import Artifact
+from tutelage.core.errors import DataError, EnvironmentProblem, ReleaseRefused
+from tutelage.core.events import Event
+from tutelage.core.example import Example
+from tutelage.data.version import load_version
+from tutelage.inference.base import Decoding
+from tutelage.inference.chat import as_dicts
+from tutelage.inference.models import locate_model
+from tutelage.inference.specials import special_spellings
+from tutelage.release import bundle, mlflow, prompts
+from tutelage.release.deployments import deployments, route
+from tutelage.release.lineage import lineage, render
+from tutelage.store.base import Store
+from tutelage.store.releases import ReleaseRow
+from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
+
+GOLDEN_COUNT = 5
+_ROWS, _TUNED = "rows.jsonl", "tuned"  # an evaluation's answers, and the candidate's name there
+_BYTES_PER_TOKEN = 2  # fewer than any tokenizer needs for prose or JSON: errs to the long side
+
+
+def release(
+    ctx: Context,
+    dataset: Artifact,
+    adapter: Artifact | None,
+    evaluation: Artifact | None,
+    *,
+    force: bool = False,
+) -> StageOutcome:
+    """Return the release of an evaluated adapter, made once for the same inputs.
+
+    Raises ReleaseRefused unless the evaluation is of this adapter and its verdict is pass;
+    `force` releases all the same and the manifest's tags keep the verdict.
+    """
+    if adapter is None:
+        return base_release(ctx)
+    if not force:
+        _require_evidence(adapter, evaluation)
+    inputs = {
+        "adapter": adapter.hash,
+        "dataset": dataset.hash,
+        "evaluation": evaluation.hash if evaluation else None,
+        "settings": _settings(ctx),
+    }
+
+    def work() -> Artifact:
+        manifest = _manifest(ctx, dataset, adapter, evaluation)
+        return _make(ctx, manifest, evaluation)
+
+    outcome = run_stage(ctx, "release", inputs, work)
+    if not outcome.skipped:
+        ctx.emit(Event("release", "done", f"release {outcome.artifact.meta['name']}"))
+    return outcome
+
+
+def base_release(ctx: Context) -> StageOutcome:
+    """Return the release of the base model with the project's prompt and no adapter."""
+    dataset = last_output(ctx, "curate")
+    inputs = {"settings": _settings(ctx), "dataset": dataset.hash if dataset else None}
+    return run_stage(
+        ctx, "base_release", inputs, lambda: _make(ctx, _manifest(ctx, dataset, None, None), None)
+    )
+
+
+def releases(ctx: Context) -> list[dict[str, Any]]:
+    """Return every release as plain data, newest first; `serves` says what it answers now."""
+    serves = _serving(ctx.store)
+    return [
+        {
+            "name": row.name,
+            "id": row.id,
+            "kind": row.kind,
+            "serves": serves.get(row.id, ""),
+            "registry_version": row.registry_version,
+            "created_at": row.created_at.isoformat(timespec="seconds"),
+        }
+        for row in reversed(bundle.list_releases(ctx.store))
+    ]
+
+
+def describe(ctx: Context, name: str) -> dict[str, Any]:
+    """Return what a release is made of and where it comes from; `text` is for people."""
+    row = bundle.get_release(ctx.store, name)
+    manifest = bundle.manifest_of(row)
+    tree = lineage(ctx.store, row.id)
+    adapter = manifest.adapter
+    facts = {
+        "release": row.name,
+        "id": row.id,
+        "kind": row.kind,
+        "serves": _serving(ctx.store).get(row.id, "nothing"),
+        "base": f"{manifest.base.name} ({manifest.base.digest[:12]})",
+        "adapter": f"{adapter.hash[:12]} in {adapter.path}" if adapter else "none",
+        "prompt": f"{manifest.prompt_hash[:12]}" if manifest.prompt else "none",
+        "decoding": f"temperature {manifest.decoding.temperature:g}, "
+        f"at most {manifest.decoding.max_tokens} tokens",
+        "golden": f"{len(manifest.golden)} prompts",
+        "registry": f"version {row.registry_version}" if row.registry_version else "none",
+    }
+    lines = [f"{key:<10}{value}" for key, value in facts.items()]
+    text = "\n".join([*lines, "", "made from", render(tree)])
+    return {**facts, "manifest": row.manifest, "lineage": tree.as_dict(), "text": text}
+
+
+def answer_tokens(answers: list[str]) -> int | None:
+    """Return the most tokens an answer may take: half again the longest one, and a margin.
+
+    Tokens are estimated from UTF-8 bytes, two a token, which errs to the long side.
+    """
+    if not answers:
+        return None
+    longest = max(len(text.encode()) for text in answers) / _BYTES_PER_TOKEN
+    return math.ceil((longest * 1.5 + 16) / 16) * 16
+
+
+def _settings(ctx: Context) -> dict[str, Any]:
+    config = ctx.config
+    return {
+        "model": locate_model(config.model, ctx.workspace.root).digest,
+        "prompt": config.prompt,
+        "output": config.output.model_dump(mode="json"),
+        "max_tokens": [config.evaluate.max_new_tokens, config.deploy.max_tokens],
+    }
+
+
+def _require_evidence(adapter: Artifact, evaluation: Artifact | None) -> None:
+    if evaluation is None or adapter.hash not in evaluation.parents:
+        raise ReleaseRefused(
+            "this adapter has not been evaluated",
+            enough=False,
+            fix="Run `tutelage evaluate` first, or release anyway with --force",
+        )
+    verdict = str(evaluation.meta.get("verdict"))
+    if verdict == "pass":
+        return
+    why = str(evaluation.meta.get("headline") or "").strip().rstrip(".")
+    said = "not enough evidence" if verdict == "not_enough_evidence" else verdict
+    raise ReleaseRefused(
+        f"the evaluation's verdict is {said}{f': {why}' if why else ''}",
+        enough=verdict != "not_enough_evidence",
+        fix="Look at the report, improve the data, or release anyway with --force",
+    )
+
+
+def _manifest(
+    ctx: Context, dataset: Artifact | None, adapter: Artifact | None, evaluation: Artifact | None
+) -> bundle.ReleaseManifest:
+    config = ctx.config
+    source = locate_model(config.model, ctx.workspace.root)
+    version = load_version(ctx.path_of(dataset)) if dataset else None
+    train = version.rows("train") if version else []
+    limit = config.evaluate.max_new_tokens or answer_tokens([r.answer for r in train if r.answer])
+    output = config.output
+    prompt = config.prompt.strip()
+    reference = None
+    if adapter is not None:
+        folder = ctx.path_of(adapter)
+        reference = bundle.AdapterRef(
+            hash=adapter.hash, path=adapter.path, files=bundle.adapter_files(folder)
+        )
+    golden: tuple[bundle.Golden, ...] = ()
+    if evaluation is not None and version is not None:
+        golden = golden_prompts(ctx, version.rows("test"), ctx.path_of(evaluation) / _ROWS)
+    tuned = adapter is not None
+    return bundle.ReleaseManifest(
+        kind="tuned" if tuned else "base",
+        base=bundle.BaseRef(spec=source.spec, name=source.name, digest=source.digest),
+        adapter=reference,
+        prompt=prompt,
+        prompt_hash=prompts.prompt_hash(prompt),
+        decoding=Decoding(
+            max_tokens=min(limit or config.deploy.max_tokens, config.deploy.max_tokens)
+        ),
+        output=bundle.OutputRef(
+            field=output.field,
+            labels=tuple(output.labels or ()),
+            json_schema=output.json_schema or output.format().schema(),
+        ),
+        specials=special_spellings(source),
+        golden=golden,
+        dataset=dataset.hash if dataset and tuned else None,
+        evaluation=evaluation.hash if evaluation else None,
+    )
+
+
+def golden_prompts(
+    ctx: Context, rows: list[Example], answers_file: Path, count: int = GOLDEN_COUNT
+) -> tuple[bundle.Golden, ...]:
+    """Return up to `count` test prompts with what the tuned model wrote, right ones of different
+    labels first; none if the evaluation kept no answers.
+    """
+    wrote = _answers(answers_file)
+    output = ctx.config.output.format()
+    right = [
+        row
+        for row in sorted(rows, key=lambda row: row.id)
+        if row.id in wrote and _is_right(output.parse(wrote[row.id]).label, wrote[row.id], row)
+    ]
+    first: dict[str, Example] = {}
+    for row in right:
+        first.setdefault(row.label or row.id, row)
+    spread = list(first.values())
+    picked = [*spread, *(row for row in right if row not in spread)][:count]
+    return tuple(
+        bundle.Golden(
+            id=row.id,
+            messages=tuple(as_dicts(row.context)),
+            expected=wrote[row.id],
+            reference=row.answer,
+        )
+        for row in picked
+    )
+
+
+def _is_right(label: str | None, text: str, row: Example) -> bool:
+    if row.label is not None:
+        return label == row.label
+    return row.answer is not None and text.strip() == row.answer.strip()
+
+
+def _answers(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                "the evaluation's answers can't be read",
+                where=str(path),
+                fix="Run `tutelage evaluate` again",
+            ) from error
+        if row.get("candidate") == _TUNED and row.get("finish") == "stop":
+            found[row["item"]] = row["text"]
+    return found
+
+
+def _make(ctx: Context, manifest: bundle.ReleaseManifest, evaluation: Artifact | None) -> Artifact:
+    if manifest.prompt:
+        prompts.record_published(ctx.store, manifest.prompt, note="from tutelage.yaml")
+    row = bundle.create_release(ctx.store, ctx.workspace, manifest, project=ctx.config.name)
+    bundle.verify_release(ctx.workspace, row)
+    verdict = str(evaluation.meta.get("verdict")) if evaluation else "none"
+    version = _register(ctx, row, manifest, verdict)
+    return bundle.release_artifact(row, {"verdict": verdict, "registry_version": version})
+
+
+def _register(
+    ctx: Context, row: ReleaseRow, manifest: bundle.ReleaseManifest, verdict: str
+) -> str | None:
+    """Return the registry version; without mlflow the release exists and a warning says so."""
+    if row.registry_version is not None:
+        return row.registry_version
+    tags = {
+        "release": row.id,
+        "name": row.name,
+        "kind": row.kind,
+        "dataset": manifest.dataset or "",
+        "evaluation": manifest.evaluation or "",
+        "prompt": manifest.prompt_hash,
+        "adapter": manifest.adapter.hash if manifest.adapter else "",
+        "verdict": verdict,
+    }
+    alias = mlflow.CANDIDATE if row.kind == "tuned" else None
+    try:
+        version = mlflow.register_version(
+            ctx.workspace.mlflow_uri, ctx.config.name, ctx.workspace.home / row.path, tags,
+            alias=alias,
+        )  # fmt: skip
+    except EnvironmentProblem as error:
+        ctx.emit(Event("release", "warning", f"not in the MLflow registry: {error.sentence()}"))
+        return None
+    with ctx.store.begin() as session:
+        kept = session.get(ReleaseRow, row.id)
+        if kept is not None:
+            kept.registry_version = version
+    return version
+
+
+def _serving(store: Store) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for deployment in deployments(store):
+        now = route(store, deployment.name)
+        found[now.stable] = f"{deployment.name}: stable"
+        if now.canary:
+            found[now.canary] = f"{deployment.name}: canary, {now.weight:g} %"
+    return found
