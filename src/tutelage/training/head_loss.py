@@ -42,7 +42,7 @@ def _chunk_loss(
     return (functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
-class _FrozenHeadLoss(torch.autograd.Function):
+class _FrozenHeadLoss(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any,
@@ -65,10 +65,10 @@ class _FrozenHeadLoss(torch.autograd.Function):
             probabilities[rows, targets[part]] -= 1
             probabilities *= weights[part, None]
             matrix = head.weight
-            slope[part] = (probabilities.to(matrix.dtype) @ matrix).to(hidden.dtype)  # type: ignore[operator,union-attr]
+            slope[part] = (probabilities.to(matrix.dtype) @ matrix).to(hidden.dtype)
         ctx.slope = slope
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         return (ctx.slope * grad, None, None, None)

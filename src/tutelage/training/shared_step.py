@@ -160,7 +160,7 @@ class SharedStep:
                     tensors.append(tensor)
                     slopes.append(leaf.grad)
         if tensors:
-            torch.autograd.backward(tensors, slopes)  # type: ignore[arg-type]
+            torch.autograd.backward(tensors, slopes)
         return loss
 
     def _stream(

@@ -71,7 +71,7 @@ def tree_attention(
         raise NotImplementedError(f"attention with {', '.join(extra) or 'a mask or window'}")
     if dropout:
         raise NotImplementedError("dropout inside attention")
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    layer = int(module.layer_idx)
     query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotary in fp32
     if tree_plan.keep:
         tree_plan.kept[layer] = (key, value)
@@ -90,7 +90,7 @@ def _blocks(spans: list[Span]) -> list[tuple[slice, slice]]:
     ]
 
 
-class _TreeAttention(torch.autograd.Function):
+class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any,
@@ -125,7 +125,7 @@ class _TreeAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         query, key, value, out, lse, *past = ctx.saved_tensors
         groups, scale = ctx.groups, ctx.scale
         d_query = torch.zeros_like(query)

@@ -1,0 +1,134 @@
+"""Rows to token ids and label weights, through the same `render` that inference uses.
+
+Only answer tokens are labelled (and prompt tokens as far as `prompt_loss_weight` says). Truncation
+cuts the context, never the answer, and nothing is lost silently: the Coverage counts and names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tutelage.core.errors import DataError
+from tutelage.core.example import Example
+from tutelage.inference.chat import conversation
+from tutelage.training.prefix_tree import Row
+
+NAMED = 5  # ids an error message spells out
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What became of the rows. `labelled` counts answer tokens that carry a loss.
+
+    `shortened` rows lost context tokens to `max_tokens`; `rejected` maps a row's id to why it is
+    not trained on.
+    """
+
+    rows: int
+    tokens: int
+    labelled: int
+    longest: int
+    shortened: tuple[str, ...]
+    rejected: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report for history.json."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """Return the report in one line."""
+        text = f"{self.labelled} labelled of {self.tokens} tokens in {self.rows} rows"
+        if self.shortened:
+            text += f", {len(self.shortened)} with a shortened context"
+        if self.rejected:
+            text += f", {len(self.rejected)} rejected ({_names(list(self.rejected))})"
+        return text
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready to train on, and the report about all rows that came in."""
+
+    rows: list[Row]
+    coverage: Coverage
+
+
+def encode(
+    examples: Sequence[Example],
+    tokenizer: Any,
+    prompt: str,
+    *,
+    max_tokens: int,
+    prompt_loss_weight: float = 0.0,
+) -> Encoded:
+    """Return the rows of `examples` under the project's `prompt`.
+
+    Raises DataError, naming row ids, if no row is left with a labelled token.
+    """
+    from tutelage.inference.transformers import render, special_tokens
+
+    specials = special_tokens(tokenizer)
+    rows: list[Row] = []
+    shortened: list[str] = []
+    rejected: dict[str, str] = {}
+    for example in examples:
+        if not (example.answer or "").strip():
+            rejected[example.id] = "no answer"
+            continue
+        turns = conversation(example, prompt, specials)
+        rendered = render(tokenizer, turns, answer=example.answer)
+        context, answer = list(rendered.prompt_ids), list(rendered.answer_ids)
+        room = max_tokens - len(answer)
+        if room < 1 or not context:
+            rejected[example.id] = f"the answer alone has {len(answer)} of {max_tokens} tokens"
+            continue
+        if len(context) > room:
+            shortened.append(example.id)
+            context = cut_middle(context, room)
+        rows.append(make_row(example.id, context, answer, prompt_loss_weight))
+    coverage = Coverage(
+        rows=len(rows),
+        tokens=sum(len(row.ids) for row in rows),
+        labelled=sum(len(row.ids) - row.answer_start for row in rows),
+        longest=max((len(row.ids) for row in rows), default=0),
+        shortened=tuple(shortened),
+        rejected=rejected,
+    )
+    require_labels(coverage)
+    return Encoded(rows, coverage)
+
+
+def require_labels(coverage: Coverage) -> None:
+    """Raise DataError unless at least one token is labelled: training would teach nothing."""
+    if coverage.labelled:
+        return
+    if not coverage.rejected:
+        raise DataError("there are no rows to train on", fix="Add rows with an answer")
+    reasons = sorted(set(coverage.rejected.values()))
+    raise DataError(
+        f"no row has a labelled token ({'; '.join(reasons[:3])})",
+        where=f"rows {_names(list(coverage.rejected))}",
+        fix="Give the rows answers, or raise train.max_tokens",
+    )
+
+
+def make_row(
+    name: str, context: Sequence[int], answer: Sequence[int], prompt_loss_weight: float
+) -> Row:
+    """Return the row of `context` followed by `answer`, the answer with weight 1."""
+    weights = [prompt_loss_weight] * len(context) + [1.0] * len(answer)
+    weights[0] = 0.0  # nothing precedes the first token
+    return Row(name, (*context, *answer), tuple(weights), len(context))
+
+
+def cut_middle(context: Sequence[int], room: int) -> list[int]:
+    """Return `room` tokens of `context`: its start (instructions) and its end (the question)."""
+    head = room // 2
+    return [*context[:head], *context[len(context) - (room - head) :]]
+
+
+def _names(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return ", ".join(ids[:NAMED]) + more
