@@ -24,18 +24,18 @@ class Section(BaseModel):
 class Columns(Section):
     """Which columns of a table, or fields of a JSON row, hold what. Unset: detected."""
 
-    input: str | None = None
-    output: str | None = None
-    group: str | None = None
-    time: str | None = None
+    input: str | None = None  # what the model is asked
+    output: str | None = None  # the answer, or the label
+    group: str | None = None  # patient, customer, document: kept on one side of the split
+    time: str | None = None  # when the row was made, ISO 8601
 
 
 class Splits(Section):
     """Shares of the three splits (they sum to 1), and what must never straddle them."""
 
-    train: Ratio = 0.7
-    validation: Ratio = 0.15
-    test: Ratio = 0.15
+    train: Ratio = 0.7  # share that is trained on
+    validation: Ratio = 0.15  # share that says when to stop
+    test: Ratio = 0.15  # share that only the verdict looks at
     group: str | None = None  # field of a row (patient, customer) that stays on one side
     time: str | None = None  # field of a row: the newest rows go to test
 
@@ -50,15 +50,15 @@ class Splits(Section):
 class Dedup(Section):
     """Near-duplicates: `threshold` is rapidfuzz's ratio in percent."""
 
-    near: bool = True
-    threshold: float = Field(default=80.0, ge=50, le=100)
-    across_labels: Literal["keep", "drop"] = "keep"
+    near: bool = True  # look for near-duplicates, not only exact ones
+    threshold: float = Field(default=80.0, ge=50, le=100)  # from here on two texts are near
+    across_labels: Literal["keep", "drop"] = "keep"  # near-duplicates with different answers
 
 
 class DataSection(Section):
     """Where rows come from and how they are cleaned and split."""
 
-    sources: list[str] = ["data/*"]
+    sources: list[str] = ["data/*"]  # file patterns, relative to the project
     columns: Columns = Columns()
     splits: Splits = Splits()
     dedup: Dedup = Dedup()
@@ -69,9 +69,9 @@ class DataSection(Section):
 class Output(Section):
     """The shape of an answer. `field`: JSON with one text field. `labels`: the closed list."""
 
-    field: str | None = None
-    labels: list[str] | None = None
-    json_schema: dict[str, Any] | None = None
+    field: str | None = None  # the answer is JSON with this one text field
+    labels: list[str] | None = None  # the only labels there are
+    json_schema: dict[str, Any] | None = None  # what the JSON of an answer must meet
 
     def format(self) -> OutputFormat:
         """Return the renderer and parser of answers."""
@@ -82,24 +82,24 @@ class Train(Section):
     """What to train and how. Everything unset is planned; any field here overrides the plan."""
 
     method: str = "auto"  # auto | lora | ... (a plug-in of tutelage.methods)
-    rank: int | None = Field(default=None, ge=1)
-    alpha: float | None = Field(default=None, gt=0)
-    dropout: Ratio | None = None
-    learning_rate: float | None = Field(default=None, gt=0)
-    epochs: float | None = Field(default=None, gt=0)
+    rank: int | None = Field(default=None, ge=1)  # size of the adapter
+    alpha: float | None = Field(default=None, gt=0)  # the adapter is scaled by alpha / rank
+    dropout: Ratio | None = None  # share of the adapter's inputs that a step leaves out
+    learning_rate: float | None = Field(default=None, gt=0)  # at its highest
+    epochs: float | None = Field(default=None, gt=0)  # passes over the train split, at most
     batch_size: int | None = Field(default=None, ge=1)  # rows an optimizer step
     micro_batch: int | None = Field(default=None, ge=1)  # rows a forward pass
     max_tokens: int | None = Field(default=None, ge=16)  # tokens a row
-    warmup: Ratio | None = None
-    weight_decay: float | None = Field(default=None, ge=0)
-    prompt_loss_weight: Ratio | None = None
+    warmup: Ratio | None = None  # share of all steps over which the rate rises
+    weight_decay: float | None = Field(default=None, ge=0)  # AdamW's
+    prompt_loss_weight: Ratio | None = None  # loss on the prompt's tokens; the answer's count 1
     patience: int | None = Field(default=None, ge=1)  # evaluations without gain before stopping
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    shared_prefix: bool | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None  # of the arithmetic
+    shared_prefix: bool | None = None  # compute what rows of a step share only once
     checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
-    seed: int = 7
+    seed: int = 7  # of everything that is drawn
     force: bool = False  # train although the planner refuses
-    tracker: Literal["mlflow", "none"] = "mlflow"
+    tracker: Literal["mlflow", "none"] = "mlflow"  # in .tutelage/mlflow.db
 
 
 class Guards(Section):
@@ -115,9 +115,9 @@ class Evaluate(Section):
 
     primary: str = "auto"  # auto: accuracy for classification, else by task
     guards: Guards = Guards()
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)  # of every interval
     few_shot: int = Field(default=6, ge=0)  # examples in the few-shot baseline's prompt
-    max_new_tokens: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
     batch_size: int = Field(default=8, ge=1)  # pinned: it can flip greedy ties
     must_pass: list[str] = []  # example ids that may not fail
 
@@ -125,17 +125,17 @@ class Evaluate(Section):
 class Endpoint(Section):
     """An OpenAI-compatible server (teacher or judge). The key stays in the environment."""
 
-    base_url: str
-    model: str
-    api_key_env: str | None = None
+    base_url: str  # up to and with /v1
+    model: str  # the model's name there
+    api_key_env: str | None = None  # name of the environment variable that holds the key
 
 
 class Limits(Section):
     """When a rollout stops itself."""
 
     latency: float = Field(default=1.2, gt=1)  # a percentile over the baseline's, a ratio
-    error_rate: float = Field(default=0.05, gt=0, lt=1)
-    memory: Ratio = 0.95
+    error_rate: float = Field(default=0.05, gt=0, lt=1)  # share of failed requests
+    memory: Ratio = 0.95  # of the machine's, twice running
     alpha: float = Field(default=0.01, gt=0, lt=0.5)  # false-alarm rate of the whole rollout
 
 
@@ -143,15 +143,21 @@ class Deploy(Section):
     """How releases are served and how traffic moves to a new one."""
 
     engine: str = "embedded"  # a plug-in of tutelage.launchers
-    host: str = "127.0.0.1"
-    port: int = Field(default=8321, ge=0, le=65535)
+    host: str = "127.0.0.1"  # any other address asks for API keys
+    port: int = Field(default=8321, ge=0, le=65535)  # 0: any free one
     canary: list[Annotated[float, Field(gt=0, le=100)]] = [1, 5, 25, 100]  # percent of traffic
     min_requests: int = Field(default=50, ge=1)  # canary requests before a step may be taken
     min_total: int = Field(default=300, ge=1)  # canary requests before 100 %
     limits: Limits = Limits()
+    # what each check of requests and answers does when it does not hold
     guards: dict[str, Literal["off", "flag", "block"]] = {"schema": "flag", "content": "flag"}
-    max_tokens: int = Field(default=256, ge=1)
-    threads: int | None = None
+    max_tokens: int = Field(default=256, ge=1)  # tokens of an answer, at most
+    threads: int | None = None  # the engine's; unset: cores - 1
+    endpoint: Endpoint | None = None  # engine: remote; any OpenAI-compatible server
+    concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
+    queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
+    timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine
+    redact: bool = False  # e-mail, phone and other long numbers are replaced in the log
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Deploy:
@@ -163,14 +169,14 @@ class Deploy(Section):
 class Budget(Section):
     """What one turn of `improve` may spend."""
 
-    minutes: float = Field(default=60, gt=0)
-    tokens: int = Field(default=200_000, ge=0)
+    minutes: float = Field(default=60, gt=0)  # of wall time
+    tokens: int = Field(default=200_000, ge=0)  # of a teacher or judge
 
 
 class Improve(Section):
     """When and how far the loop may run by itself."""
 
-    every: str | None = Field(default=None, pattern=r"^\d+[hdw]$")
+    every: str | None = Field(default=None, pattern=r"^\d+[hdw]$")  # such as 12h, 30d or 4w
     new_rows: int = Field(default=25, ge=1)  # reviewed rows that make a new turn worthwhile
     budget: Budget = Budget()
 
@@ -178,16 +184,16 @@ class Improve(Section):
 class Project(Section):
     """The whole of tutelage.yaml."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)
-    task: Task = "generation"
-    model: str
-    prompt: str = ""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)  # also the deployment's
+    task: Task = "generation"  # decides the metrics and what is checked
+    model: str  # hub id, folder, .gguf file, or "demo"
+    prompt: str = ""  # what the model is told before every row
     output: Output = Output()
     data: DataSection = DataSection()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-    teacher: Endpoint | None = None
-    judge: Endpoint | None = None
+    teacher: Endpoint | None = None  # no command uses it yet
+    judge: Endpoint | None = None  # no command uses it yet
     deploy: Deploy = Deploy()
     improve: Improve = Improve()
 
