@@ -43,18 +43,20 @@ CLIENT_LEFT = 499
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """Return the body's JSON object; raise HttpError 413 or 400."""
-    too_large = HttpError(
-        413, f"The body is larger than {MAX_BODY // 2**20} MiB.", code="too_large"
-    )
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY:
-        raise too_large
-    raw = b""
+    """Return the body's JSON object; raise HttpError 413 or 400.
+
+    Of a body that is too large some is read and dropped, so that the client hears why.
+    """
+    raw, read = b"", 0
     async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BODY:
-            raise too_large
+        read += len(chunk)
+        if read <= MAX_BODY:
+            raw += chunk
+        elif read > 4 * MAX_BODY:
+            break
+    if read > MAX_BODY:
+        limit = f"The body is larger than {MAX_BODY // 2**20} MiB."
+        raise HttpError(413, limit, code="too_large")
     return parse_json(raw)
 
 
@@ -217,7 +219,7 @@ class _Exchange:
             await asyncio.gather(work, return_exceptions=True)
             error = None if work.cancelled() else work.exception()
             if error is None or isinstance(error, OSError):
-                self.turn.log(CLIENT_LEFT, "the client left")
+                self.turn.log(CLIENT_LEFT)
             else:
                 self.turn.log(500, type(error).__name__)
             self.state.inflight[release] -= 1

@@ -229,6 +229,9 @@ def _resolver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> 
     return done
 
 
+_LONE = re.compile("[\ud800-\udfff]")
+
+
 def safe_text(text: str) -> str:
     """Return `text` as a database can keep it: lone surrogates and NUL replaced."""
     if "\x00" in text:
@@ -236,7 +239,8 @@ def safe_text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        paired = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return _LONE.sub("\ufffd", paired)
     return text
 
 

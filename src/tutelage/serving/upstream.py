@@ -118,9 +118,15 @@ class Upstream:
     """A client of the engine. `base_url` is asked anew for each request: engines may restart."""
 
     def __init__(
-        self, base_url: Callable[[], str], *, timeout_s: float = 120.0, api_key: str | None = None
+        self,
+        base_url: Callable[[], str],
+        *,
+        timeout_s: float = 120.0,
+        api_key: str | None = None,
+        model_name: Callable[[str], str] = str,
     ) -> None:
         self._base_url = base_url
+        self._model_name = model_name
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
         self._headers = {"content-type": "application/json"}
         if api_key:
@@ -143,17 +149,20 @@ class Upstream:
 
     async def complete(self, body: Mapping[str, Any]) -> Answer:
         """Return the whole answer; raise HttpError."""
-        async with self._post({**body, "stream": False}) as response:
+        async with self._post(self._named(body, stream=False)) as response:
             with _engine_errors():
                 raw = await response.read()
         return _answer(raw)
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
         """Yield the answer piece by piece; raise HttpError, also after some pieces."""
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        asked = self._named(body, stream=True, stream_options={"include_usage": True})
         async with self._post(asked) as response, aclosing(_events(response)) as events:
             async for event in events:
                 yield _piece(event)
+
+    def _named(self, body: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        return {**body, "model": self._model_name(body["model"]), **more}
 
     @asynccontextmanager
     async def _post(self, body: Mapping[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
