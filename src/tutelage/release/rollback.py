@@ -110,8 +110,8 @@ def judge(baseline: ArmLog, canary: ArmLog, limits: Limits) -> StepVerdict:
 
     Six tests share `limits.alpha` (Bonferroni): canary latencies over `limits.latency` exceed the
     concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail
-    more often; are flagged more often; fail at a rate over `limits.error_rate` while the baseline
-    does not. Each may be looked at after every request (sequential.py): with a candidate that is
+    more often; are flagged more often; fail at a rate over `limits.error_rate` where no baseline is
+    beside them (the last step). Each may be looked at after every request (sequential.py): with a candidate that is
     no worse, the probability that any of them ever says fail is at most alpha.
     Some faults need no statistics: see `hard_faults`.
     """
@@ -177,7 +177,7 @@ def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]
     ends = seq.block_ends(now.canary)
     tests.append(_share("errors", "failed", now.failed, now.canary, ends))
     tests.append(_share("flags", "flagged by an output check", now.flagged, now.canary, ends))
-    tests.append(_rate(baseline, canary, limits))
+    tests.append(_rate(now, ends, limits.error_rate))
     return tests
 
 
@@ -224,21 +224,22 @@ def _share(
     )
 
 
-def _rate(baseline: ArmLog, canary: ArmLog, limits: Limits) -> Outcome:
-    """Return the test of the canary's own error rate, silent while the baseline is over it too."""
-    failed = canary.failed[canary.step >= 0]
-    path = seq.rate_test(failed, limits.error_rate)
-    beside = baseline.failed[np.isin(baseline.step, np.unique(canary.step[canary.step >= 0]))]
-    if len(beside) and float(beside.mean()) > limits.error_rate:
-        path = np.minimum(path, 0.0)
+def _rate(now: _Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
+    """Return the test of the canary's own error rate, over blocks that held no baseline request:
+    where there is one, it is the better measure, and an outage of both arms proves nothing.
+    """
+    sizes = np.diff(np.concatenate(([0], ends)))
+    alone = np.repeat(seq.block_sums(now.canary, ends) == sizes, sizes)
+    failed = now.failed[: len(alone)][alone]
+    path = seq.rate_test(failed, limit)
     return Outcome(
         "error_rate",
         _exp(path[-1] if len(path) else 0.0),
         _exp(path.max(initial=0.0)),
         int(failed.sum()),
-        limits.error_rate * len(failed),
+        limit * len(failed),
         len(failed),
-        "failed",
+        "without a baseline beside them failed",
     )
 
 

@@ -16,7 +16,6 @@ from tutelage.core.events import Event
 from tutelage.core.example import Example
 from tutelage.data.version import load_version
 from tutelage.inference.base import Decoding
-from tutelage.inference.chat import as_dicts
 from tutelage.inference.models import locate_model
 from tutelage.inference.specials import special_spellings
 from tutelage.release import bundle, mlflow, prompts
@@ -27,7 +26,7 @@ from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
 
 GOLDEN_COUNT = 5
-_ROWS, _TUNED = "rows.jsonl", "tuned"  # an evaluation's answers, and the candidate's name there
+_GOLDEN = "golden.json"  # in an evaluation's folder
 _BYTES_PER_TOKEN = 2  # fewer than any tokenizer needs for prose or JSON: errs to the long side
 
 
@@ -46,8 +45,10 @@ def release(
     """
     if adapter is None:
         return base_release(ctx)
+    if evaluation is not None and adapter.hash not in evaluation.parents:
+        evaluation = None  # of another adapter: it says nothing about this one
     if not force:
-        _require_evidence(adapter, evaluation)
+        _require_evidence(evaluation)
     inputs = {
         "adapter": adapter.hash,
         "dataset": dataset.hash,
@@ -135,8 +136,8 @@ def _settings(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _require_evidence(adapter: Artifact, evaluation: Artifact | None) -> None:
-    if evaluation is None or adapter.hash not in evaluation.parents:
+def _require_evidence(evaluation: Artifact | None) -> None:
+    if evaluation is None:
         raise ReleaseRefused(
             "this adapter has not been evaluated",
             enough=False,
@@ -145,7 +146,7 @@ def _require_evidence(adapter: Artifact, evaluation: Artifact | None) -> None:
     verdict = str(evaluation.meta.get("verdict"))
     if verdict == "pass":
         return
-    why = str(evaluation.meta.get("headline") or "").strip().rstrip(".")
+    why = str(evaluation.meta.get("sentence") or "").strip().rstrip(".")
     said = "not enough evidence" if verdict == "not_enough_evidence" else verdict
     raise ReleaseRefused(
         f"the evaluation's verdict is {said}{f': {why}' if why else ''}",
@@ -172,7 +173,7 @@ def _manifest(
         )
     golden: tuple[bundle.Golden, ...] = ()
     if evaluation is not None and version is not None:
-        golden = golden_prompts(ctx, version.rows("test"), ctx.path_of(evaluation) / _ROWS)
+        golden = golden_prompts(ctx.path_of(evaluation), version.rows("test"))
     tuned = adapter is not None
     return bundle.ReleaseManifest(
         kind="tuned" if tuned else "base",
@@ -195,57 +196,34 @@ def _manifest(
     )
 
 
-def golden_prompts(
-    ctx: Context, rows: list[Example], answers_file: Path, count: int = GOLDEN_COUNT
-) -> tuple[bundle.Golden, ...]:
-    """Return up to `count` test prompts with what the tuned model wrote, right ones of different
-    labels first; none if the evaluation kept no answers.
+def golden_prompts(evaluation: Path, test: list[Example]) -> tuple[bundle.Golden, ...]:
+    """Return the prompts that an evaluation kept as a release's self-check, at most five.
+
+    Raises DataError if the evaluation's file can't be read.
     """
-    wrote = _answers(answers_file)
-    output = ctx.config.output.format()
-    right = [
-        row
-        for row in sorted(rows, key=lambda row: row.id)
-        if row.id in wrote and _is_right(output.parse(wrote[row.id]).label, wrote[row.id], row)
-    ]
-    first: dict[str, Example] = {}
-    for row in right:
-        first.setdefault(row.label or row.id, row)
-    spread = list(first.values())
-    picked = [*spread, *(row for row in right if row not in spread)][:count]
-    return tuple(
-        bundle.Golden(
-            id=row.id,
-            messages=tuple(as_dicts(row.context)),
-            expected=wrote[row.id],
-            reference=row.answer,
+    file = evaluation / _GOLDEN
+    if not file.is_file():
+        return ()
+    reference = {row.id: row.answer for row in test}
+    try:
+        return tuple(
+            bundle.Golden(
+                id=row["id"],
+                messages=tuple(
+                    {key: value for key, value in turn.items() if value is not None}
+                    for turn in row["messages"]
+                ),
+                expected=row["expected"],
+                reference=reference.get(row["id"]),
+            )
+            for row in json.loads(file.read_text(encoding="utf-8"))[:GOLDEN_COUNT]
         )
-        for row in picked
-    )
-
-
-def _is_right(label: str | None, text: str, row: Example) -> bool:
-    if row.label is not None:
-        return label == row.label
-    return row.answer is not None and text.strip() == row.answer.strip()
-
-
-def _answers(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(
-                "the evaluation's answers can't be read",
-                where=str(path),
-                fix="Run `tutelage evaluate` again",
-            ) from error
-        if row.get("candidate") == _TUNED and row.get("finish") == "stop":
-            found[row["item"]] = row["text"]
-    return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "the evaluation's golden prompts can't be read",
+            where=str(file),
+            fix="Run `tutelage evaluate` again",
+        ) from error
 
 
 def _make(ctx: Context, manifest: bundle.ReleaseManifest, evaluation: Artifact | None) -> Artifact:
