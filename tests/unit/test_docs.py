@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import shlex
@@ -234,16 +234,22 @@ def test_every_page_is_in_the_navigation() -> None:
     assert [name for name in sorted(pages) if name not in text] == []
 
 
+def test_the_table_of_detectable_differences_is_the_formula() -> None:
+    from tutelage.evaluation.significance import detectable_rate
+
+    text = (DOCS / "explanation" / "evidence.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) points \|$", text, re.M)
+    assert [(n, f"{detectable_rate(int(n)) * 100:.1f}") for n, _ in rows] == rows
+    assert len(rows) == 4
+
+
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     """The build hook, loaded from its file."""
     pytest.importorskip("mkdocs", reason="the docs extra is not installed")
-    spec = importlib.util.spec_from_file_location("tutelage_docs_hooks", DOCS / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)  # as MkDocs does
+        return importlib.import_module("hooks")
 
 
 @pytest.mark.parametrize("name", GENERATED)

@@ -1,0 +1,54 @@
+"""The public Python surface, from signatures and docstrings."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+
+def python_api() -> str:
+    """Return the page of the public Python surface."""
+    import tutelage
+
+    parts = [
+        "# Python API\n",
+        "`import tutelage` costs next to nothing: what is heavy is loaded when it is used. The "
+        "methods of a project are the commands of the command line.\n",
+        '```python\nimport tutelage\n\nproject = tutelage.open("my-domain")\n'
+        "dataset = project.curate()\nadapter = project.train(dataset)\n"
+        "evaluation = project.evaluate(adapter)\nprint(evaluation.verdict, evaluation.report)\n"
+        'if evaluation.verdict == "pass":\n    release = project.release(adapter)\n```\n',
+    ]
+    module = importlib.import_module("tutelage.workflows.project")
+    for name in tutelage.__all__:
+        try:
+            thing = getattr(tutelage, name)
+        except ImportError:
+            continue
+        if not inspect.isclass(thing):
+            parts.append(_signature(f"tutelage.{name}", thing, "##"))
+    for name in ("Project", "Output", "Dataset", "Evaluation"):
+        thing = getattr(module, name)
+        parts.append(f"## {name}\n\n{inspect.getdoc(thing)}\n")
+        for member, value in vars(thing).items():
+            if not member.startswith("_") and (inspect.isfunction(value) or _is_property(value)):
+                parts.append(_signature(f"{name}.{member}", value, "###"))
+    return "\n".join(parts)
+
+
+def _is_property(value: object) -> bool:
+    return isinstance(value, property)
+
+
+def _signature(name: str, thing: Any, level: str) -> str:
+    short = name.rpartition(".")[2]
+    if isinstance(thing, property):
+        kind = thing.fget.__annotations__.get("return", "Any") if thing.fget else "Any"
+        line = f"{short}: {kind}"
+    else:
+        text = re.sub(r"<function (\w+) at 0x\w+>", r"\1", str(inspect.signature(thing)))
+        line = f"{short}{text}".replace("'", "").replace("(self, ", "(")
+        line = line.replace("(self)", "()")
+    return f"{level} {name}\n\n```python\n{line}\n```\n\n{inspect.getdoc(thing) or ''}\n"
