@@ -52,7 +52,7 @@ class Dedup(Section):
 
     near: bool = True  # look for near-duplicates, not only exact ones
     threshold: float = Field(default=80.0, ge=50, le=100)  # from here on two texts are near
-    across_labels: Literal["keep", "drop"] = "keep"  # near-duplicates with different answers
+    across_labels: Literal["keep", "drop"] = "keep"  # rows with one input and different answers
 
 
 class DataSection(Section):
@@ -94,7 +94,7 @@ class Train(Section):
     weight_decay: float | None = Field(default=None, ge=0)  # AdamW's
     prompt_loss_weight: Ratio | None = None  # loss on the prompt's tokens; the answer's count 1
     patience: int | None = Field(default=None, ge=1)  # evaluations without gain before stopping
-    precision: Literal["fp32", "bf16", "fp16"] | None = None  # of the arithmetic
+    precision: Literal["fp32", "bf16", "fp16"] | None = None  # fp16 is not there yet
     shared_prefix: bool | None = None  # compute what rows of a step share only once
     checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
     seed: int = 7  # of everything that is drawn
