@@ -124,9 +124,9 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, seam: Seam = lambda name
             shutil.rmtree(target)
         os.rename(folder, target)
         fsync_dir(root)
-        seam("kept")
         for old in _folders(root)[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
+        seam("kept")
         return target
 
 

@@ -1,0 +1,80 @@
+"""What the benchmark scripts share: the machine in words, child processes, one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+def machine() -> dict[str, Any]:
+    """Return the machine in words: processor, cores that may be used, memory, versions."""
+    import psutil
+
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        processor = lines[0].split(":", 1)[1].strip() if lines else processor
+    return {
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def child(script: str, arguments: Sequence[str], *, threads: int) -> dict[str, Any]:
+    """Run `script` as a worker and return the JSON object on its last line of output.
+
+    Raises RuntimeError with the end of its error output if it fails.
+    """
+    environment = os.environ | QUIET | {"OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(
+        [sys.executable, script, *arguments], capture_output=True, text=True, env=environment
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    value: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return value
+
+
+def peak_memory_mb() -> float:
+    """Return this process's highest resident memory so far, in MB (2**20 bytes)."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 2**20
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median, rounded to three decimals."""
+    return round(statistics.median(values), 3)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return `rows` as a plain text table; the first row gives the columns."""
+    columns = list(rows[0])
+    cells = [columns, *[[str(row.get(name, "")) for name in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
