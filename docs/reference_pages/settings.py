@@ -61,7 +61,8 @@ def _field(path: str, name: str, field: FieldInfo, comment: str) -> Cells:
     meaning = sentence(comment or field.description or "") if comment or field.description else ""
     if section is not None:
         anchor = f"{path}.{name}".strip(".").replace(".", "")
-        return (code(name), f"[section](#{anchor})", _default(field), _first(section))
+        about = f"{_first(section)} {sentence(comment)}" if comment else _first(section)
+        return (code(name), f"[section](#{anchor})", _default(field), about)
     return (code(name), _kind(field.annotation, field.metadata), _default(field), meaning)
 
 

@@ -195,7 +195,7 @@ class Project(Section):
     teacher: Endpoint | None = None  # no command uses it yet
     judge: Endpoint | None = None  # no command uses it yet
     deploy: Deploy = Deploy()
-    improve: Improve = Improve()
+    improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet
 
     @property
     def primary_metric(self) -> str:
