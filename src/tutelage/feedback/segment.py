@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from tutelage.core.example import Example, Message, Origin, SplitName, normalise
+from tutelage.core.example import SPLITS, Example, Message, Origin, SplitName, normalise
 from tutelage.core.output import OutputFormat
 from tutelage.feedback.signals import newest
 from tutelage.store.artifacts import SplitRow
@@ -32,7 +32,8 @@ class Corrected:
 def corrected(store: Store, output: OutputFormat | None = None) -> list[Corrected]:
     """Return every record that has an edit, once an input and answer, oldest record first.
 
-    `output` reads the label from the answer. A record that arrives after its edit counts as soon
+    Of equal rows on several sides the most held-out one counts (test before validation before
+    train). `output` reads the label from the answer. A record that arrives after its edit counts as soon
     as both are there.
     """
     with store.session() as session:
@@ -43,7 +44,11 @@ def corrected(store: Store, output: OutputFormat | None = None) -> list[Correcte
             .order_by(RecordRow.at, RecordRow.id)
         )
         found = [_corrected(row, edits[row.id, "edit"], output) for row in rows]
-    unique = {item.example.id: item for item in found}
+    unique: dict[str, Corrected] = {}
+    for item in found:
+        kept = unique.get(item.example.id)
+        if kept is None or SPLITS.index(item.split) > SPLITS.index(kept.split):
+            unique[item.example.id] = item
     return list(unique.values())
 
 

@@ -138,7 +138,7 @@ class RequestLog:
             try:
                 self._commit(batch)
                 break
-            except SQLAlchemyError as error:
+            except Exception as error:  # SQLAlchemy's, or the driver's on a text it can't encode
                 if attempt + 1 == _ATTEMPTS or not _passing(error):
                     self._one_by_one(batch, error)
                     return
@@ -153,7 +153,7 @@ class RequestLog:
                 if rows:
                     session.connection().execute(statement, rows)
 
-    def _one_by_one(self, batch: list[_Item], error: SQLAlchemyError) -> None:
+    def _one_by_one(self, batch: list[_Item], error: Exception) -> None:
         """Save the good rows of a batch that one bad row spoils."""
         if len(batch) == 1:
             _log.error("a row could not be written: %s", error)
@@ -163,7 +163,7 @@ class RequestLog:
             try:
                 self._commit([item])
                 self._succeed([item])
-            except SQLAlchemyError as single:
+            except Exception as single:
                 self._one_by_one([item], single)
 
     def _succeed(self, batch: list[_Item]) -> None:
@@ -206,8 +206,8 @@ def _upsert(table: Table, dialect: str) -> Insert:
     )
 
 
-def _passing(error: SQLAlchemyError) -> bool:
-    text = str(error).lower()
+def _passing(error: Exception) -> bool:
+    text = str(error).lower() if isinstance(error, SQLAlchemyError) else ""
     return "locked" in text or "busy" in text or "connection" in text
 
 
@@ -248,7 +248,12 @@ Redactor = Callable[[str], str]
 _PATTERNS = (
     (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), "[EMAIL]"),
     (re.compile(r"\b\d{3}-\d{2}-\d{4}\b"), "[SSN]"),
-    (re.compile(r"(?<![\w.])\+?\(?\d{1,4}\)?(?:[ .-]\(?\d{2,4}\)?){2,4}(?![\w.])"), "[PHONE]"),
+    (
+        re.compile(
+            r"(?<![\w.])(?!\d{4}-\d\d-\d\d\b)\+?\(?\d{1,4}\)?(?:[ .-]\(?\d{2,4}\)?){2,4}(?![\w.])"
+        ),
+        "[PHONE]",
+    ),
     (re.compile(r"\b\d{9,}\b"), "[NUMBER]"),
 )
 

@@ -16,8 +16,8 @@ _LEAK = re.compile(
     r"\{\{\s*[\w.]+\s*\}\}|\{%-?\s*\w+|(?m:^\s*(?:###\s*)?(?:Instruction|Response|Human|Assistant):\s)"
 )
 _REFUSAL = re.compile(
-    r"^\W*(?:i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|unfortunately"
-    r"|as an? (?:ai|language model)|i (?:can(?:no|['’])t|am (?:not able|unable)|won['’]t))\b",
+    r"^\W*(?:i['’]?m sorry|i am sorry|sorry[,.!]|i apologi[sz]e|unfortunately"
+    r"|as an? (?:ai|language model)|i (?:can(?:no|['’])t|am (?:not able|unable)|won['’]t))(?!\w)",
     re.IGNORECASE,
 )
 
