@@ -105,7 +105,7 @@ def headline(rows: list[dict[str, Any]]) -> dict[str, float]:
         return float(next(found)["after_median"])
 
     def mean(column: str) -> float:
-        return round(sum(row[column] for row in equal) / len(equal), 1)
+        return round(float(np.mean([row[column] for row in equal])), 1)
 
     return {
         "false_rollbacks_%": round(wrong, 3),

@@ -111,8 +111,8 @@ def judge(baseline: ArmLog, canary: ArmLog, limits: Limits) -> StepVerdict:
     Six tests share `limits.alpha` (Bonferroni): canary latencies over `limits.latency` exceed the
     concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail
     more often; are flagged more often; fail at a rate over `limits.error_rate` where no baseline is
-    beside them (the last step). Each may be looked at after every request (sequential.py): with a candidate that is
-    no worse, the probability that any of them ever says fail is at most alpha.
+    beside them (the last step). Each may be looked at after every request (sequential.py): with a
+    candidate that is no worse, the probability that any ever says fail is at most alpha.
     Some faults need no statistics: see `hard_faults`.
     """
     problem = baseline.problem or canary.problem or _unreadable(baseline, canary)
