@@ -1,0 +1,83 @@
+"""The request log as the judge sees it: who counts, what is a failure, what came before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from tests.unit.release.conftest import Home
+
+from tutelage.core.config import Limits
+from tutelage.release.deployments import ensure_deployment, start_rollout
+from tutelage.release.evidence import count, read_arms
+from tutelage.release.rollback import judge
+from tutelage.release.rollout import RolloutPlan
+from tutelage.store.base import make_engine
+from tutelage.store.records import RecordRow
+from tutelage.store.releases import RolloutRow
+
+Two = tuple[Home, str, str]
+
+
+def record(number: int, rollout: RolloutRow | None, at: datetime, **values: object) -> RecordRow:
+    fields: dict[str, object] = {
+        "id": f"rec_{number}", "deployment": "shop", "release": "r", "arm": "canary", "step": 0,
+        "rollout": rollout.id if rollout else None, "user": None, "key_name": None,
+        "split": "train", "group_key": "g", "messages": [], "response": "x",
+        "finish_reason": "stop", "status": 200, "error": None, "latency_ms": 100.0,
+        "first_token_ms": None, "prompt_tokens": 1, "completion_tokens": 1, "checks": {}, "at": at,
+    }  # fmt: skip
+    return RecordRow(**(fields | values))
+
+
+@pytest.fixture
+def rollout(two: Two) -> tuple[Home, RolloutRow]:
+    home, base, tuned = two
+    ensure_deployment(home.store, "shop", base)
+    return home, start_rollout(home.store, "shop", tuned, RolloutPlan())
+
+
+def test_arms_hold_what_each_release_answered(rollout: tuple[Home, RolloutRow]) -> None:
+    home, row = rollout
+    at = row.created_at
+    bad = {"schema": {"ok": False, "why": "not JSON"}}
+    asked_badly = {"content.request": {"ok": False, "why": "empty"}}
+    rows = [
+        record(1, row, at, arm="stable"),
+        record(2, row, at + timedelta(seconds=2), status=502, error="engine", step=1),
+        record(3, row, at + timedelta(seconds=1), checks=bad),
+        record(4, row, at + timedelta(seconds=3), checks=asked_badly),
+        record(5, row, at, status=429),  # turned away by the gateway: nobody's fault
+        record(6, row, at + timedelta(seconds=4), status=499),  # the client left
+        record(7, None, at - timedelta(seconds=9), arm="stable", release=row.baseline, step=None),
+        record(8, None, at - timedelta(seconds=9), arm="stable", release="another"),
+    ]
+    with home.store.begin() as session:
+        session.add_all(rows)
+    stable, canary = read_arms(home.store, row, memory=(0.5,), fault=None)
+    assert list(stable.step) == [-1, 0]
+    assert list(canary.failed) == [False, True, False, False]
+    assert list(canary.flagged) == [True, False, False, False]
+    assert list(canary.step) == [0, 1, 0, 0]
+    assert canary.memory == (0.5,)
+    counts = count(home.store, row, now=at + timedelta(seconds=64))
+    assert (counts.step, counts.total, counts.quiet_s) == (3, 4, 60)
+
+
+def test_quiet_is_counted_from_the_step_when_nobody_came(rollout: tuple[Home, RolloutRow]) -> None:
+    home, row = rollout
+    counts = count(home.store, row, now=row.step_started_at + timedelta(seconds=30))
+    assert (counts.step, counts.total, counts.quiet_s) == (0, 0, 30)
+    stable, canary = read_arms(home.store, row)
+    assert judge(stable, canary, Limits()).verdict == "no_data"
+
+
+def test_a_store_that_can_not_be_read_is_a_collector_error(
+    rollout: tuple[Home, RolloutRow],
+) -> None:
+    home, row = rollout
+    with make_engine(str(home.store.engine.url)).begin() as connection:
+        connection.exec_driver_sql("DROP TABLE records")
+    found = judge(*read_arms(home.store, row), Limits())
+    assert found.verdict == "collector_error"
+    assert "the request log can't be read (no such table" in found.reasons[0]
