@@ -107,7 +107,7 @@ def describe(ctx: Context, name: str) -> dict[str, Any]:
         "prompt": f"{manifest.prompt_hash[:12]}" if manifest.prompt else "none",
         "decoding": f"temperature {manifest.decoding.temperature:g}, "
         f"at most {manifest.decoding.max_tokens} tokens",
-        "golden": f"{len(manifest.golden)} prompts",
+        "golden": "1 prompt" if len(manifest.golden) == 1 else f"{len(manifest.golden)} prompts",
         "registry": f"version {row.registry_version}" if row.registry_version else "none",
     }
     lines = [f"{key:<10}{value}" for key, value in facts.items()]
