@@ -51,7 +51,12 @@ def test_classes_have_at_most_12_public_methods() -> None:
     for path in OWN:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
-                public = [f for f in node.body if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) and not f.name.startswith("_")]  # fmt: skip
+                public = [
+                    member
+                    for member in node.body
+                    if isinstance(member, (ast.FunctionDef, ast.AsyncFunctionDef))
+                    and not member.name.startswith("_")
+                ]
                 if len(public) > 12:
                     found.append(f"{path.name}:{node.name} {len(public)}")
     assert found == []

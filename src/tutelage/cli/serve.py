@@ -27,10 +27,8 @@ def up(
 ) -> None:
     """Serve the stable release (and a rollout, if one is under way) until Ctrl-C."""
     with frame(as_json, verbose) as out:
-        import asyncio
-
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serve import serve
+        from tutelage.workflows.serve import run_serve
 
         ctx = open_context(project, out.emit)
 
@@ -41,4 +39,4 @@ def up(
 
             out.result({"url": url, "deployment": ctx.config.name}, show)
 
-        asyncio.run(serve(ctx, host=host, port=port, on_ready=ready))
+        run_serve(ctx, host=host, port=port, on_ready=ready)

@@ -28,6 +28,7 @@ from tutelage.inference.engine_app import create_app
 from tutelage.inference.engine_base import Backend
 from tutelage.inference.engine_desk import Desk
 from tutelage.inference.models import ModelSource, cache_dir, locate_model
+from tutelage.inference.specials import special_spellings
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _POLL_S = 0.5
@@ -101,6 +102,7 @@ def open_backend(options: argparse.Namespace) -> Backend:
         threads=options.threads,
         slots=options.slots,
         context=options.context,
+        specials=special_spellings(source),
     )
 
 

@@ -15,6 +15,7 @@ import contextlib
 import secrets
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,23 @@ class LlamaCppBackend:
     name = "llamacpp"
 
     def __init__(
-        self, model: Path, *, cache: Path, threads: int = 1, slots: int = 2, context: int = 2048
+        self,
+        model: Path,
+        *,
+        cache: Path,
+        threads: int = 1,
+        slots: int = 2,
+        context: int = 2048,
+        specials: Sequence[str] = (),
     ) -> None:
+        """`specials` are the control tokens to make inert in users' text."""
         trained = read_header(model).of_architecture("context_length")
         self.model = model
         self.cache = cache
         self.threads = threads
         self.slots = slots
         self.context = min(context, int(trained)) if trained else context
+        self.specials = tuple(specials)
 
     def open(self, adapter: Path | None) -> LlamaCppSeat:
         """Start a server for the base (None) or for the adapter in this PEFT folder."""
@@ -57,7 +67,7 @@ class LlamaCppBackend:
         if lora:
             params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), 1.0)]
         try:
-            return LlamaCppSeat(xllamacpp.Server(params), self.slots, private)
+            server = xllamacpp.Server(params)
         except (RuntimeError, ValueError) as error:
             shutil.rmtree(private, ignore_errors=True)
             raise ModelError(
@@ -65,6 +75,7 @@ class LlamaCppBackend:
                 where=str(lora or self.model),
                 fix="Look at .tutelage/logs/engine.log, or serve with `--backend transformers`",
             ) from error
+        return LlamaCppSeat(server, self.slots, private, self.specials)
 
     def _params(self, xllamacpp: Any, socket: Path) -> Any:
         params = xllamacpp.CommonParams()
@@ -91,8 +102,11 @@ class LlamaCppBackend:
 class LlamaCppSeat:
     """One release: a server with its own keys and values."""
 
-    def __init__(self, server: Any, slots: int, private: Path) -> None:
+    def __init__(
+        self, server: Any, slots: int, private: Path, specials: Sequence[str] = ()
+    ) -> None:
         self._server = server
+        self._specials = specials
         self._private = private
         self.slots = slots
 
@@ -100,7 +114,7 @@ class LlamaCppSeat:
         """Stream the answer to `tell`; ends early when it returns True."""
         reader = _Reader(tell)
         try:
-            self._server.handle_chat_completions(_payload(request), reader)
+            self._server.handle_chat_completions(_payload(request, self._specials), reader)
         except ValueError as error:
             raise RequestProblem(str(error)) from error
         if reader.problem:
@@ -146,7 +160,8 @@ class _Reader:
 def _check_kept(request: ChatRequest, reader: _Reader) -> None:
     """Raise if a finished answer breaks the schema: llama.cpp dropped it without a word."""
     schema = request.decoding.json_schema
-    if schema is None or reader.stopped or reader.finish_reason != "stop":
+    cut = reader.stopped or reader.finish_reason != "stop" or request.decoding.stop
+    if schema is None or cut:
         return
     if problem := answer_problem(schema, "".join(reader.texts)):
         raise RequestProblem(
@@ -156,7 +171,7 @@ def _check_kept(request: ChatRequest, reader: _Reader) -> None:
         )
 
 
-def _payload(request: ChatRequest) -> dict[str, Any]:
+def _payload(request: ChatRequest, specials: Sequence[str]) -> dict[str, Any]:
     """Return the request in llama.cpp's words: no filter on sampling beyond what was asked.
 
     A schema goes as a grammar: with the pure content parser, llama.cpp ignores response_format.
@@ -165,7 +180,7 @@ def _payload(request: ChatRequest) -> dict[str, Any]:
 
     decoding = request.decoding
     payload: dict[str, Any] = {
-        "messages": [_inert(message) for message in request.messages],
+        "messages": [_inert(message, specials) for message in request.messages],
         "max_tokens": decoding.max_tokens,
         "temperature": decoding.temperature,
         "seed": decoding.seed,
@@ -188,11 +203,11 @@ def _payload(request: ChatRequest) -> dict[str, Any]:
     return payload
 
 
-def _inert(message: dict[str, str]) -> dict[str, str]:
+def _inert(message: dict[str, str], specials: Sequence[str]) -> dict[str, str]:
     """Break control-token spellings outside the project's own prompt; llama.cpp would obey them."""
     if message["role"] == "system":
         return message
-    return {**message, "content": neutralise(message["content"])}
+    return {**message, "content": neutralise(message["content"], specials)}
 
 
 def _problem(error: dict[str, Any]) -> RequestProblem:

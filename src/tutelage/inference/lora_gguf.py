@@ -17,7 +17,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,11 @@ def convert(adapter: Path, header: GgufHeader, target: Path, *, permute: bool = 
             fix=f"Serve with `--backend transformers`; convertible: {', '.join(PERMUTED)}",
         )
     config = _config(adapter)
+    name_of = _namer(header)
     tensors: dict[str, Weights] = {}
     alpha = float(config["lora_alpha"])
     for module, pair in _pairs(adapter / WEIGHTS_NAME).items():
-        name = f"{_gguf_name(module, header)}.weight"
+        name = f"{name_of(module)}.weight"
         b = pair.b * np.float32(_scale(config, module, pair.rank) / (alpha / pair.rank))
         heads = _heads(header).get(module.rsplit(".", 1)[-1])
         if permute and heads and PERMUTED[architecture]:
@@ -207,16 +208,21 @@ def _heads(header: GgufHeader) -> dict[str, int]:
     return {"q_proj": query, "k_proj": key}
 
 
-def _gguf_name(module: str, header: GgufHeader) -> str:
-    """Return llama.cpp's name of a module, `blk.0.attn_q`."""
+def _namer(header: GgufHeader) -> Callable[[str], str]:
+    """Return what turns a module's name into llama.cpp's, `blk.0.attn_q`."""
     import gguf
 
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     blocks = int(header.of_architecture("block_count") or 0)
-    name = gguf.get_tensor_name_map(kinds[header.architecture], blocks).get_name(module)
-    if name is None:
-        raise ModelError(f"{module} has no counterpart in a {header.architecture} GGUF file")
-    return str(name)
+    names = gguf.get_tensor_name_map(kinds[header.architecture], blocks)
+
+    def name_of(module: str) -> str:
+        name = names.get_name(module)
+        if name is None:
+            raise ModelError(f"{module} has no counterpart in a {header.architecture} GGUF file")
+        return str(name)
+
+    return name_of
 
 
 def _check_shape(

@@ -104,11 +104,23 @@ def _serve_and_learn(
         if rollouts.status(ctx)["stable"] != release.meta["name"]:
             rollouts.start(ctx, release.meta["name"])
         replies = _drive(ctx, serving.base_url, traffic, lambda: rollouts.status(ctx))
-        result.rollout = rollouts.status(ctx)
+        rollouts.sync_registry(ctx)
+        result.rollout = _outcome(rollouts.status(ctx))
         clock.lap("rollout")
         result.learned = _learn(ctx, serving.base_url, traffic, replies)
         clock.lap("learn")
     result.seconds.update({k: v for k, v in clock.laps.items() if k != "project"})
+
+
+def _outcome(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what the last screen says of the rollout."""
+    rollout = status["rollout"] or {}
+    return {
+        "state": rollout.get("state"),
+        "candidate": rollout.get("candidate"),
+        "requests": rollout.get("requests", {}).get("total"),
+        "sentence": status["sentence"],
+    }
 
 
 class _Traffic:
@@ -144,7 +156,7 @@ def _drive(
     while len(replies) < _MOST_REQUESTS:
         state = status()
         rollout = state.get("rollout")
-        if rollout is None or rollout["state"] not in ("pending", "running"):
+        if rollout is None or rollout["state"] not in ("pending", "running", "paused"):
             break
         if rollout["weight"] != seen_step:
             seen_step = rollout["weight"]
@@ -164,8 +176,11 @@ def _drive(
                 fix="Look at .tutelage/logs/engine.log and run the command again",
             )
         ctx.emit(
-            Event("rollout", "progress", f"{seen_step:g} % canary, {len(replies)} requests",
-                  done=rollout["progress"], total=1.0)
+            Event(
+                "rollout",
+                "progress",
+                f"{seen_step:g} % canary, {len(replies)} requests",
+                done=rollout["progress"], total=1.0)
         )  # fmt: skip
     final = status()
     ctx.emit(Event("rollout", "done", final["sentence"]))

@@ -1,0 +1,329 @@
+"""The reference engine: a transformers model in this process, base and adapters sharing weights.
+
+Greedy text is repeatable: rows are put in one order, batches have a fixed size. A prefix that
+all prompts of a call share is computed once. Generation honours `temperature`, `max_tokens`,
+`stop` and `seed`; a JSON schema is not enforced here. No remote code, no pickles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutelage.core.artifact import hash_file
+from tutelage.core.errors import DataError
+from tutelage.inference.base import Completion, OnDone, Prompt, Usage
+from tutelage.inference.models import ModelSource
+from tutelage.inference.transformers_cache import Batch, Runner, common_prefix
+from tutelage.inference.transformers_labels import children, make_trie, pieces
+from tutelage.inference.transformers_load import (
+    check_adapter,
+    load_model,
+    load_tokenizer,
+    with_adapter,
+)
+from tutelage.inference.transformers_prepare import prepare
+from tutelage.inference.transformers_render import Rendered, end_ids, render, special_tokens
+
+__all__ = [
+    "Rendered", "TransformersGenerator", "load_model", "load_tokenizer", "prepare", "render",
+    "special_tokens",
+]  # fmt: skip
+
+_NLL_POSITIONS = 1024  # positions whose logits are held at once by mean_nll
+_NLL_WINDOW = 512  # tokens of one text that are seen together by mean_nll
+
+
+@dataclass
+class _Row:
+    """One prompt on its way. `made` are the tokens written so far."""
+
+    index: int
+    prompt: Prompt
+    ids: list[int]
+    made: list[int] = field(default_factory=list)
+    reason: str | None = None
+    first_ms: float | None = None
+    draw: torch.Generator | None = None
+
+
+class TransformersGenerator:
+    """Writes answers, weighs labels and measures perplexity with one model in memory."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        *,
+        adapter: Path | None = None,
+        batch_size: int = 8,
+        dtype: str = "float32",
+        share: bool = True,
+    ) -> None:
+        """Load the model. `share=False` takes the plain path, which the tests compare with."""
+        self._setup(load_model(source, dtype=dtype), load_tokenizer(source), batch_size, share)
+        if adapter is not None:
+            self.set_adapter(adapter)
+
+    @classmethod
+    def over(
+        cls, model: Any, tokenizer: Any, *, batch_size: int = 8, share: bool = True
+    ) -> TransformersGenerator:
+        """Return a generator over a model that is already in memory, e.g. one in training."""
+        made = cls.__new__(cls)
+        made._setup(model, tokenizer, batch_size, share)
+        return made
+
+    def _setup(self, model: Any, tokenizer: Any, batch_size: int, share: bool) -> None:
+        self._model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self._ends = frozenset(end_ids(tokenizer))
+        pad = tokenizer.pad_token_id
+        self._runner = Runner(model, tokenizer.eos_token_id if pad is None else pad, share=share)
+        self._limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        self._loaded: dict[str, str] = {}
+
+    def set_adapter(self, adapter: Path | None) -> None:
+        """Answer with this adapter from now on; None is the base model. Weights are shared."""
+        self._runner.forget()
+        if adapter is None:
+            if self._loaded:
+                self._model.base_model.disable_adapter_layers()
+            return
+        check_adapter(adapter)
+        digest = hash_file(adapter / "adapter_model.safetensors")
+        if digest not in self._loaded:
+            name = f"a{digest[:16]}"
+            self._model = with_adapter(self._model, adapter, name)
+            self._runner.model = self._model
+            self._loaded[digest] = name
+        self._model.base_model.enable_adapter_layers()
+        self._model.set_adapter(self._loaded[digest])
+
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """The control tokens that inference.chat.conversation must make inert."""
+        return special_tokens(self.tokenizer)
+
+    def generate(
+        self, prompts: Sequence[Prompt], on_done: OnDone | None = None
+    ) -> list[Completion]:
+        """Return one completion a prompt, in order.
+
+        `latency_ms` runs from the start of the row's batch. Raises DataError if a prompt leaves
+        no room to answer in the model's context.
+        """
+        rows = self._rows(prompts)
+        shared = common_prefix([row.ids for row in rows]) if self._runner.shares else 0
+        done: list[Completion | None] = [None] * len(rows)
+        for group in self._batches(rows):
+            with self._still():
+                finished = self._write(group, shared)
+            for row, completion in finished:
+                done[row.index] = completion
+                if on_done is not None:
+                    on_done(row.index, completion)
+        return [completion for completion in done if completion is not None]
+
+    def score_labels(
+        self, prompts: Sequence[Prompt], answers: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Return log p(answer | prompt), natural log, end-of-turn token included; (N, L)."""
+        rows = self._rows(prompts)
+        result = np.zeros((len(rows), len(answers)))
+        if not rows or not answers:
+            return result
+        tails = [render(self.tokenizer, prompts[0].messages, answer=a).answer_ids for a in answers]
+        shared = common_prefix([row.ids for row in rows]) if self._runner.shares else 0
+        score = self._score_tree if self._runner.shares else self._score_plain
+        with self._still():
+            for group in self._batches(rows):
+                result[[row.index for row in group]] = score(group, tails, shared)
+        return result
+
+    def mean_nll(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Return (sum of -log p, tokens predicted) a text, natural log, no chat template.
+
+        Perplexity is exp(sum / tokens). Long texts are read in windows of 512 tokens.
+        """
+        totals = [(0.0, 0)] * len(texts)
+        windows: list[tuple[int, list[int]]] = []
+        for index, text in enumerate(texts):
+            ids = self.tokenizer(text, verbose=False)["input_ids"]
+            windows += [
+                (index, ids[at : at + _NLL_WINDOW + 1])
+                for at in range(0, max(1, len(ids) - 1), _NLL_WINDOW)
+            ]
+        windows = [w for w in sorted(windows, key=lambda w: len(w[1])) if len(w[1]) > 1]
+        while windows:
+            width = len(windows[0][1])
+            count = 1
+            while count < len(windows):
+                width = len(windows[count][1])
+                if width * (count + 1) > _NLL_POSITIONS:
+                    break
+                count += 1
+            group, windows = windows[:count], windows[count:]
+            with self._still():
+                sums = self._nll([ids for _, ids in group])
+            for (index, ids), nll in zip(group, sums, strict=True):
+                total, tokens = totals[index]
+                totals[index] = (total + nll, tokens + len(ids) - 1)
+        return totals
+
+    def close(self) -> None:
+        """Drop the model and everything kept with it."""
+        self._runner.forget()
+        self._model = self._runner.model = None
+
+    @contextlib.contextmanager
+    def _still(self) -> Iterator[None]:
+        """Without gradients or dropout; a model that is in training goes on training after."""
+        training = self._model.training
+        self._model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            if training:
+                self._model.train()
+                self._runner.forget()
+
+    def _rows(self, prompts: Sequence[Prompt]) -> list[_Row]:
+        rows = []
+        for index, prompt in enumerate(prompts):
+            ids = render(self.tokenizer, prompt.messages).prompt_ids
+            if len(ids) >= self._limit:
+                raise DataError(
+                    f"prompt {index + 1} has {len(ids)} tokens, the model reads {self._limit}",
+                    fix="Shorten the row or the prompt, or choose a model with a longer context",
+                )
+            rows.append(_Row(index, prompt, ids))
+        return rows
+
+    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+        """Yield groups of rows of like length, in an order that depends on the prompts alone."""
+        order = sorted(rows, key=lambda row: (len(row.ids), row.ids, row.index))
+        for at in range(0, len(order), self.batch_size):
+            yield order[at : at + self.batch_size]
+
+    def _write(self, rows: list[_Row], shared: int) -> list[tuple[_Row, Completion]]:
+        finished: list[tuple[_Row, Completion]] = []
+        started = time.perf_counter()
+        room = max(row.prompt.decoding.max_tokens for row in rows)
+        batch = self._runner.start([row.ids for row in rows], rows[0].ids[:shared], room)
+        for row in rows:
+            seed = row.prompt.decoding.seed
+            row.draw = torch.Generator().manual_seed((seed or 0) + row.index)
+            if seed is None:
+                row.draw.seed()
+        for _ in range(room):
+            tokens = self._next(batch, rows)
+            now = (time.perf_counter() - started) * 1000
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                if row.reason is None and self._take(row, token, now):
+                    finished.append((row, self._completion(row, shared, now)))
+            if len(finished) == len(rows):
+                break
+            self._runner.step(batch, tokens)
+        return finished
+
+    def _next(self, batch: Batch, rows: list[_Row]) -> torch.Tensor:
+        tokens = batch.logits.argmax(dim=-1)
+        for i, row in enumerate(rows):
+            temperature = row.prompt.decoding.temperature
+            if temperature > 0 and row.reason is None:
+                odds = torch.softmax(batch.logits[i] / temperature, dim=-1)
+                tokens[i] = torch.multinomial(odds, 1, generator=row.draw)[0]
+        return tokens
+
+    def _take(self, row: _Row, token: int, now: float) -> bool:
+        """Add a token to a row; return whether that ended it."""
+        row.first_ms = now if row.first_ms is None else row.first_ms
+        if token in self._ends:
+            row.reason = "stop"
+            return True
+        row.made.append(token)
+        decoding = row.prompt.decoding
+        if decoding.stop and _cut(self._text(row), decoding.stop) is not None:
+            row.reason = "stop"
+        elif len(row.made) >= decoding.max_tokens or len(row.ids) + len(row.made) >= self._limit:
+            row.reason = "length"
+        return row.reason is not None
+
+    def _text(self, row: _Row) -> str:
+        return str(self.tokenizer.decode(row.made, skip_special_tokens=True))
+
+    def _completion(self, row: _Row, shared: int, now: float) -> Completion:
+        text = self._text(row)
+        cut = _cut(text, row.prompt.decoding.stop)
+        return Completion(
+            text=text if cut is None else text[:cut],
+            finish_reason=row.reason or "length",
+            usage=Usage(len(row.ids), len(row.made), shared),
+            latency_ms=now,
+            first_token_ms=row.first_ms,
+        )
+
+    def _score_tree(
+        self, rows: list[_Row], tails: list[list[int]], shared: int
+    ) -> NDArray[np.float64]:
+        """Score all answers of all rows: one pass for the prompts, one for the answers' trie."""
+        trie = make_trie(tails)
+        below = children(trie)
+        parts = list(pieces(trie))
+        room = max((len(part.nodes) for part in parts), default=0)
+        batch = self._runner.start([row.ids for row in rows], rows[0].ids[:shared], room)
+        node_scores = np.zeros((len(rows), len(trie.tokens)))
+        _spread(node_scores, batch.logits, below.get(-1, []), trie.tokens)
+        for part in parts:
+            logits = self._runner.branch(batch, part.tokens, part.depths, part.ancestors)
+            for place, node in enumerate(part.nodes):
+                _spread(node_scores, logits[:, place], below[node], trie.tokens)
+        return np.stack([node_scores[:, path].sum(axis=1) for path in trie.paths], axis=1)
+
+    def _score_plain(
+        self, rows: list[_Row], tails: list[list[int]], shared: int
+    ) -> NDArray[np.float64]:
+        """Score one answer at a time over full sequences: for models that can't branch."""
+        scores = np.zeros((len(rows), len(tails)))
+        for i, row in enumerate(rows):
+            for j, tail in enumerate(tails):
+                ids = torch.tensor([row.ids + tail], device=self._model.device)
+                logits = self._model(input_ids=ids, logits_to_keep=len(tail) + 1).logits
+                odds = torch.log_softmax(logits[0, :-1].float(), dim=-1)
+                scores[i, j] = float(odds[torch.arange(len(tail)), torch.tensor(tail)].sum())
+        return scores
+
+    def _nll(self, rows: list[list[int]]) -> list[float]:
+        width = max(len(row) for row in rows)
+        ids = torch.full((len(rows), width), self._runner.pad)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        logits = self._model(input_ids=ids.to(self._model.device)).logits
+        sums = []
+        for i, row in enumerate(rows):
+            odds = logits[i, : len(row) - 1].float()
+            target = ids[i, 1 : len(row)].to(odds.device)
+            picked = odds.gather(1, target[:, None])[:, 0]
+            sums.append(float((odds.logsumexp(dim=-1) - picked).double().sum()))
+        return sums
+
+
+def _spread(
+    scores: NDArray[np.float64], logits: torch.Tensor, nodes: list[int], tokens: list[int]
+) -> None:
+    """Write log p of each of `nodes` (children of one place) into `scores` (B, nodes)."""
+    whole = logits.logsumexp(dim=-1, keepdim=True)
+    scores[:, nodes] = (logits[:, [tokens[n] for n in nodes]] - whole).double().numpy()
+
+
+def _cut(text: str, stops: Sequence[str]) -> int | None:
+    places = [text.find(stop) for stop in stops if stop and stop in text]
+    return min(places) if places else None

@@ -1,0 +1,194 @@
+"""Plan a training run, and carry it out: the dataset version in, an adapter artifact out.
+
+The run's folder is named by what goes into it, so a run that was killed is found and continued;
+its plan is kept there and holds for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.core import plugins
+from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe, hash_files
+from tutelage.core.errors import DataError, PlanRefused
+from tutelage.core.events import Event
+from tutelage.core.workspace import atomic_dir, atomic_write
+from tutelage.data.version import DatasetVersion, load_version
+from tutelage.inference.models import locate_model
+from tutelage.workflows.context import Context, StageOutcome, run_stage
+
+if TYPE_CHECKING:
+    from tutelage.training.planner import Plan
+    from tutelage.training.session import TrainResult
+
+STAGE = "train"
+_PLAN = "plan.json"
+_FILES = ("adapter_model.safetensors", "adapter_config.json")
+
+
+def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
+    """Return what training would do and why. With `probe` one real step is timed for the minutes.
+
+    Raises DataError if no row can be trained on.
+    """
+    from tutelage.inference.transformers_load import load_tokenizer
+    from tutelage.inference.transformers_prepare import prepare
+    from tutelage.training.encode import encode
+    from tutelage.training.planner import make_plan
+    from tutelage.training.profile import profile_data, profile_machine, profile_model
+
+    config = ctx.config
+    if config.train.method != "auto":
+        plugins.load("methods", config.train.method)
+    source = locate_model(config.model, ctx.workspace.root)
+    model = profile_model(source.name, prepare(source))
+    version = load_version(ctx.path_of(dataset))
+    limit = config.train.max_tokens or model.context
+    tokenizer = load_tokenizer(source)
+    rows = encode(version.rows("train"), tokenizer, config.prompt, max_tokens=limit).rows
+    labels = {row.label for row in version.rows("train") if row.label is not None}
+    data = profile_data(
+        rows,
+        task=config.task,
+        labels=len(labels),
+        validation_rows=len(version.rows("validation")),
+        batch=config.train.batch_size or 8,
+    )
+    machine = profile_machine(ctx.workspace.home)
+    made = make_plan(data, model, machine, config.train)
+    if not probe or made.refusal:
+        return made
+    ctx.emit(Event("plan", "note", "timing one step on this machine"))
+    pace = _probe(source, rows, made)
+    return make_plan(data, model, machine, config.train, seconds_per_token=pace)
+
+
+def _probe(source: Any, rows: list[Any], made: Plan) -> float:
+    from tutelage.inference.transformers_load import load_model
+    from tutelage.training.probe import seconds_per_token
+
+    method = plugins.load("methods", made.recipe.method)()
+    model = method.attach(load_model(source, dtype="float32"), made.recipe)
+    try:
+        return seconds_per_token(model, rows, made.recipe)
+    finally:
+        del model
+        gc.collect()
+
+
+def train(ctx: Context, dataset: Artifact) -> StageOutcome:
+    """Train as planned and return the adapter's artifact; a run that was cut off goes on.
+
+    Raises PlanRefused if the planner advises against it (train.force overrides), DataError if no
+    row can be trained on.
+    """
+    config = ctx.config
+    version = load_version(ctx.path_of(dataset))
+    settings = config.train.model_dump(mode="json", exclude={"tracker"})
+    inputs = {
+        "rows": version.manifest.get("rows_hash", dataset.hash),
+        "model": locate_model(config.model, ctx.workspace.root).digest,
+        "prompt": config.prompt,
+        "task": config.task,
+        "train": settings,
+    }
+    run_dir = ctx.workspace.runs / f"train-{content_hash(inputs)[:12]}"
+    outcome = run_stage(ctx, STAGE, inputs, lambda: _work(ctx, dataset, version, run_dir))
+    if not outcome.skipped:
+        shutil.rmtree(run_dir, ignore_errors=True)
+    return outcome
+
+
+def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Path) -> Artifact:
+    from tutelage.training.session import TrainingJob
+    from tutelage.training.session import train as run
+
+    made = _kept_plan(run_dir) or plan(ctx, dataset)
+    ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
+    if made.refusal:
+        raise PlanRefused(made.refusal, fix="Label more rows, or set train.force: true")
+    if not version.rows("train"):
+        raise DataError("the train split is empty", where=str(version.directory))
+    atomic_write(run_dir / _PLAN, made.model_dump_json(indent=2).encode())
+    job = TrainingJob(
+        model=locate_model(ctx.config.model, ctx.workspace.root),
+        train=version.rows("train"),
+        validation=version.rows("validation"),
+        prompt=ctx.config.prompt,
+        recipe=made.recipe,
+        run_dir=run_dir,
+        tracker=_tracker(ctx, run_dir),
+    )
+    result = run(job, emit=ctx.emit)
+    return _file(ctx, dataset, made, result, run_dir)
+
+
+def _kept_plan(run_dir: Path) -> Plan | None:
+    """Return the plan of a run that was cut off, so that it ends as it began."""
+    from pydantic import ValidationError
+
+    from tutelage.training.planner import Plan
+
+    path = run_dir / _PLAN
+    if not path.is_file():
+        return None
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None  # of another version of this program: plan anew
+
+
+def _tracker(ctx: Context, run_dir: Path) -> Any:
+    from tutelage.training.tracker import MlflowTracker, NullTracker
+
+    if ctx.config.train.tracker == "none":
+        return NullTracker()
+    return MlflowTracker(
+        ctx.workspace.mlflow_uri,
+        ctx.config.name,
+        run_dir,
+        artifacts=ctx.workspace.home / "mlflow",
+        warn=lambda text: ctx.emit(Event(STAGE, "warning", text)),
+    )
+
+
+def _file(
+    ctx: Context, dataset: Artifact, made: Plan, result: TrainResult, run_dir: Path
+) -> Artifact:
+    """Move the adapter to its content-addressed folder and describe it."""
+    digest = hash_files(result.adapter_dir, _FILES)
+    folder = ctx.workspace.artifact_dir("adapters", digest)
+
+    def fill(target: Path) -> None:
+        for name in _FILES:
+            shutil.copyfile(result.adapter_dir / name, target / name)
+        for name in (_PLAN, "history.json"):
+            shutil.copyfile(run_dir / name, target / name)
+
+    atomic_dir(folder, fill)
+    meta = {
+        "model": ctx.config.model,
+        "recipe": made.recipe.model_dump(mode="json"),
+        "planned_seconds": made.seconds,
+        "planned_memory_mb": made.memory.total_mb,
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "stopped": result.stopped,
+        "seconds": result.seconds,
+        "peak_memory_mb": result.peak_memory_mb,
+        "trainable": result.trainable,
+        "coverage": result.coverage,
+        "prefix": result.prefix,
+        "summary": f"{result.steps} steps, best at {result.best_step}, {result.stopped}",
+    }
+    artifact = describe(
+        "adapter", digest, ctx.workspace.relative(folder), parents=[dataset.hash],
+        seed=made.recipe.seed, meta=json.loads(json.dumps(meta)),
+    )  # fmt: skip
+    if not (folder / MANIFEST).exists():
+        atomic_write(folder / MANIFEST, artifact.model_dump_json(indent=2).encode())
+    return artifact
