@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tutelage.release.deployments import deployments, route
 from tutelage.release.lineage import lineage, render
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
-from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
+from tutelage.workflows.context import Context, StageOutcome, find_artifact, last_output, run_stage
 
 GOLDEN_COUNT = 5
 _GOLDEN = "golden.json"  # in an evaluation's folder
@@ -57,8 +58,7 @@ def release(
     }
 
     def work() -> Artifact:
-        manifest = _manifest(ctx, dataset, adapter, evaluation)
-        return _make(ctx, manifest, evaluation)
+        return _make(ctx, _manifest(ctx, dataset, adapter, evaluation))
 
     outcome = run_stage(ctx, "release", inputs, work)
     if not outcome.skipped:
@@ -71,7 +71,7 @@ def base_release(ctx: Context) -> StageOutcome:
     dataset = last_output(ctx, "curate")
     inputs = {"settings": _settings(ctx), "dataset": dataset.hash if dataset else None}
     return run_stage(
-        ctx, "base_release", inputs, lambda: _make(ctx, _manifest(ctx, dataset, None, None), None)
+        ctx, "base_release", inputs, lambda: _make(ctx, _manifest(ctx, dataset, None, None))
     )
 
 
@@ -226,22 +226,38 @@ def golden_prompts(evaluation: Path, test: list[Example]) -> tuple[bundle.Golden
         ) from error
 
 
-def _make(ctx: Context, manifest: bundle.ReleaseManifest, evaluation: Artifact | None) -> Artifact:
+def _make(ctx: Context, manifest: bundle.ReleaseManifest) -> Artifact:
     if manifest.prompt:
         prompts.record_published(ctx.store, manifest.prompt, note="from tutelage.yaml")
     row = bundle.create_release(ctx.store, ctx.workspace, manifest, project=ctx.config.name)
     bundle.verify_release(ctx.workspace, row)
-    verdict = str(evaluation.meta.get("verdict")) if evaluation else "none"
-    version = _register(ctx, row, manifest, verdict)
-    return bundle.release_artifact(row, {"verdict": verdict, "registry_version": version})
+    if manifest.kind != "base" or "mlflow" in sys.modules:
+        register_releases(ctx)
+        row = bundle.get_release(ctx.store, row.id)
+    facts = {"verdict": _verdict(ctx, manifest), "registry_version": row.registry_version}
+    return bundle.release_artifact(row, facts)
 
 
-def _register(
-    ctx: Context, row: ReleaseRow, manifest: bundle.ReleaseManifest, verdict: str
-) -> str | None:
-    """Return the registry version; without mlflow the release exists and a warning says so."""
-    if row.registry_version is not None:
-        return row.registry_version
+def register_releases(ctx: Context) -> None:
+    """Put every release that is not there yet into MLflow's registry; a failure is a warning.
+
+    The base release is made by the gateway's start, which loads no mlflow: it waits for this.
+    """
+    for row in bundle.list_releases(ctx.store):
+        if row.registry_version is not None:
+            continue
+        try:
+            version = _register(ctx, row)
+        except EnvironmentProblem as error:
+            text = f"not in the MLflow registry: {error.sentence()}"
+            ctx.emit(Event("release", "warning", text))
+            return
+        with ctx.store.begin() as session:
+            session.get_one(ReleaseRow, row.id).registry_version = version
+
+
+def _register(ctx: Context, row: ReleaseRow) -> str:
+    manifest = bundle.manifest_of(row)
     tags = {
         "release": row.id,
         "name": row.name,
@@ -250,22 +266,18 @@ def _register(
         "evaluation": manifest.evaluation or "",
         "prompt": manifest.prompt_hash,
         "adapter": manifest.adapter.hash if manifest.adapter else "",
-        "verdict": verdict,
+        "verdict": _verdict(ctx, manifest),
     }
-    alias = mlflow.CANDIDATE if row.kind == "tuned" else None
-    try:
-        version = mlflow.register_version(
-            ctx.workspace.mlflow_uri, ctx.config.name, ctx.workspace.home / row.path, tags,
-            alias=alias,
-        )  # fmt: skip
-    except EnvironmentProblem as error:
-        ctx.emit(Event("release", "warning", f"not in the MLflow registry: {error.sentence()}"))
-        return None
-    with ctx.store.begin() as session:
-        kept = session.get(ReleaseRow, row.id)
-        if kept is not None:
-            kept.registry_version = version
-    return version
+    source = ctx.workspace.home / row.path
+    alias = None if row.kind == "base" else mlflow.CANDIDATE
+    return mlflow.register_version(
+        ctx.workspace.mlflow_uri, ctx.config.name, source, tags, alias=alias
+    )
+
+
+def _verdict(ctx: Context, manifest: bundle.ReleaseManifest) -> str:
+    found = find_artifact(ctx.store, manifest.evaluation) if manifest.evaluation else None
+    return str(found.meta.get("verdict")) if found else "none"
 
 
 def _serving(store: Store) -> dict[str, str]:

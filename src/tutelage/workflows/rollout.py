@@ -13,7 +13,7 @@ from tutelage.release.rollback import judge
 from tutelage.release.rollout import ACTIVE, Counts, RolloutState
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.release import base_release
+from tutelage.workflows.release import base_release, register_releases
 
 
 def start(
@@ -101,7 +101,8 @@ def status(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
 
 
 def sync_registry(ctx: Context, deployment: str | None = None) -> None:
-    """Point MLflow's aliases stable and candidate at what the store says; a failure is a warning.
+    """Bring MLflow's registry to what the store says: versions, and the aliases stable and
+    candidate. A failure is a warning.
 
     Automatic promotions happen in the gateway, which loads no mlflow: call this after them.
     """
@@ -109,6 +110,7 @@ def sync_registry(ctx: Context, deployment: str | None = None) -> None:
     row = deployment_row(ctx, name)
     if row is None:
         return
+    register_releases(ctx)
     active = deployments.active_rollout(ctx.store, name)
     with ctx.store.session() as session:
         stable = session.get_one(ReleaseRow, row.stable).registry_version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -217,10 +218,25 @@ def test_without_mlflow_the_release_exists_and_a_warning_says_so(
         raise EnvironmentProblem("MLflow can't be imported (mlflow)", fix="Run pip")
 
     monkeypatch.setattr(mlflow, "register_version", missing)
-    releasing.base_release(bench.ctx)
-    assert get_release(bench.ctx.store, "colours-base").registry_version is None
+    releasing.release(bench.ctx, *passed(bench))
+    assert get_release(bench.ctx.store, "colours-v1").registry_version is None
     warnings = [event.message for event in bench.events if event.kind == "warning"]
     assert warnings == ["not in the MLflow registry: MLflow can't be imported (mlflow). Run pip."]
+
+
+def test_the_base_release_is_registered_when_mlflow_is_used_anyway(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway makes it at its start, and must not load mlflow."""
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    releasing.base_release(bench.ctx)
+    assert get_release(bench.ctx.store, "colours-base").registry_version is None
+    releasing.release(bench.ctx, *passed(bench))
+    rows = releasing.releases(bench.ctx)
+    assert {r["name"]: r["registry_version"] for r in rows} == {
+        "colours-base": "1",
+        "colours-v1": "2",
+    }
 
 
 def test_broken_golden_prompts_are_said(bench: Bench) -> None:
