@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
+import inspect
+import re
+from typing import Any
 
-from reference_pages.markdown import absent, code, sentence, table
+from reference_pages.markdown import Cells, absent, code, sentence, table
 
 _FAMILIES = {
     "D1-R": ("Reading", "A line could not be read as a row."),
@@ -45,6 +49,94 @@ def findings() -> str:
     return "\n".join(parts)
 
 
+_MODULE = "tutelage.training.planner_rules"
+_WORDS = {
+    "s.data.rows": "rows",
+    "s.data.validation_rows": "validation rows",
+    "s.data.answer_ratio": "answer tokens / prompt tokens",
+    "s.data.shared": "share of common tokens",
+    "s.data.row_max": "longest row",
+    "s.model.context": "the model's context",
+    "s.billions": "billions of weights",
+    "s.closed": "one right answer (classification, extraction)",
+    "s.machine.gpu is not None": "a GPU",
+    "s.machine.bf16": "bf16 in hardware",
+    "_power_of_two": "next power of two",
+    ">=": "≥",
+}
+
+
 def planner_rules() -> str:
-    """Return the table of the planner's rules."""
-    return absent("Planner rules")
+    """Return the planner's table of rules, read from its source."""
+    if importlib.util.find_spec(_MODULE) is None:
+        return absent("Planner rules")
+    module = importlib.import_module(_MODULE)
+    parts = [
+        "# Planner rules\n",
+        "For each choice the first rule whose condition holds decides. This page is made from "
+        f"the table in `{_MODULE}`. Any of them can be overridden under `train:` in the "
+        "[settings](configuration.md#train); `tutelage train --plan` shows what was chosen for "
+        "your rows, and why.\n",
+        f"With fewer than {module.LEAST_ROWS} training rows the planner refuses. With fewer than "
+        f"{module.FEW_ROWS} it warns.\n",
+    ]
+    rules = _rules(inspect.getsource(module))
+    for choice in module.choices():
+        own = [rule for rule in rules if rule[0].value == choice]
+        rows = [_row(rule, position, module) for position, rule in enumerate(own)]
+        parts.append(f"## {choice}\n")
+        parts.append(table(("when", "then", "why", "source"), rows))
+    return "\n".join([*parts, _FOLLOWING])
+
+
+_FOLLOWING = """\
+## What follows from these
+
+| choice | rule |
+|---|---|
+| `alpha` | twice the rank |
+| `micro_batch` | the whole batch, halved until the memory estimate fits into what is free |
+| `eval_every`, `checkpoint_every` | twice an epoch |
+"""
+
+
+def _rules(source: str) -> list[list[Any]]:
+    """Return the arguments of each Rule(...) in the table, as syntax trees."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "RULES":
+            found = [call.args for call in ast.walk(node) if isinstance(call, ast.Call)]
+    return [args for args in found if len(args) == 5]
+
+
+def _row(rule: list[Any], position: int, module: Any) -> Cells:
+    return _condition(rule, position), code(_value(rule[2])), _reason(rule), _source(rule, module)
+
+
+def _condition(rule: list[Any], position: int) -> str:
+    when = rule[1]
+    if isinstance(when, ast.Lambda):
+        return _in_words(ast.unparse(when.body))
+    return "otherwise" if position else "always"
+
+
+def _value(node: Any) -> str:
+    if isinstance(node, ast.Lambda):
+        return _in_words(ast.unparse(node.body))
+    value = node.args[0].value
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _reason(rule: list[Any]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda m: "the GPU" if m[1] == "gpu" else "N", rule[3].value)
+
+
+def _source(rule: list[Any], module: Any) -> str:
+    node = rule[4]
+    return str(getattr(module, node.id) if isinstance(node, ast.Name) else node.value)
+
+
+def _in_words(text: str) -> str:
+    for name, words in _WORDS.items():
+        text = text.replace(name, words)
+    return re.sub(r"\d{4,}", lambda m: f"{int(m[0]):,}", text)
