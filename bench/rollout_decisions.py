@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs a scenario")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    good, bad, requests = (300, 60, 400) if options.quick else (2000, 300, 500)
+    good, bad, requests = (300, 60, 400) if options.quick else (1000, 150, 500)
     rows = []
     for scenario in SCENARIOS:
         runs = good if scenario.good else bad
