@@ -1,0 +1,302 @@
+"""Curate: read, check, clean, deduplicate, split, certify, freeze. Every loss has its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from tutelage.core.artifact import Artifact, describe, hash_file
+from tutelage.core.errors import DataError
+from tutelage.core.events import Event
+from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.data import card
+from tutelage.data.assign import assign, cluster_rows
+from tutelage.data.clean import CleanStep
+from tutelage.data.dedup.exact import ExactDuplicates
+from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
+from tutelage.data.filters.statistics import all_the_same, fatal
+from tutelage.data.findings import Finding, catalogue, reason, summarise
+from tutelage.data.leakage import LeakCertificate, leak_certificate
+from tutelage.data.pipeline import Dropped, PipelineResult, Step, run_steps
+from tutelage.data.readers.base import ReadResult, Rejected, find_files, read_sources
+from tutelage.data.version import DatasetVersion, VersionDraft, load_version, write_version
+from tutelage.store.artifacts import SplitRow
+from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
+
+STAGE = "curate"
+
+
+@dataclass
+class _Curated:
+    """What curation has found so far."""
+
+    read: ReadResult
+    result: PipelineResult
+    sides: dict[SplitName, list[Example]] = field(default_factory=dict)
+    clusters: dict[str, str] = field(default_factory=dict)
+    leak: LeakCertificate | None = None
+
+
+def curate(ctx: Context) -> StageOutcome:
+    """Return the frozen dataset version of the project's sources.
+
+    Rows that can't be used are in quarantine.jsonl and counted in meta["quarantined"]; the good
+    ones go on. Raises DataError if what is left can't teach anything.
+    """
+    root = ctx.workspace.root
+    config = ctx.config
+    sources = find_files(root, config.data.sources, ReadResult())
+    inputs = {
+        "sources": {str(path.relative_to(root)): hash_file(path) for path in sources},
+        "data": config.data.model_dump(mode="json"),
+        "task": config.task,
+        "output": config.output.model_dump(mode="json"),
+    }
+    return run_stage(ctx, STAGE, inputs, lambda: _work(ctx))
+
+
+def check(ctx: Context) -> dict[str, Any]:
+    """Read and check the sources without writing: what was detected, kept, lost, found."""
+    curated = _read_and_check(ctx)
+    lost = _lost(curated)
+    return {
+        "detected": curated.read.detected,
+        "kept": len(curated.result.kept),
+        "lost": len(lost),
+        "first": _first(lost),
+        "findings": summarise(_findings(curated)),
+    }
+
+
+def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
+    """Return the sentence about rows that wait for a person, or None if there are none."""
+    count = meta["quarantined"]
+    if not count:
+        return None
+    rows = "1 row is" if count == 1 else f"{count:,} rows are"
+    good = sum(meta["counts"].values())
+    return f"{rows} in quarantine, the other {good:,} are kept; first: {meta['first_quarantined']}"
+
+
+def _read_and_check(ctx: Context) -> _Curated:
+    config = ctx.config
+    columns = config.data.columns
+    splits = config.data.splits
+    columns = columns.model_copy(
+        update={"group": columns.group or splits.group, "time": columns.time or splits.time}
+    )
+    output = config.output.format()
+    read = read_sources(ctx.workspace.root, config.data.sources, columns, output)
+    for line in read.detected:
+        ctx.emit(Event(STAGE, "note", line))
+    same = all_the_same(read.examples)
+    if same is not None:
+        raise same
+    settings = FilterSettings(
+        task=config.task,
+        output=output,
+        json_schema=config.output.json_schema,
+        language=config.data.language,
+        max_tokens=config.data.max_tokens,
+        previous=tuple(_previous(ctx)),
+    )
+    layers = load_filters(settings)
+    statistics = layers.pop("statistics")
+    steps: list[Step] = [
+        CleanStep(config.task, output),
+        *(FilterStep(name, layer) for name, layer in layers.items()),
+        ExactDuplicates(config.data.dedup.across_labels),
+        FilterStep("statistics", statistics),
+    ]
+    result = run_steps(read.examples, steps, lambda entry: _tell_step(ctx, entry))
+    curated = _Curated(read, result)
+    stop = fatal(result.findings)
+    if stop is not None:
+        raise _with_first_loss(stop, _lost(curated))
+    return curated
+
+
+def _with_first_loss(stop: DataError, lost: list[dict[str, Any]]) -> DataError:
+    """Return the error with the first unusable row, which is often the cause."""
+    if not lost:
+        return stop
+    count = "1 row" if len(lost) == 1 else f"{len(lost):,} rows"
+    return DataError(f"{stop.what}; {count} can't be used, first: {_first(lost)}", fix=stop.fix)
+
+
+def _tell_step(ctx: Context, entry: dict[str, Any]) -> None:
+    lost = entry["dropped"] + entry["quarantined"]
+    if not lost:
+        return
+    kinds = catalogue()
+    why = ", ".join(
+        f"{count} × {kinds[key].what.lower()}" for key, count in entry["reasons"].items()
+    )
+    ctx.emit(Event(STAGE, "note", f"{entry['step']}: {why}", data=entry))
+
+
+def _previous(ctx: Context) -> list[Example]:
+    artifact = last_output(ctx, STAGE)
+    if artifact is None or not ctx.path_of(artifact).exists():
+        return []
+    return load_version(ctx.path_of(artifact)).all_rows()
+
+
+def _work(ctx: Context) -> Artifact:
+    curated = _read_and_check(ctx)
+    _split(ctx, curated)
+    version = _write(ctx, curated)
+    _freeze(ctx, curated)
+    return _artifact(ctx, version, curated)
+
+
+def _split(ctx: Context, curated: _Curated) -> None:
+    """Cluster, give sides, and hold the result against the certificate."""
+    rows = curated.result.kept
+    curated.clusters = cluster_rows(rows, ctx.config.data.dedup.threshold)
+    with ctx.store.session() as session:
+        frozen = {row.example_id: row.split for row in session.scalars(select(SplitRow))}
+    given = assign(rows, curated.clusters, ctx.config.data.splits, frozen)  # type: ignore[arg-type]
+    curated.result.dropped += given.dropped
+    sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}
+    for row in rows:
+        if row.id in given.sides:
+            sides[given.sides[row.id]].append(row)
+    curated.sides = sides
+    _purge(curated)
+    for split in SPLITS:
+        if not sides[split]:
+            curated.result.findings.append(Finding("D10-S02", f"{split} has no rows"))
+
+
+def _purge(curated: _Curated) -> None:
+    """Leave out train rows that the certificate still finds near a test row; certify again."""
+    train, test = curated.sides["train"], curated.sides["test"]
+    found = _certify(train, test)
+    while found.near:
+        twins = {pair.train: pair for pair in found.pairs}
+        for index in sorted(twins, reverse=True):
+            pair = twins[index]
+            row, twin = train.pop(index), test[pair.test]
+            why = reason("D10-X01", f"cosine {pair.cosine:.2f} with a test row")
+            curated.result.dropped.append(Dropped(row, "D10-X01", why, twin.id))
+        found = _certify(train, test)
+    curated.leak = found
+
+
+def _certify(train: list[Example], test: list[Example]) -> LeakCertificate:
+    return leak_certificate([row.input_text for row in train], [row.input_text for row in test])
+
+
+def _findings(curated: _Curated) -> list[Finding]:
+    rejected = [Finding(r.finding_id, r.reason, r.source) for r in curated.read.rejected]
+    left = [
+        Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
+        for item in curated.result.dropped
+        if item.finding_id == "D10-X01"
+    ]
+    return [*rejected, *curated.result.findings, *left]
+
+
+def _rejected_row(item: Rejected) -> dict[str, Any]:
+    file, _, line = item.source.rpartition(":")
+    return {
+        "finding": item.finding_id,
+        "reason": reason(item.finding_id, item.reason),
+        "file": file or item.source,
+        "line": int(line) if line.isdigit() else None,
+        "id": None,
+        "cause": None,
+        "row": item.raw,
+    }
+
+
+def _lost(curated: _Curated) -> list[dict[str, Any]]:
+    """Return the rows that wait for a person, in the form of quarantine.jsonl."""
+    rejected = [_rejected_row(item) for item in curated.read.rejected]
+    return [*rejected, *(item.as_dict() for item in curated.result.quarantined)]
+
+
+def _first(lost: list[dict[str, Any]]) -> str | None:
+    if not lost:
+        return None
+    row = lost[0]
+    place = f"{row['file']}:{row['line']}" if row["line"] else row["file"]
+    return f"{place}: {row['reason']}"
+
+
+def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
+    quarantine = _lost(curated)
+    dropped = [item.as_dict() for item in curated.result.dropped]
+    sizes: dict[str, int] = {}
+    for name in curated.clusters.values():
+        sizes[name] = sizes.get(name, 0) + 1
+    meta = {
+        "project": ctx.config.name,
+        "detected": curated.read.detected,
+        "steps": curated.result.steps,
+        "findings": summarise(_findings(curated)),
+        "leak": curated.leak.as_dict() if curated.leak else None,
+        "lost": {"dropped": len(dropped), "quarantined": len(quarantine)},
+        "clusters": {
+            "count": sum(size > 1 for size in sizes.values()),
+            "largest": max(sizes.values(), default=0),
+        },
+    }
+    draft = VersionDraft(curated.sides, curated.clusters, dropped, quarantine, meta)
+
+    def render(manifest: dict[str, Any]) -> dict[str, str]:
+        shown = {**manifest, "left_out": [*quarantine, *dropped]}
+        return {
+            "report.html": card.html_report(shown, curated.sides, curated.clusters),
+            "report.txt": card.text_report(manifest),
+        }
+
+    return write_version(ctx.workspace.artifacts / "datasets", draft, render)
+
+
+def _freeze(ctx: Context, curated: _Curated) -> None:
+    """Keep the side of every row for ever, in one transaction."""
+    with ctx.store.begin() as session:
+        known = set(session.scalars(select(SplitRow.example_id)))
+        session.add_all(
+            SplitRow(example_id=row.id, split=split, cluster=curated.clusters[row.id])
+            for split in SPLITS
+            for row in curated.sides[split]
+            if row.id not in known
+        )
+
+
+def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artifact:
+    manifest = version.manifest
+    labels: dict[str, int] = {}
+    for row in version.all_rows():
+        if row.label is not None:
+            labels[row.label] = labels.get(row.label, 0) + 1
+    path = ctx.workspace.relative(version.directory)
+    quarantine = _lost(curated)
+    meta = {
+        "counts": manifest["counts"],
+        "labels": labels,
+        "leak": manifest["leak"],
+        "clusters": manifest["clusters"],
+        "dropped": manifest["lost"]["dropped"],
+        "quarantined": len(quarantine),
+        "first_quarantined": _first(quarantine),
+        "report": f"{path}/report.html",
+    }
+    ctx.emit(
+        Event(STAGE, "note", f"leak certificate: {curated.leak.text() if curated.leak else ''}")
+    )
+    told = quarantine_sentence(meta)
+    if told is not None:
+        ctx.emit(Event(STAGE, "warning", f"{told} ({path}/quarantine.jsonl)"))
+    counts = ", ".join(f"{manifest['counts'][split]} {split}" for split in SPLITS)
+    ctx.emit(Event(STAGE, "done", f"dataset {version.hash[:12]}: {counts}"))
+    return describe(
+        "dataset", version.hash, path, meta=json.loads(json.dumps(meta)),
+    )  # fmt: skip
