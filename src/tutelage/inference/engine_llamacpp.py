@@ -5,8 +5,9 @@ and a request's unknown adapter id is answered by the base model, so a release g
 own and no adapter id ever crosses; every server maps the same GGUF, so a further release costs its
 adapter, its keys and values and about 27 MB of buffers; construction holds the interpreter lock
 (0.2-0.5 s for the demo model), so other releases pause but do not fail; a callback that returns
-True ends the generation. Each server also listens by itself: here on a Unix socket in a private
-folder, behind a random key.
+True ends the generation. Prompts are rendered here and sent as text: the chat endpoint's parser
+changes answers (it drops leading white space, and in its pure mode the schema). Each server also
+listens by itself: here on a Unix socket in a private folder, behind a random key.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import contextlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import ModelError
+from tutelage.core.errors import DataError, ModelError
 from tutelage.inference.base import Usage
 from tutelage.inference.chat import neutralise
+from tutelage.inference.chat_template import ChatTemplate
 from tutelage.inference.engine_base import Ending, Piece, Tell
 from tutelage.inference.engine_request import ChatRequest, RequestProblem
 from tutelage.inference.engine_schema import answer_problem, tight
@@ -51,7 +53,7 @@ class LlamaCppBackend:
         self.threads = threads
         self.slots = slots
         self.context = min(context, int(trained)) if trained else context
-        self.specials = tuple(specials)
+        self._render = _Renderer(ChatTemplate.of_gguf(model), tuple(specials))
 
     def open(self, adapter: Path | None) -> LlamaCppSeat:
         """Start a server for the base (None) or for the adapter in this PEFT folder."""
@@ -75,7 +77,7 @@ class LlamaCppBackend:
                 where=str(lora or self.model),
                 fix="Look at .tutelage/logs/engine.log, or serve with `--backend transformers`",
             ) from error
-        return LlamaCppSeat(server, self.slots, private, self.specials)
+        return LlamaCppSeat(server, self.slots, private, self._render)
 
     def _params(self, xllamacpp: Any, socket: Path) -> Any:
         params = xllamacpp.CommonParams()
@@ -90,8 +92,6 @@ class LlamaCppBackend:
         params.warmup = False
         params.cache_ram_mib = 0  # prompts are cached in the slots; no second copy in memory
         params.verbosity = 1
-        params.force_pure_content_parser = True  # the text as written: no tool or thought parsing
-        params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
         params.hostnames = [str(socket)]
         params.api_keys = [secrets.token_urlsafe(32)]
         params.n_threads_http = 1
@@ -102,11 +102,9 @@ class LlamaCppBackend:
 class LlamaCppSeat:
     """One release: a server with its own keys and values."""
 
-    def __init__(
-        self, server: Any, slots: int, private: Path, specials: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, server: Any, slots: int, private: Path, render: _Renderer) -> None:
         self._server = server
-        self._specials = specials
+        self._render = render
         self._private = private
         self.slots = slots
 
@@ -114,7 +112,7 @@ class LlamaCppSeat:
         """Stream the answer to `tell`; ends early when it returns True."""
         reader = _Reader(tell)
         try:
-            self._server.handle_chat_completions(_payload(request, self._specials), reader)
+            self._server.handle_completions(_payload(request, self._render), reader)
         except ValueError as error:
             raise RequestProblem(str(error)) from error
         if reader.problem:
@@ -150,8 +148,8 @@ class _Reader:
         text, logprobs = "", ()
         for choice in chunk["choices"]:
             self.finish_reason = choice["finish_reason"] or self.finish_reason
-            text = choice["delta"].get("content") or ""
-            logprobs = tuple((choice.get("logprobs") or {}).get("content") or ())
+            text = choice["text"]
+            logprobs = tuple((choice["logprobs"] or {}).get("content") or ())
         self.texts.append(text)
         self.stopped = self.tell(Piece(text, logprobs))
         return self.stopped
@@ -171,16 +169,33 @@ def _check_kept(request: ChatRequest, reader: _Reader) -> None:
         )
 
 
-def _payload(request: ChatRequest, specials: Sequence[str]) -> dict[str, Any]:
-    """Return the request in llama.cpp's words: no filter on sampling beyond what was asked.
+class _Renderer:
+    """Writes the prompt, with control tokens made inert outside the project's own prompt."""
 
-    A schema goes as a grammar: with the pure content parser, llama.cpp ignores response_format.
-    """
+    def __init__(self, template: ChatTemplate, specials: Sequence[str]) -> None:
+        self.template = template
+        self.specials = specials
+
+    def __call__(self, messages: Sequence[Mapping[str, str]]) -> str:
+        try:
+            return self.template.render([self._inert(message) for message in messages])
+        except DataError as error:
+            raise RequestProblem(str(error)) from error
+
+    def _inert(self, message: Mapping[str, str]) -> Mapping[str, str]:
+        """llama.cpp and transformers would obey a control token that a user spells out."""
+        if message["role"] == "system":
+            return message
+        return {**message, "content": neutralise(message["content"], self.specials)}
+
+
+def _payload(request: ChatRequest, render: _Renderer) -> dict[str, Any]:
+    """Return the request in llama.cpp's words: no filter on sampling beyond what was asked."""
     import xllamacpp
 
     decoding = request.decoding
     payload: dict[str, Any] = {
-        "messages": [_inert(message, specials) for message in request.messages],
+        "prompt": render(request.messages),
         "max_tokens": decoding.max_tokens,
         "temperature": decoding.temperature,
         "seed": decoding.seed,
@@ -199,15 +214,8 @@ def _payload(request: ChatRequest, specials: Sequence[str]) -> dict[str, Any]:
     if decoding.json_schema is not None:
         payload["grammar"] = xllamacpp.json_schema_to_grammar(tight(decoding.json_schema))
     if request.top_logprobs is not None:
-        payload |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        payload["logprobs"] = max(1, request.top_logprobs)
     return payload
-
-
-def _inert(message: dict[str, str], specials: Sequence[str]) -> dict[str, str]:
-    """Break control-token spellings outside the project's own prompt; llama.cpp would obey them."""
-    if message["role"] == "system":
-        return message
-    return {**message, "content": neutralise(message["content"], specials)}
 
 
 def _problem(error: dict[str, Any]) -> RequestProblem:

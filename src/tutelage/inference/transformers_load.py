@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from tutelage.core.errors import ModelError
+from tutelage.inference.chat_template import PLAIN_TEMPLATE
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_prepare import prepare, quiet, short
-from tutelage.inference.transformers_render import PLAIN_TEMPLATE
 
 
 def load_tokenizer(source: ModelSource) -> Any:

@@ -16,13 +16,6 @@ from tutelage.core.example import Message
 from tutelage.inference.chat import as_dicts, neutralise
 from tutelage.inference.transformers_prepare import short
 
-# For base models that bring no template: plain names, and the end token after an answer.
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{% endif %}"
-)
-
 
 @dataclass(frozen=True)
 class Rendered:

@@ -49,6 +49,7 @@ class EmbeddedLauncher:
         on_restart: OnRestart = lambda engine: None,
     ) -> None:
         self.model_spec = model_spec
+        self._root = workspace.root
         self.log = workspace.logs / "engine.log"
         self.engine: Engine | None = None
         self.restarts = 0
@@ -155,7 +156,7 @@ class EmbeddedLauncher:
         self._launches += 1
         ready = Path(self._folder.name) / f"ready-{self._launches}.json"
         command = [
-            sys.executable, "-m", "tutelage.inference.engine",
+            sys.executable, "-P", "-m", "tutelage.inference.engine",
             "--model", self.model_spec, "--port", str(port), "--ready-file", str(ready),
             "--parent", str(os.getpid()), *self._arguments,
         ]  # fmt: skip
@@ -168,6 +169,7 @@ class EmbeddedLauncher:
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
+                    cwd=self._root,  # a model given as a relative path counts from the project
                     env={**os.environ, **own},
                 )
         try:
