@@ -33,8 +33,8 @@ def corrected(store: Store, output: OutputFormat | None = None) -> list[Correcte
     """Return every record that has an edit, once an input and answer, oldest record first.
 
     Of equal rows on several sides the most held-out one counts (test before validation before
-    train). `output` reads the label from the answer. A record that arrives after its edit counts as soon
-    as both are there.
+    train). `output` reads the label from the answer. A record that arrives after its edit counts
+    as soon as both are there.
     """
     with store.session() as session:
         edits = newest(list(session.scalars(select(SignalRow).where(SignalRow.kind == "edit"))))

@@ -60,6 +60,18 @@ async def read_json(request: Request) -> dict[str, Any]:
     return parse_json(raw)
 
 
+_random = bytearray()
+
+
+def _new_id() -> str:
+    """Return 24 unguessable hex digits; the system is asked for 256 of them at once."""
+    if not _random:
+        _random.extend(secrets.token_bytes(12 * 256))
+    taken = bytes(_random[-12:])
+    del _random[-12:]
+    return taken.hex()
+
+
 async def chat(request: Request) -> Any:
     """Answer one chat request."""
     state: GatewayState = request.app.state.gateway
@@ -69,7 +81,7 @@ async def chat(request: Request) -> Any:
         if state.draining:
             raise HttpError(503, "The gateway is stopping.", code="stopping", retry_after=5)
         asked = parse_chat(await read_json(request))
-        record = f"rec_{secrets.token_hex(12)}"
+        record = f"rec_{_new_id()}"
         pick = state.router.pick(asked.model, asked.user or record)
     except HttpError as error:
         state.telemetry.refused.labels(str(error.status)).inc()
@@ -203,28 +215,33 @@ class _Exchange:
 
     def __init__(self, state: GatewayState, turn: _Turn) -> None:
         self.state, self.turn = state, turn
-        self._begun = False
+        self._begun = self._left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         release = self.turn.pick.profile.id
         self.state.inflight[release] += 1
-        work = asyncio.create_task(self._work(scope, receive, send))
         gone = asyncio.create_task(_client_gone(receive))
+        me = asyncio.current_task()
+
+        def leave(task: asyncio.Task[None]) -> None:
+            """Stop the work, unless it is done: then the connection only ends as it should."""
+            if me is not None and not self.turn.logged and not task.cancelled():
+                self._left = True
+                me.cancel()
+
+        gone.add_done_callback(leave)
         try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            await self._work(scope, receive, send)
+        except asyncio.CancelledError:
+            if me is None or not self._left or me.uncancel() > 0:
+                raise  # somebody else cancelled: the gateway is being stopped
+        except Exception as error:
+            self.turn.log(500, type(error).__name__)
+            raise
         finally:
+            self.turn.log(CLIENT_LEFT)
             gone.cancel()
-            if not work.done():
-                work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            error = None if work.cancelled() else work.exception()
-            if error is None or isinstance(error, OSError):
-                self.turn.log(CLIENT_LEFT)
-            else:
-                self.turn.log(500, type(error).__name__)
             self.state.inflight[release] -= 1
-        if error is not None and not isinstance(error, OSError):
-            raise error
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = self.turn

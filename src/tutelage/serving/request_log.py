@@ -26,6 +26,7 @@ from tutelage.store.base import Store
 from tutelage.store.records import RecordRow, SignalRow
 
 _GROUP = 512  # rows a commit
+_LINGER_S = 0.05  # records wait this long for company; signals don't
 _ATTEMPTS = 4
 _log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class RequestLog:
         self._wake = threading.Condition()
         self._closing = False
         self._idle = True
+        self._waiting = 0  # signals in the queue, and callers of flush
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
         dialect = store.engine.dialect.name
         self._statements = {name: _upsert(table, dialect) for name, table in _TABLES.items()}
@@ -91,7 +93,11 @@ class RequestLog:
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until everything queued so far is committed; return False after `timeout` s."""
         with self._wake:
-            return self._wake.wait_for(lambda: not self._items and self._idle, timeout)
+            self._waiting += 1
+            self._wake.notify_all()
+            done = self._wake.wait_for(lambda: not self._items and self._idle, timeout)
+            self._waiting -= 1
+            return done
 
     def close(self, timeout: float = 30.0) -> None:
         """Write what is queued, then stop the writer."""
@@ -112,7 +118,9 @@ class RequestLog:
                     self.telemetry.lost.labels("shed").inc(shed)
                 return False
             self._items.extend(items)
-            self._wake.notify()
+            self._waiting += sum(item.done is not None for item in items)
+            if self._idle or self._pressing():
+                self._wake.notify()
         return True
 
     def _run(self) -> None:
@@ -124,13 +132,18 @@ class RequestLog:
                 if not self._items:
                     return
                 self._idle = False
+                self._wake.wait_for(self._pressing, _LINGER_S)
                 batch = [self._items.popleft() for _ in range(min(_GROUP, len(self._items)))]
+                self._waiting -= sum(item.done is not None for item in batch)
             try:
                 self._write(batch)
             except Exception as error:  # the writer must outlive anything a row can do to it
                 _log.exception("the request log could not write %d rows", len(batch))
                 self._fail(batch, error)
             self.telemetry.backlog.set(len(self._items))
+
+    def _pressing(self) -> bool:
+        return self._closing or self._waiting > 0 or len(self._items) >= _GROUP
 
     def _write(self, batch: list[_Item]) -> None:
         started = time.perf_counter()
@@ -245,15 +258,12 @@ def safe_text(text: str) -> str:
 
 
 Redactor = Callable[[str], str]
+_DATE = r"(?!\d{4}-\d\d-\d\d\b)"
+_PHONE = rf"(?<![\w.]){_DATE}\+?\(?\d{{1,4}}\)?(?:[ .-]\(?\d{{2,4}}\)?){{2,4}}(?![\w.])"
 _PATTERNS = (
     (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), "[EMAIL]"),
     (re.compile(r"\b\d{3}-\d{2}-\d{4}\b"), "[SSN]"),
-    (
-        re.compile(
-            r"(?<![\w.])(?!\d{4}-\d\d-\d\d\b)\+?\(?\d{1,4}\)?(?:[ .-]\(?\d{2,4}\)?){2,4}(?![\w.])"
-        ),
-        "[PHONE]",
-    ),
+    (re.compile(_PHONE), "[PHONE]"),
     (re.compile(r"\b\d{9,}\b"), "[NUMBER]"),
 )
 
