@@ -50,7 +50,7 @@ class Splits(Section):
 class Dedup(Section):
     """Near-duplicates: `threshold` is rapidfuzz's ratio in percent."""
 
-    near: bool = True  # look for near-duplicates, not only exact ones
+    near: bool = True  # no effect yet: near-duplicates always stay together
     threshold: float = Field(default=80.0, ge=50, le=100)  # from here on two texts are near
     across_labels: Literal["keep", "drop"] = "keep"  # rows with one input and different answers
 
