@@ -13,6 +13,7 @@ listens by itself: here on a Unix socket in a private folder, behind a random ke
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import tempfile
@@ -29,6 +30,8 @@ from tutelage.inference.engine_request import ChatRequest, RequestProblem
 from tutelage.inference.engine_schema import answer_problem, tight
 from tutelage.inference.gguf_header import read_header
 from tutelage.inference.lora_gguf import ensure_lora_gguf
+
+_SOCKET_PATH = 100  # bytes; systems take 104 or 108, a longer one falls back to loopback
 
 
 class LlamaCppBackend:
@@ -92,7 +95,8 @@ class LlamaCppBackend:
         params.warmup = False
         params.cache_ram_mib = 0  # prompts are cached in the slots; no second copy in memory
         params.verbosity = 1
-        params.hostnames = [str(socket)]
+        private = os.name == "posix" and len(os.fsencode(socket)) < _SOCKET_PATH
+        params.hostnames = [str(socket) if private else "127.0.0.1"]
         params.api_keys = [secrets.token_urlsafe(32)]
         params.n_threads_http = 1
         params.endpoint_slots = params.ui = False

@@ -1,0 +1,134 @@
+"""The embedded engine's keeper: it says what is wrong, restarts what crashes, leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from tutelage.core.errors import EnvironmentProblem, ModelError
+from tutelage.core.plugins import load
+from tutelage.core.workspace import Workspace
+from tutelage.serving.launchers.base import Engine
+from tutelage.serving.launchers.embedded import EmbeddedLauncher, pause_s
+
+
+async def _ask(engine: Engine, release: str) -> tuple[int, Any]:
+    body = {
+        "model": release,
+        "messages": [{"role": "user", "content": "Say yes."}],
+        "max_tokens": 4,
+    }
+    async with aiohttp.ClientSession() as session:
+        url = f"{engine.base_url}/v1/chat/completions"
+        async with session.post(url, json=body) as response:
+            answer = await response.json()
+            text = answer["choices"][0]["message"]["content"] if response.status == 200 else answer
+            return response.status, text
+
+
+def test_it_is_the_plug_in_named_embedded() -> None:
+    assert load("launchers", "embedded") is EmbeddedLauncher
+
+
+def test_pauses_grow_to_a_limit_and_are_spread() -> None:
+    longest = [max(pause_s(n) for _ in range(200)) for n in range(12)]
+    assert longest[0] <= 0.2 < longest[2] <= 0.8
+    assert longest[11] <= 30
+    assert len({pause_s(11) for _ in range(20)}) > 10
+
+
+def test_a_model_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    async def run() -> None:
+        launcher = EmbeddedLauncher("absent.gguf", Workspace(tmp_path))
+        with pytest.raises(ModelError) as caught:
+            await launcher.start()
+        assert "there is no file 'absent.gguf'" in str(caught.value)
+        assert str(tmp_path) in str(caught.value)  # a relative path counts from the project
+        assert not await launcher.health()
+        await launcher.stop()
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_dies_at_once_names_its_last_words_and_its_log(tmp_path: Path) -> None:
+    async def run() -> None:
+        workspace = Workspace(tmp_path)
+        launcher = EmbeddedLauncher("demo", workspace, options=("--frobnicate",))
+        with pytest.raises(EnvironmentProblem) as caught:
+            await launcher.start()
+        assert "the engine ended before it was ready" in str(caught.value)
+        assert "unrecognized arguments: --frobnicate" in str(caught.value)
+        assert caught.value.where == str(workspace.logs / "engine.log")
+
+    asyncio.run(run())
+
+
+@pytest.mark.model
+def test_a_killed_engine_comes_back_with_its_releases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xllamacpp")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    came_back: list[Engine] = []
+
+    async def run() -> None:
+        launcher = EmbeddedLauncher(
+            "demo", Workspace(tmp_path), threads=1, on_restart=came_back.append
+        )
+        first = await launcher.start()
+        try:
+            await launcher.ensure("r1", None)
+            await launcher.ensure("r1", None)  # again: nothing changes
+            await launcher.ensure("gone", None)
+            await launcher.remove("gone")
+            await launcher.remove("gone")
+            with pytest.raises(ModelError, match="adapter file can't be read"):
+                await launcher.ensure("broken", tmp_path / "nothing")
+            before = await _ask(first, "r1")
+            assert before[0] == 200
+            assert await launcher.health()
+
+            os.kill(first.pid, signal.SIGKILL)
+            while not came_back:
+                await asyncio.sleep(0.02)
+            second = came_back[0]
+            assert second.pid != first.pid
+            assert second.base_url == first.base_url  # who knew the address still does
+            assert await _ask(second, "r1") == before
+            assert (await _ask(second, "gone"))[0] == 404
+            assert (await launcher.stats())["releases"] == ["r1"]
+            assert launcher.restarts == 1
+        finally:
+            await launcher.stop()
+        assert not await launcher.health()
+        assert not psutil.pid_exists(came_back[0].pid)
+
+    asyncio.run(run())
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.model
+def test_a_release_asked_for_during_a_restart_is_there_after_it(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+
+    async def run() -> None:
+        launcher = EmbeddedLauncher("demo", Workspace(tmp_path), threads=1)
+        engine = await launcher.start()
+        try:
+            os.kill(engine.pid, signal.SIGKILL)
+            await launcher.ensure("r1", None)
+            assert launcher.engine is not None
+            assert (await _ask(launcher.engine, "r1"))[0] == 200
+        finally:
+            await launcher.stop()
+
+    asyncio.run(run())
