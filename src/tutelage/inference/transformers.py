@@ -79,6 +79,7 @@ class TransformersGenerator:
         """Return a generator over a model that is already in memory, e.g. one in training."""
         made = cls.__new__(cls)
         made._setup(model, tokenizer, batch_size, share)
+        made._changing = True
         return made
 
     def _setup(self, model: Any, tokenizer: Any, batch_size: int, share: bool) -> None:
@@ -88,6 +89,7 @@ class TransformersGenerator:
         self._runner = Runner(model, tokenizer.eos_token_id if pad is None else pad, share=share)
         self._limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         self._loaded: dict[str, str] = {}
+        self._changing = False  # somebody else may change the weights between two calls
 
     def set_adapter(self, adapter: Path | None) -> None:
         """Answer with this adapter from now on; None is the base model. Weights are shared."""
@@ -191,11 +193,11 @@ class TransformersGenerator:
             with torch.inference_mode():
                 yield
         finally:
-            if training:
-                self._model.train()
-                self._runner.forget()
+            self._model.train(training)
 
     def _rows(self, prompts: Sequence[Prompt]) -> list[_Row]:
+        if self._changing:
+            self._runner.forget()
         rows = []
         for index, prompt in enumerate(prompts):
             ids = render(self.tokenizer, prompt.messages).prompt_ids
