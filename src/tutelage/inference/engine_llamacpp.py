@@ -29,7 +29,7 @@ from tutelage.inference.engine_base import Ending, Piece, Tell
 from tutelage.inference.engine_request import ChatRequest, RequestProblem
 from tutelage.inference.engine_schema import answer_problem, tight
 from tutelage.inference.gguf_header import read_header
-from tutelage.inference.lora_gguf import ensure_lora_gguf
+from tutelage.inference.lora_gguf import ensure_apart
 
 _SOCKET_PATH = 100  # bytes; systems take 104 or 108, a longer one falls back to loopback
 
@@ -60,7 +60,7 @@ class LlamaCppBackend:
 
     def open(self, adapter: Path | None) -> LlamaCppSeat:
         """Start a server for the base (None) or for the adapter in this PEFT folder."""
-        lora = ensure_lora_gguf(adapter, self.model, self.cache) if adapter else None
+        lora = ensure_apart(adapter, self.model, self.cache) if adapter else None
         return self.open_lora(lora)
 
     def open_lora(self, lora: Path | None) -> LlamaCppSeat:

@@ -16,6 +16,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.core.errors import ModelError
+from tutelage.core.errors import ModelError, TutelageError
 from tutelage.core.workspace import disk_errors
 from tutelage.inference.gguf_header import GgufHeader, read_header
 
@@ -33,7 +35,7 @@ Weights = NDArray[np.float32]
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
-_FORMAT = "1"  # raise it when the conversion changes, so cached files are made again
+_FORMAT = "2"  # raise it when the conversion changes, so cached files are made again
 
 # Whether the GGUF of an architecture has q and k in rotary-pair order (conversion/*.py upstream).
 PERMUTED = {
@@ -74,18 +76,50 @@ def ensure_lora_gguf(adapter: Path, base: Path, cache: Path) -> Path:
     Keyed by the adapter's content and the base's architecture, so a moved adapter is found again.
     """
     header = read_header(base)
-    digest = hashlib.sha256(f"{_FORMAT} {header.architecture} {_heads(header)}".encode())
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        digest.update(_read(adapter / name))
-    target = cache / "lora" / f"{digest.hexdigest()[:24]}.gguf"
+    target = _kept(adapter, header, cache)
     if not target.is_file():
         convert(adapter, header, target)
     return target
 
 
-def convert(adapter: Path, header: GgufHeader, target: Path, *, permute: bool = True) -> None:
+def ensure_apart(adapter: Path, base: Path, cache: Path) -> Path:
+    """Do the same in a process of its own: an engine keeps neither its memory nor its pause."""
+    target = _kept(adapter, read_header(base), cache)
+    if not target.is_file():
+        command = [sys.executable, "-P", "-m", __name__, str(adapter), str(base), str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise _told(done)
+    return target
+
+
+def _told(done: subprocess.CompletedProcess[str]) -> ModelError:
+    try:
+        error = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return ModelError(f"the adapter could not be converted ({last})")
+    return ModelError(error["what"], where=error["where"], fix=error["fix"])
+
+
+def _kept(adapter: Path, header: GgufHeader, cache: Path) -> Path:
+    digest = hashlib.sha256(f"{_FORMAT} {header.architecture} {_heads(header)}".encode())
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        digest.update(hashlib.sha256(_read(adapter / name)).digest())
+    return cache / "lora" / f"{digest.hexdigest()[:24]}.gguf"
+
+
+def convert(
+    adapter: Path,
+    header: GgufHeader,
+    target: Path,
+    *,
+    permute: bool = True,
+    dtype: str = "float16",
+) -> None:
     """Write the GGUF form of the PEFT folder `adapter` to `target`, whole or not at all.
 
+    float16 (relative rounding 5e-4, far below that of quantised weights) halves the memory.
     `permute=False` leaves q and k rows in PEFT's order: wrong for llama, there to prove that the
     parity check notices.
     """
@@ -98,7 +132,7 @@ def convert(adapter: Path, header: GgufHeader, target: Path, *, permute: bool = 
         )
     config = _config(adapter)
     name_of = _namer(header)
-    tensors: dict[str, Weights] = {}
+    tensors: dict[str, NDArray[Any]] = {}
     alpha = float(config["lora_alpha"])
     for module, pair in _pairs(adapter / WEIGHTS_NAME).items():
         name = f"{name_of(module)}.weight"
@@ -107,8 +141,8 @@ def convert(adapter: Path, header: GgufHeader, target: Path, *, permute: bool = 
         if permute and heads and PERMUTED[architecture]:
             b = permute_rows(b, heads)
         _check_shape(module, (b.shape[0], pair.a.shape[1]), header.shapes.get(name), adapter)
-        tensors[f"{name}.lora_a"] = np.ascontiguousarray(pair.a)
-        tensors[f"{name}.lora_b"] = np.ascontiguousarray(b)
+        tensors[f"{name}.lora_a"] = pair.a.astype(dtype, order="C")
+        tensors[f"{name}.lora_b"] = b.astype(dtype, order="C")
     _write(target, architecture, alpha, tensors)
 
 
@@ -237,7 +271,9 @@ def _check_shape(
         )
 
 
-def _write(target: Path, architecture: str, alpha: float, tensors: Mapping[str, Weights]) -> None:
+def _write(
+    target: Path, architecture: str, alpha: float, tensors: Mapping[str, NDArray[Any]]
+) -> None:
     import gguf
 
     with disk_errors(target):
@@ -273,3 +309,17 @@ def _read(path: Path) -> bytes:
             where=str(path),
             fix="Name a folder with adapter_config.json and adapter_model.safetensors",
         ) from error
+
+
+def main(adapter: str, base: str, cache: str) -> int:
+    """Convert; on failure print the error as JSON and return its exit status."""
+    try:
+        ensure_lora_gguf(Path(adapter), Path(base), Path(cache))
+    except TutelageError as error:
+        print(json.dumps(error.as_dict()))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

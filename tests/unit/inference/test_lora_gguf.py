@@ -14,7 +14,13 @@ from tutelage.core.errors import ModelError
 from tutelage.core.example import Message
 from tutelage.inference.base import Decoding, Prompt
 from tutelage.inference.gguf_header import GgufHeader, read_header
-from tutelage.inference.lora_gguf import convert, ensure_lora_gguf, permute_rows, read_safetensors
+from tutelage.inference.lora_gguf import (
+    convert,
+    ensure_apart,
+    ensure_lora_gguf,
+    permute_rows,
+    read_safetensors,
+)
 
 HEADER = GgufHeader(
     {
@@ -43,7 +49,7 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 def test_names_metadata_and_row_order(tmp_path: Path) -> None:
     adapter = _adapter(tmp_path / "adapter")
-    convert(adapter, HEADER, tmp_path / "lora.gguf")
+    convert(adapter, HEADER, tmp_path / "lora.gguf", dtype="float32")
     peft = read_safetensors(adapter / "adapter_model.safetensors")
     made = _tensors(tmp_path / "lora.gguf")
     metadata = read_header(tmp_path / "lora.gguf").metadata
@@ -92,7 +98,7 @@ def test_permuted_rows_rotate_by_neighbours_as_the_halves_did() -> None:
 def test_rank_stabilised_and_per_module_alphas_are_folded_into_b(tmp_path: Path) -> None:
     """llama.cpp knows one alpha and divides by the rank; PEFT's product must come out."""
     adapter = _adapter(tmp_path / "a", use_rslora=True, alpha_pattern={"v_proj": 10})
-    convert(adapter, HEADER, tmp_path / "lora.gguf", permute=False)
+    convert(adapter, HEADER, tmp_path / "lora.gguf", permute=False, dtype="float32")
     peft = read_safetensors(adapter / "adapter_model.safetensors")
     made = _tensors(tmp_path / "lora.gguf")
     for part, name, alpha in (("q", Q, 4), ("v", V, 10)):
@@ -170,10 +176,15 @@ def test_a_converted_adapter_is_kept_until_its_weights_change(tmp_path: Path) ->
     first = ensure_lora_gguf(adapter, base, tmp_path / "cache")
     made = first.stat().st_mtime_ns
     moved = adapter.rename(tmp_path / "moved")
-    assert ensure_lora_gguf(moved, base, tmp_path / "cache") == first
+    assert ensure_apart(moved, base, tmp_path / "cache") == first
     assert first.stat().st_mtime_ns == made
     _adapter(moved, lora_alpha=8)
-    assert ensure_lora_gguf(moved, base, tmp_path / "cache") != first
+    second = ensure_apart(moved, base, tmp_path / "cache")  # in a process of its own
+    assert second != first
+    assert read_header(second).metadata["adapter.lora.alpha"] == 8
+    _adapter(moved, use_dora=True)
+    with pytest.raises(ModelError, match="use_dora=True"):
+        ensure_apart(moved, base, tmp_path / "cache")
 
 
 @pytest.mark.model
