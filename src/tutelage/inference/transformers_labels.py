@@ -61,15 +61,15 @@ def pieces(trie: Trie, limit: int = _NODES) -> Iterator[Piece]:
 
     Each group brings the ancestors its nodes stand on, so groups don't depend on one another.
     """
-    inner: list[int] = []
+    inner: dict[int, None] = {}  # a set that keeps its order
     for path in trie.paths:
-        fresh = [node for node in path[:-1] if node not in set(inner)]
+        fresh = [node for node in path[:-1] if node not in inner]
         if inner and len(inner) + len(fresh) > limit:
-            yield _piece(trie, inner)
-            fresh, inner = list(path[:-1]), []
-        inner += fresh
+            yield _piece(trie, list(inner))
+            fresh, inner = path[:-1], {}
+        inner.update(dict.fromkeys(fresh))
     if inner:
-        yield _piece(trie, inner)
+        yield _piece(trie, list(inner))
 
 
 def _piece(trie: Trie, nodes: list[int]) -> Piece:
