@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
+from tutelage.core.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_MEND = "Mend the rows and run the command again"
 
 app = typer.Typer(
     name="data", help="Rows: import, check, clean, split, report.", no_args_is_help=True
@@ -21,7 +24,7 @@ app = typer.Typer(
 def check(
     project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
 ) -> None:
-    """Read and validate the sources without writing anything. Exit 1 if rows would be lost."""
+    """Read and check the sources, writing nothing. Exit 2 if rows can't be used."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import check as work
@@ -40,7 +43,8 @@ def check(
 
         out.result(result, show)
         if result["lost"]:
-            raise typer.Exit(1)
+            rows = "1 row" if result["lost"] == 1 else f"{result['lost']} rows"
+            raise DataError(f"{rows} can't be used; first: {result['first']}", fix=_MEND)
 
 
 @app.command()
@@ -50,7 +54,7 @@ def split(
     """Import, check, clean, deduplicate, and freeze a dataset version with its splits."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.curate import curate
+        from tutelage.workflows.curate import curate, quarantine_sentence
 
         ctx = open_context(project, out.emit)
         outcome = curate(ctx)
@@ -66,6 +70,9 @@ def split(
             console.print(f"dataset [bold]{outcome.artifact.short}[/]  {folder / 'report.html'}")
 
         out.result(data, show)
+        waiting = quarantine_sentence(outcome.artifact.meta)
+        if waiting is not None:
+            raise DataError(f"{waiting} ({folder / 'quarantine.jsonl'})", fix=_MEND)
 
 
 @app.command()

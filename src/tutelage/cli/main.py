@@ -49,7 +49,11 @@ for noun in (data, prompt, release, rollout):
 def main() -> None:
     """Run the command line."""
     import os
+    import sys
+    import warnings
 
+    if not {"-v", "--verbose"} & set(sys.argv):
+        warnings.simplefilter("ignore")  # other people's deprecations are no news to a user
     for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "true")
     app()

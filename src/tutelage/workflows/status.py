@@ -32,7 +32,7 @@ def loop_status(ctx: Context) -> dict[str, Any]:
             "summary": _summary(name, artifact.meta),
         }
     serving = rollout_status(ctx)
-    learning = learning_summary(ctx.store)
+    learning = learning_summary(ctx.store, ctx.config.output.format())
     return {
         "project": ctx.config.name,
         "stages": stages,
