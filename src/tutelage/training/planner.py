@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tutelage.core.config import Train
+from tutelage.core.errors import ConfigError
 from tutelage.training.memory import MemoryEstimate, estimate_memory
 from tutelage.training.planner_rules import FEW_ROWS, LEAST_ROWS, Situation, choices, decide
 from tutelage.training.profile import DataProfile, Machine, ModelProfile
@@ -57,12 +58,22 @@ def make_plan(
     *,
     seconds_per_token: float | None = None,
 ) -> Plan:
-    """Return the plan. Fields set in `overrides` win and are shown as the user's own."""
+    """Return the plan. Fields set in `overrides` win and are shown as the user's own.
+
+    Raises ConfigError if two of them contradict each other.
+    """
     situation = Situation(data, model, machine)
     made = [_choose(name, situation, overrides) for name in choices()]
     values = {choice.name: choice.value for choice in made}
     made += _derived(values, data, overrides)
     values |= {choice.name: choice.value for choice in made}
+    if values["micro_batch"] > values["batch_size"]:
+        raise ConfigError(
+            f"train.micro_batch {values['micro_batch']} is larger than the batch of "
+            f"{values['batch_size']} rows it is a part of",
+            where=_OWN,
+            fix="Lower train.micro_batch, or raise train.batch_size",
+        )
     recipe = Recipe(seed=overrides.seed, **values)
     recipe, made = _fit(recipe, made, situation, overrides)
     steps = recipe.total_steps(data.rows)
@@ -95,7 +106,11 @@ def _derived(values: dict[str, Any], data: DataProfile, overrides: Train) -> lis
     found = {
         "alpha": (2.0 * rank, "twice the rank: the rate then holds for any rank", "LoRA practice"),
         "micro_batch": (batch, "the whole batch fits in one pass", "the memory estimate"),
-        "eval_every": (every, f"{_LOOKS_AN_EPOCH} looks at the validation rows an epoch", "Prechelt 1998"),
+        "eval_every": (
+            every,
+            f"{_LOOKS_AN_EPOCH} looks at the validation rows an epoch",
+            "Prechelt 1998",
+        ),
         "checkpoint_every": (every, "a kill loses at most half an epoch", "crash safety"),
     }
     made = []

@@ -1,0 +1,216 @@
+"""The plan: what each rule chooses, whose word wins, and when training is advised against."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage.core.config import Train
+from tutelage.core.errors import ConfigError, ModelError
+from tutelage.training.planner import Plan, make_plan
+from tutelage.training.planner_rules import RULES, choices
+from tutelage.training.prefix_tree import Row
+from tutelage.training.profile import (
+    DataProfile,
+    Machine,
+    ModelProfile,
+    profile_data,
+    profile_machine,
+    profile_model,
+)
+from tutelage.training.recipe import Recipe
+
+DATA = DataProfile(
+    task="classification", rows=215, validation_rows=30, labels=22, prompt_p50=120, prompt_max=150,
+    answer_p50=7, answer_max=9, row_p95=140, row_max=155, shared=0.7, prefix=105,
+)  # fmt: skip
+SMALL = ModelProfile("small", 134_515_008, 30, 576, 1536, 9, 3, 49152, 8192)
+LARGE = ModelProfile("large", 7_600_000_000, 32, 4096, 14336, 32, 8, 128_256, 131_072)
+LAPTOP = Machine(2, 20_000, 50_000, None, 0, True)
+GPU = Machine(16, 120_000, 50_000, "NVIDIA L4", 24_000, True)
+
+
+def chosen(plan: Plan, name: str) -> tuple[Any, str, str]:
+    return next((c.value, c.reason, c.source) for c in plan.choices if c.name == name)
+
+
+def test_the_demo_sized_plan() -> None:
+    plan = make_plan(DATA, SMALL, LAPTOP, Train())
+    recipe = plan.recipe
+    assert (recipe.method, recipe.target_modules) == ("lora", "all-linear")
+    assert (recipe.rank, recipe.alpha, recipe.learning_rate) == (16, 32, 1e-3)
+    assert (recipe.batch_size, recipe.epochs, recipe.precision) == (8, 4, "fp32")
+    assert recipe.shared_prefix
+    assert recipe.prompt_loss_weight == 0
+    assert plan.steps == 27 * 4
+    assert plan.refusal is None
+    assert plan.warnings == []
+
+
+def test_every_choice_gives_a_reason_and_a_source() -> None:
+    plan = make_plan(DATA, SMALL, LAPTOP, Train())
+    assert {*choices(), "alpha", "micro_batch", "eval_every"} <= {c.name for c in plan.choices}
+    for choice in plan.choices:
+        assert choice.reason and choice.source
+        assert "{" not in choice.reason
+        assert getattr(plan.recipe, choice.name) == choice.value
+    assert chosen(plan, "rank")[1].startswith("215 rows: 8 or 16")
+    assert "70%" in chosen(plan, "shared_prefix")[1]
+
+
+def test_the_last_rule_of_every_choice_always_holds() -> None:
+    last = {rule.choice: rule for rule in RULES}
+    odd = replace(DATA, rows=10**7, shared=0.0, validation_rows=10**6, task="text")
+    for model in (SMALL, LARGE):
+        for machine in (LAPTOP, GPU, replace(GPU, bf16=False)):
+            assert make_plan(odd, model, machine, Train()).recipe
+    assert set(last) == set(choices())
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "rank"), [(500, SMALL, 16), (500, LARGE, 8), (250_000, SMALL, 32)]
+)
+def test_rank_by_rows_and_model(rows: int, model: ModelProfile, rank: int) -> None:
+    assert make_plan(replace(DATA, rows=rows), model, GPU, Train()).recipe.rank == rank
+
+
+def test_larger_models_want_smaller_rates() -> None:
+    medium = replace(SMALL, params=1_700_000_000)
+    rates = [make_plan(DATA, m, GPU, Train()).recipe.learning_rate for m in (SMALL, medium, LARGE)]
+    assert rates == [1e-3, 3e-4, 3e-4]
+
+
+def test_free_text_trains_fewer_epochs_and_may_weigh_the_prompt() -> None:
+    text = replace(DATA, task="generation", labels=0, shared=0.0, answer_p50=20)
+    plan = make_plan(text, SMALL, LAPTOP, Train())
+    assert plan.recipe.epochs == 3
+    assert plan.recipe.prompt_loss_weight == 0.05
+    assert "under 15,000 rows" in chosen(plan, "prompt_loss_weight")[1]
+    long_answers = replace(text, answer_p50=300)
+    assert make_plan(long_answers, SMALL, LAPTOP, Train()).recipe.prompt_loss_weight == 0
+    many = replace(text, rows=20_000)
+    assert make_plan(many, SMALL, LAPTOP, Train()).recipe.prompt_loss_weight == 0
+
+
+def test_precision_follows_the_machine() -> None:
+    assert make_plan(DATA, SMALL, GPU, Train()).recipe.precision == "bf16"
+    assert make_plan(DATA, SMALL, replace(GPU, bf16=False), Train()).recipe.precision == "fp32"
+    assert make_plan(DATA, LARGE, LAPTOP, Train()).recipe.precision == "bf16"
+
+
+def test_no_row_is_cut_unless_the_model_reads_less() -> None:
+    assert make_plan(DATA, SMALL, LAPTOP, Train()).recipe.max_tokens == 256
+    short = replace(SMALL, context=128)
+    assert make_plan(DATA, short, LAPTOP, Train()).recipe.max_tokens == 128
+
+
+def test_the_users_word_wins_and_is_shown_as_theirs() -> None:
+    own = Train(rank=4, learning_rate=2e-4, epochs=12, micro_batch=2, shared_prefix=False, seed=11)
+    plan = make_plan(DATA, SMALL, LAPTOP, own)
+    recipe = plan.recipe
+    assert (recipe.rank, recipe.learning_rate, recipe.epochs) == (4, 2e-4, 12)
+    assert (recipe.micro_batch, recipe.shared_prefix, recipe.seed) == (2, False, 11)
+    assert recipe.alpha == 8  # follows the rank that was set
+    assert chosen(plan, "rank") == (4, "your setting (planned: 16)", "tutelage.yaml")
+    assert chosen(plan, "micro_batch")[2] == "tutelage.yaml"
+    assert plan.warnings == ["more than 10 epochs on few rows learn them by heart"]
+
+
+def test_settings_that_contradict_each_other_are_explained() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_plan(DATA, SMALL, LAPTOP, Train(batch_size=4, micro_batch=16))
+    assert caught.value.sentence() == (
+        "tutelage.yaml: train.micro_batch 16 is larger than the batch of 4 rows it is a part of. "
+        "Lower train.micro_batch, or raise train.batch_size."
+    )
+
+
+def test_too_few_rows_are_refused_unless_forced() -> None:
+    few = replace(DATA, rows=19)
+    plan = make_plan(few, SMALL, LAPTOP, Train())
+    assert plan.refusal is not None
+    assert plan.refusal.startswith("19 training rows are too few to tune on (at least 20)")
+    assert "put them into the prompt as examples" in plan.refusal
+    assert make_plan(few, SMALL, LAPTOP, Train(force=True)).refusal is None
+    assert make_plan(replace(DATA, rows=20), SMALL, LAPTOP, Train()).refusal is None
+
+
+def test_under_a_hundred_rows_the_plan_keeps_the_instructions_in_every_row() -> None:
+    warnings = make_plan(replace(DATA, rows=60), SMALL, LAPTOP, Train()).warnings
+    assert any("the system instructions stay in every row" in text for text in warnings)
+    assert any("2.7 rows a label" in text for text in warnings)
+
+
+def test_little_memory_makes_smaller_passes_and_then_says_so() -> None:
+    room = make_plan(DATA, SMALL, LAPTOP, Train(batch_size=16))
+    tight = replace(LAPTOP, memory_mb=room.memory.total_mb)  # of which 80 % may be planned for
+    plan = make_plan(DATA, SMALL, tight, Train(batch_size=16))
+    assert plan.recipe.micro_batch < plan.recipe.batch_size == 16
+    assert plan.memory.total_mb < room.memory.total_mb
+    assert "16 rows at once would not fit" in chosen(plan, "micro_batch")[1]
+    none = make_plan(DATA, LARGE, replace(LAPTOP, memory_mb=4_000), Train())
+    assert none.recipe.micro_batch == 1
+    assert any("choose a smaller model" in text for text in none.warnings)
+
+
+def test_time_comes_from_the_probe_and_falls_with_sharing() -> None:
+    slow = make_plan(DATA, SMALL, LAPTOP, Train(), seconds_per_token=0.02)
+    fast = make_plan(DATA, SMALL, LAPTOP, Train(), seconds_per_token=0.01)
+    alone = make_plan(DATA, SMALL, LAPTOP, Train(shared_prefix=False), seconds_per_token=0.01)
+    assert slow.seconds == pytest.approx(2 * fast.seconds, rel=1e-3)
+    assert alone.seconds > 2 * fast.seconds
+    assert make_plan(DATA, SMALL, LAPTOP, Train()).seconds > 0  # computed without a probe
+
+
+def test_a_plan_survives_the_trip_to_json() -> None:
+    plan = make_plan(DATA, SMALL, LAPTOP, Train())
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_a_recipe_counts_its_steps() -> None:
+    recipe = Recipe(batch_size=8, micro_batch=3, epochs=2.5)
+    assert recipe.accumulation == 3
+    assert recipe.steps_per_epoch(17) == 3
+    assert recipe.total_steps(17) == 8
+    with pytest.raises(ValueError, match="micro_batch 9 is larger than batch_size 8"):
+        Recipe(batch_size=8, micro_batch=9)
+
+
+def test_the_rows_profile() -> None:
+    head = tuple(range(40))
+    rows = [Row(str(n), (*head, 100 + n, 5, 6), (0.0,) * 41 + (1.0, 1.0), 41) for n in range(12)]
+    data = profile_data(rows, task="classification", labels=2, validation_rows=3)
+    assert (data.rows, data.prompt_p50, data.answer_p50, data.row_max) == (12, 41, 2, 43)
+    assert data.prefix == 40
+    assert data.shared > 0.7
+    assert data.answer_ratio == pytest.approx(2 / 41)
+    other = [Row(str(n), (n, n + 1, 5), (0.0, 0.0, 1.0), 2) for n in range(50, 62)]
+    assert profile_data(other, task="qa", labels=0, validation_rows=0).shared == 0
+
+
+def test_the_model_profile_counts_every_weight(tiny_dir: Path, tiny_lora: Any) -> None:
+    from tutelage.inference.models import ModelSource
+    from tutelage.inference.transformers import load_model
+
+    profile = profile_model("tiny", tiny_dir)
+    source = ModelSource(str(tiny_dir), "tiny", "directory", tiny_dir, "0" * 64)
+    model = load_model(source)
+    assert profile.params == sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in tiny_lora.parameters() if p.requires_grad)
+    assert 4 * profile.lora_inputs_outputs == trained  # rank 4
+
+
+def test_a_model_that_is_no_decoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    with pytest.raises(ModelError, match="Choose a decoder-only language model"):
+        profile_model("resnet", tmp_path)
+
+
+def test_the_machine_profile_sees_this_machine(tmp_path: Path) -> None:
+    machine = profile_machine(tmp_path)
+    assert machine.cores >= 1
+    assert machine.memory_mb > 100
+    assert machine.disk_mb > 1
