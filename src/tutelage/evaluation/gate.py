@@ -199,7 +199,7 @@ def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
     sentence = (
         f"time an answer, 95th percentile: {times}: × {ratio.estimate:.2f}, "
         f"{percent(evidence.confidence)} interval {ratio.low:.2f}…{ratio.high:.2f}; "
-        f"limit × {guards.latency_p95:g}; fails only if surely slower, the canary tests live traffic"
+        f"limit × {guards.latency_p95:g}; fails only what is surely slower, live traffic decides"
     )
     figures = {
         "estimate": ratio.estimate, "low": ratio.low, "high": ratio.high, "n": ratio.n,

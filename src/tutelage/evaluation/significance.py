@@ -107,7 +107,7 @@ def mean_interval(
         return Interval(math.nan, math.nan, math.nan, 0)
     if np.isin(x, (0.0, 1.0)).all():
         effect = design_effect(x, clusters)
-        found = wilson(x.sum() / effect, len(x) / effect, confidence)
+        found = wilson(float(x.sum()) / effect, len(x) / effect, confidence)
         return Interval(found.estimate, found.low, found.high, len(x))
     low, high, _ = _bootstrap_mean(x, cluster_codes(clusters, len(x)), confidence, seed)
     return Interval(float(x.mean()), low, high, len(x))
@@ -182,9 +182,10 @@ def tango(wins: float, losses: float, n: float, confidence: float = 0.95) -> tup
         root = math.sqrt(max(0.0, big * big + 8 * n * losses * delta * (1 - delta)))
         restricted = (root - big) / (4 * n)  # p21 that is most likely when the difference is delta
         variance = n * (2 * restricted + delta * (1 - delta))
+        gap = wins - losses - n * delta
         if variance <= 1e-300:
-            return math.copysign(math.inf, wins - losses - n * delta)
-        return (wins - losses - n * delta) / math.sqrt(variance)
+            return math.copysign(math.inf, gap) if gap else 0.0
+        return gap / math.sqrt(variance)
 
     def solve(target: float) -> float:
         low, high = -1.0, 1.0  # the statistic falls as delta rises

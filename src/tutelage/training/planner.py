@@ -104,7 +104,7 @@ def _derived(values: dict[str, Any], data: DataProfile, overrides: Train) -> lis
     per_epoch = max(1, math.ceil(data.rows / batch))
     every = max(1, per_epoch // _LOOKS_AN_EPOCH)
     found = {
-        "alpha": (2.0 * rank, "twice the rank: the rate then holds for any rank", "LoRA practice"),
+        "alpha": (2.0 * rank, "twice the rank: one rate holds for any rank", "LoRA practice"),
         "micro_batch": (batch, "the whole batch fits in one pass", "the memory estimate"),
         "eval_every": (
             every,

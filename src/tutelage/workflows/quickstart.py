@@ -152,13 +152,13 @@ def _drive(
 ) -> list[Reply]:
     """Send traffic until the rollout ends; return the replies."""
     replies: list[Reply] = []
-    seen_step = None
+    seen_step = 0.0
     while len(replies) < _MOST_REQUESTS:
         state = status()
         rollout = state.get("rollout")
         if rollout is None or rollout["state"] not in ("pending", "running", "paused"):
             break
-        if rollout["weight"] != seen_step:
+        if rollout["state"] == "running" and rollout["weight"] != seen_step:
             seen_step = rollout["weight"]
             ctx.emit(
                 Event(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 _BLOCK_PAIRS = 4_000_000  # candidate pairs held at once
 _CHUNK = 20_000  # pairs whose bound is computed at once
-_BUCKET_BITS = 6
+_BUCKET_BITS = 8
 
 
 def vectorise(fit: Sequence[str], *others: Sequence[str]) -> list[Any]:
