@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -81,39 +82,44 @@ class MlflowTracker:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Keep `values` as text; a resumed run's stay as they were first logged."""
-        with self._careful() as client:
-            known = client.get_run(self._run_id).data.params
+
+        def write(client: Any, run: str) -> None:
+            known = client.get_run(run).data.params
             for name, value in values.items():
                 if name not in known:
-                    client.log_param(self._run_id, name, str(value)[:500])
+                    client.log_param(run, name, str(value)[:500])
+
+        self._tell(write)
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
         """Keep one point of each curve."""
-        with self._careful() as client:
-            for name, value in values.items():
-                client.log_metric(self._run_id, name, float(value), step=step)
+
+        def write(client: Any, run: str) -> None:
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            points = [Metric(name, float(value), now, step) for name, value in values.items()]
+            client.log_batch(run, metrics=points)
+
+        self._tell(write)
 
     def log_artifact(self, path: Path) -> None:
         """Copy a file to the run."""
-        with self._careful() as client:
-            client.log_artifact(self._run_id, str(path))
+        self._tell(lambda client, run: client.log_artifact(run, str(path)))
 
     def finish(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
-        with self._careful() as client:
-            client.set_terminated(self._run_id, status)
+        self._tell(lambda client, run: client.set_terminated(run, status))
 
-    @contextlib.contextmanager
-    def _careful(self) -> Iterator[Any]:
-        """Yield the client; any failure of MLflow becomes one warning and ends the tracking."""
+    def _tell(self, write: Callable[[Any, str], None]) -> None:
+        """Call `write(client, run id)`; any failure of MLflow ends the tracking with a warning."""
         if self._dead:
-            yield _Deaf()
             return
         try:
             with hushed():
                 if self._client is None:
                     self._open()
-                yield self._client
+                write(self._client, self._run_id)
         except Exception as error:
             self._dead = True
             reason = str(error).strip().splitlines()
@@ -138,19 +144,6 @@ class MlflowTracker:
             return
         self._run_id = client.create_run(experiment, run_name=self._run_dir.name).info.run_id
         atomic_write(note, json.dumps({"run_id": self._run_id}).encode())
-
-
-class _Deaf:
-    """Takes any call and does nothing: stands in for a client that failed."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args, **kwargs: _Deaf()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def __contains__(self, item: object) -> bool:
-        return True
 
 
 @contextlib.contextmanager
