@@ -114,7 +114,7 @@ def test_unusable_files_are_refused_in_one_sentence(make_project: MakeProject, n
 
 
 CONFIG_PROBLEMS = {
-    "unknown key": ("trian: {}\n", ("tutelage.yaml:8", "train")),
+    "unknown key": ("trian: {}\n", ("tutelage.yaml:9", "train")),
     "unknown nested key": ("train: {rnk: 4}\n", ("train.rnk", "'rank'")),
     "broken yaml": ("deploy: [1, 2\n", ("YAML",)),
     "wrong type": ("train: {epochs: many}\n", ("train.epochs", "many")),

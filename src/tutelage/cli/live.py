@@ -26,6 +26,7 @@ _TITLES = {
     "train": "Train",
     "evaluate": "Evaluate",
     "release": "Release",
+    "base_release": "Release of the base model",
     "serve": "Serve",
     "rollout": "Roll out",
     "learn": "Learn",

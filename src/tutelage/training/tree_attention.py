@@ -56,7 +56,6 @@ def tree_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    dropout: float = 0.0,
     scaling: float | None = None,
     tree_plan: TreePlan | None = None,
     **kwargs: Any,
@@ -69,7 +68,7 @@ def tree_attention(
     extra = [k for k in ("softcap", "s_aux", "position_bias") if kwargs.get(k) is not None]
     if tree_plan is None or attention_mask is not None or extra or kwargs.get("sliding_window"):
         raise NotImplementedError(f"attention with {', '.join(extra) or 'a mask or window'}")
-    if dropout:
+    if kwargs.get("dropout"):
         raise NotImplementedError("dropout inside attention")
     layer = int(module.layer_idx)
     query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotary in fp32

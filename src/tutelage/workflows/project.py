@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
@@ -53,6 +53,9 @@ class Evaluation(Output):
     def report(self) -> Path:
         """The HTML report."""
         return self.path / "report.html"
+
+
+Kind = TypeVar("Kind", bound=Output)
 
 
 class Project:
@@ -105,7 +108,7 @@ class Project:
         """Close the store."""
         self.context.store.close()
 
-    def _give(self, kind: type[Any], artifact: Artifact) -> Any:
+    def _give(self, kind: type[Kind], artifact: Artifact) -> Kind:
         return kind(artifact, self.context.path_of(artifact))
 
     def _dataset(self, dataset: Dataset | None) -> Artifact:

@@ -42,7 +42,7 @@ def test_the_demo_sized_plan() -> None:
     recipe = plan.recipe
     assert (recipe.method, recipe.target_modules) == ("lora", "all-linear")
     assert (recipe.rank, recipe.alpha, recipe.learning_rate) == (16, 32, 1e-3)
-    assert (recipe.batch_size, recipe.epochs, recipe.precision) == (8, 4, "fp32")
+    assert (recipe.batch_size, recipe.epochs, recipe.precision) == (8, 3, "fp32")
     assert recipe.shared_prefix
     assert recipe.prompt_loss_weight == 0
     assert plan.steps == 27 * 4
@@ -86,7 +86,7 @@ def test_larger_models_want_smaller_rates() -> None:
 def test_free_text_trains_fewer_epochs_and_may_weigh_the_prompt() -> None:
     text = replace(DATA, task="generation", labels=0, shared=0.0, answer_p50=20)
     plan = make_plan(text, SMALL, LAPTOP, Train())
-    assert plan.recipe.epochs == 3
+    assert plan.recipe.epochs == 2
     assert plan.recipe.prompt_loss_weight == 0.05
     assert "under 15,000 rows" in chosen(plan, "prompt_loss_weight")[1]
     long_answers = replace(text, answer_p50=300)

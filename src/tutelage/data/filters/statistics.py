@@ -99,7 +99,7 @@ class StatisticsCheck:
 def all_the_same(rows: Sequence[Example]) -> DataError | None:
     """Return the error for rows that all have one id, or None. Runs before duplicates leave."""
     if len(rows) > 1 and len({row.id for row in rows}) == 1:
-        return _error("D2-T02", f"all {len(rows):,} rows are the same")
+        return _error("D2-T02", f"all {len(rows):,} rows are identical")
     return None
 
 

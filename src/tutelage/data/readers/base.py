@@ -119,7 +119,7 @@ def find_files(root: Path, patterns: list[str], result: ReadResult) -> list[Path
         if len(chosen) == before and wild and not any((root / n) in chosen for n in names):
             raise DataError(
                 f"no file that matches {pattern!r} can be read",
-                where=str(root),
+                where=", ".join(names[:3]),
                 fix="Bring .jsonl, .json, .csv or .tsv files",
             )
     return chosen
