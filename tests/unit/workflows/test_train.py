@@ -1,0 +1,155 @@
+"""The train stage on a tiny model: a plan first, then an adapter, and no work done twice."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.fakes.tiny_llama import build_tiny_model
+
+from tutelage.core.artifact import Artifact, describe
+from tutelage.core.errors import DataError, PlanRefused
+from tutelage.core.events import Event
+from tutelage.core.example import Example, Message
+from tutelage.data.version import VersionDraft, write_version
+from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.train import plan, train
+
+CONFIG = """\
+name: colours
+task: classification
+model: model
+prompt: Name the colour family of the thing. It is warm or cold, nothing else.
+output: {field: family, labels: [warm, cold]}
+data: {sources: [data/*]}
+train: {tracker: none, epochs: 1, rank: 4%s}
+"""
+
+
+def row(index: int) -> Example:
+    label = "warm" if index % 2 else "cold"
+    turns = (
+        Message(role="user", content=f"thing number {index}"),
+        Message(role="assistant", content=json.dumps({"family": label})),
+    )
+    return Example(messages=turns, label=label)
+
+
+Opened = tuple[Context, Artifact, list[Event]]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Return a function that opens a project with a frozen dataset version of `rows` rows."""
+    torch.set_num_threads(1)
+    contexts: list[Context] = []
+
+    def make(rows: int = 24, settings: str = "") -> Opened:
+        if not (tmp_path / "model").exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                build_tiny_model(tmp_path / "model")
+        (tmp_path / "tutelage.yaml").write_text(CONFIG % settings, encoding="utf-8")
+        events: list[Event] = []
+        ctx = open_context(tmp_path, events.append)
+        contexts.append(ctx)
+        splits = {
+            "train": [row(n) for n in range(rows)],
+            "validation": [row(n) for n in range(100, 104)],
+            "test": [row(n) for n in range(200, 204)],
+        }
+        version = write_version(ctx.workspace.artifacts / "datasets", VersionDraft(splits, {}))  # type: ignore[arg-type]
+        place = ctx.workspace.relative(version.directory)
+        dataset = register(ctx.store, describe("dataset", version.hash, place))
+        return ctx, dataset, events
+
+    yield make
+    for ctx in contexts:
+        ctx.store.close()
+
+
+def test_a_plan_trains_nothing(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, _ = opened()
+    made = plan(ctx, dataset, probe=False)
+    assert made.recipe.rank == 4
+    assert made.recipe.shared_prefix
+    assert made.steps == 3
+    assert made.memory.total_mb > 400  # the libraries alone take that
+    assert list(ctx.workspace.runs.iterdir()) == []
+
+
+def test_the_plan_is_told_before_the_first_step(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, events = opened()
+    train(ctx, dataset)
+    stages = [(event.stage, event.kind) for event in events]
+    told = next(i for i, event in enumerate(events) if "plan" in event.data)
+    assert stages[told] == ("plan", "note")
+    assert told < stages.index(("train", "start"))
+    assert events[told].data["plan"]["choices"][0]["name"] == "method"
+
+
+def test_the_adapter_artifact_holds_what_it_was_made_from(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, _ = opened()
+    outcome = train(ctx, dataset)
+    artifact, folder = outcome.artifact, ctx.path_of(outcome.artifact)
+    assert {file.name for file in folder.iterdir()} == {
+        "adapter_model.safetensors", "adapter_config.json", "plan.json", "history.json",
+        "manifest.json",
+    }  # fmt: skip
+    assert artifact.kind == "adapter"
+    assert artifact.parents == (dataset.hash,)
+    assert artifact.seed == 7
+    assert artifact.meta["steps"] == 3
+    assert 1 <= artifact.meta["best_step"] <= 3
+    assert artifact.meta["coverage"]["rows"] == 24
+    assert artifact.meta["summary"].startswith("3 steps, best at ")
+    assert str(ctx.workspace.root) not in (folder / "adapter_config.json").read_text()
+    assert list(ctx.workspace.runs.iterdir()) == []  # checkpoints are not kept once it is done
+
+
+def test_the_same_inputs_are_trained_once(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, events = opened()
+    first = train(ctx, dataset)
+    events.clear()
+    again = train(ctx, dataset)
+    assert again.skipped and not first.skipped
+    assert again.artifact.hash == first.artifact.hash
+    assert [event.message for event in events] == ["unchanged, kept"]
+
+
+def test_the_same_seed_gives_the_same_weights(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, _ = opened()
+    first = train(ctx, dataset).artifact
+    other_ctx, dataset, _ = opened(settings=", seed: 8")
+    other = train(other_ctx, dataset).artifact
+    back_ctx, dataset, _ = opened()
+    back = train(back_ctx, dataset)
+    assert not back.skipped
+    assert first.hash == back.artifact.hash != other.hash
+
+
+def test_too_few_rows_are_refused_before_any_training(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, events = opened(rows=6)
+    with pytest.raises(PlanRefused) as caught:
+        train(ctx, dataset)
+    assert caught.value.exit_code == 1
+    assert caught.value.sentence() == (
+        "6 training rows are too few to tune on (at least 20): tuning would learn them by heart; "
+        "put them into the prompt as examples instead. Label more rows, or set train.force: true."
+    )
+    assert ("train", "start") not in [(event.stage, event.kind) for event in events]
+
+
+def test_force_trains_on_few_rows(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, _ = opened(rows=6, settings=", force: true")
+    assert train(ctx, dataset).artifact.meta["steps"] == 1
+
+
+def test_an_empty_train_split_is_a_data_error(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, _ = opened(rows=0)
+    with pytest.raises(DataError, match="there are no rows to train on"):
+        train(ctx, dataset)
