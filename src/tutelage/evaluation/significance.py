@@ -153,15 +153,15 @@ def paired_difference(
     hold Tango's score interval too, since the bootstrap collapses when few rows differ. p is the
     mid-p McNemar test for independent 0/1 rows, else a sign-flip test over clusters.
     """
-    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    n = len(d)
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    d, n = x - y, len(x)
     if n == 0:
         return Difference(math.nan, -1.0, 1.0, math.nan, 0, 0, 0, 0, 1.0, math.inf)
     codes = cluster_codes(clusters, n)
     groups = int(codes.max()) + 1
     low, high, se = _bootstrap_mean(d, codes, confidence, seed)
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
-    if bool(np.isin(d, (-1.0, 0.0, 1.0)).all()):
+    if bool(np.isin([x, y], (0.0, 1.0)).all()):
         effect = design_effect(d, clusters)
         score = tango(wins / effect, losses / effect, n / effect, confidence)
         low, high = min(low, score[0]), max(high, score[1])

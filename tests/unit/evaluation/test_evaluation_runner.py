@@ -17,7 +17,7 @@ from tutelage.evaluation.usage import p95_ratio, usage
 
 TASK = colour_task(test=10)
 RIGHT = right_answers(TASK)
-WRONG = {text: "no idea" for text in RIGHT}
+WRONG = dict.fromkeys(RIGHT, "no idea")
 ADAPTER = Path("adapter")
 
 
