@@ -1,8 +1,9 @@
 """Seconds per optimizer step of LoRA training with a shared prompt: ours against TRL's SFTTrainer.
 
-Both train the same rows on the same demo model with the same threads, in processes of their own
-that take turns. Rows are real words drawn at random; only the completion is supervised.
-`trl` runs with gradient checkpointing off (its faster setting here), `trl_default` with it on.
+Both train the same rows on the same demo model with the same number of threads, in processes of
+their own that take turns. Rows are real words drawn at random; only the completion is supervised.
+`trl` has gradient checkpointing off, `trl_default` has it on as TRL's default is; each headline
+number is against whichever of the two does better at it.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ import common
 PREFIXES = (0, 256, 512, 1024)
 USER, COMPLETION, BATCH = 64, 32, 8
 RANK, ALPHA, RATE = 16, 32, 1e-3
+Batches = list[list[dict[str, list[int]]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
-    parser.add_argument("--quick", action="store_true", help="one round in place of three")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one round of one step, not three")
+    parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--prefixes", type=int, nargs="*", default=list(PREFIXES))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, default=2, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(work(options.worker, options.prefixes[0], options.steps, options.threads)))
         return
-    report = compare(options.prefixes, rounds=1 if options.quick else 3, threads=options.threads)
+    report = compare(options.prefixes, quick=options.quick, threads=options.threads)
     if options.json:
         print(json.dumps(report))
         return
@@ -44,40 +46,24 @@ def main() -> None:
     print(report["headline"])
 
 
-def compare(prefixes: list[int], *, rounds: int, threads: int) -> dict[str, Any]:
-    """Return the report: medians over `rounds` of alternating processes, two timed steps each."""
+def compare(prefixes: list[int], *, quick: bool, threads: int) -> dict[str, Any]:
+    """Return the report: medians over rounds of alternating processes."""
     rows, headline = [], {}
     for prefix in prefixes:
-        seconds: dict[str, list[float]] = {}
-        memory: dict[str, list[float]] = {}
-        losses: dict[str, float] = {}
-        for _ in range(rounds):
-            for side in ("ours", "trl", "trl_default"):
+        sides = ["ours", "trl"] if quick and prefix != 256 else ["ours", "trl", "trl_default"]
+        results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+        for _ in range(1 if quick else 3):
+            for side in sides:
                 arguments = ["--worker", side, "--prefixes", str(prefix), "--threads", str(threads)]
-                result = common.child(__file__, arguments, threads=threads)
-                seconds.setdefault(side, []).extend(result["seconds"])
-                memory.setdefault(side, []).append(result["peak_mb"])
-                losses[side] = result["losses"][0]
-                print(f"prefix {prefix} {side}: {result}", file=sys.stderr)
-        ours, trl = common.median(seconds["ours"]), common.median(seconds["trl"])
-        rows.append(
-            {
-                "prefix": prefix,
-                "user": USER,
-                "completion": COMPLETION,
-                "ours_s": ours,
-                "trl_s": trl,
-                "trl_default_s": common.median(seconds["trl_default"]),
-                "ratio": round(trl / ours, 2),
-                "ours_mb": common.median(memory["ours"]),
-                "trl_mb": common.median(memory["trl"]),
-                "trl_default_mb": common.median(memory["trl_default"]),
-                "loss_difference": abs(losses["ours"] - losses["trl"]),
-            }
-        )
-        headline[f"vs_trl_{prefix}"] = rows[-1]["ratio"]
+                arguments += ["--steps", "1" if quick else "2"]
+                results[side].append(common.child(__file__, arguments, threads=threads))
+                print(f"prefix {prefix} {side}: {results[side][-1]}", file=sys.stderr)
+        row = summary(prefix, results)
+        rows.append(row)
+        headline[f"vs_trl_{prefix}"] = row["ratio"]
         if prefix == 256:
-            headline["memory_256"] = round(rows[-1]["ours_mb"] / rows[-1]["trl_mb"], 3)
+            smallest = min(row[f"{side}_mb"] for side in sides if side != "ours")
+            headline["memory_256"] = round(row["ours_mb"] / smallest, 3)
     return {
         "name": "train_prefix",
         "machine": {**common.machine(), "threads": threads},
@@ -86,13 +72,26 @@ def compare(prefixes: list[int], *, rounds: int, threads: int) -> dict[str, Any]
     }
 
 
+def summary(prefix: int, results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return one table row: median seconds and MB of each side, the ratio, the losses' gap."""
+    row: dict[str, Any] = {"prefix": prefix, "user": USER, "completion": COMPLETION}
+    for side, runs in results.items():
+        row[f"{side}_s"] = common.median([s for run in runs for s in run["seconds"]])
+        row[f"{side}_mb"] = common.median([run["peak_mb"] for run in runs])
+    fastest = min(row[f"{side}_s"] for side in results if side != "ours")
+    row["ratio"] = round(fastest / row["ours_s"], 2)
+    gaps = [a - b for a, b in zip(*(results[s][0]["losses"] for s in ("ours", "trl")), strict=True)]
+    row["loss_gap"] = float(f"{max(map(abs, gaps)):.1e}")
+    return row
+
+
 def work(side: str, prefix: int, steps: int, threads: int) -> dict[str, Any]:
-    """Train one warm-up step and `steps` timed ones; return seconds, losses and peak memory."""
+    """Train one short warm-up step and `steps` timed ones; return seconds, losses, peak memory."""
     import torch
 
     torch.set_num_threads(threads)
     model, tokenizer = load_demo()
-    batches = draw_rows(tokenizer, prefix, steps + 1)
+    batches = draw_rows(tokenizer, 0, 1) + draw_rows(tokenizer, prefix, steps)
     before = common.peak_memory_mb()
     run = train_ours if side == "ours" else train_trl
     options = {} if side == "ours" else {"checkpointing": side == "trl_default"}
@@ -107,16 +106,14 @@ def work(side: str, prefix: int, steps: int, threads: int) -> dict[str, Any]:
 
 def load_demo() -> tuple[Any, Any]:
     """Return the demo model in fp32 and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tutelage.inference.models import locate_model
+    from tutelage.inference.transformers import load_model, load_tokenizer
 
-    directory = "/tmp/smol_st"
-    return (
-        AutoModelForCausalLM.from_pretrained(directory, dtype="float32"),
-        AutoTokenizer.from_pretrained(directory),
-    )
+    source = locate_model("demo")
+    return load_model(source, dtype="float32"), load_tokenizer(source)
 
 
-def draw_rows(tokenizer: Any, prefix: int, batches: int) -> list[list[dict[str, list[int]]]]:
+def draw_rows(tokenizer: Any, prefix: int, batches: int) -> Batches:
     """Return `batches` lists of BATCH rows of whole-word tokens with one prefix for all."""
     words = sorted(
         index
@@ -138,7 +135,7 @@ def draw_rows(tokenizer: Any, prefix: int, batches: int) -> list[list[dict[str, 
 
 
 def lora(model: Any) -> Any:
-    """Return `model` with the adapter both sides train."""
+    """Return `model` with the adapter that both sides train, equal to the last bit."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -149,9 +146,7 @@ def lora(model: Any) -> Any:
     return get_peft_model(model, config)
 
 
-def train_ours(
-    model: Any, tokenizer: Any, batches: list[list[dict[str, list[int]]]]
-) -> tuple[list[float], list[float]]:
+def train_ours(model: Any, tokenizer: Any, batches: Batches) -> tuple[list[float], list[float]]:
     """Return seconds and loss of each optimizer step of the shared-prefix path."""
     import torch
 
@@ -185,19 +180,19 @@ def train_ours(
 def train_trl(
     model: Any,
     tokenizer: Any,
-    batches: list[list[dict[str, list[int]]]],
+    batches: Batches,
     *,
     checkpointing: bool,
 ) -> tuple[list[float], list[float]]:
     """Return seconds and loss of each optimizer step of TRL's SFTTrainer."""
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     marks: list[float] = []
     losses: list[float] = []
 
-    class Clock(TrainerCallback):
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             marks.append(time.perf_counter())
 
@@ -230,25 +225,15 @@ def train_trl(
         )
         rows = Dataset.from_list([row for batch in batches for row in batch])
         trainer = SFTTrainer(
-            model=model,
+            model=lora(model),
             args=settings,
             train_dataset=rows,
             processing_class=tokenizer,
-            peft_config=lora_config(),
             callbacks=[Clock()],
         )
         trainer.train()
     seconds = [end - start for start, end in zip(marks[::2], marks[1::2], strict=True)]
     return seconds, losses
-
-
-def lora_config() -> Any:
-    """Return the adapter TRL puts on the model: the same as ours."""
-    import torch
-    from peft import LoraConfig
-
-    torch.manual_seed(7)
-    return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 if __name__ == "__main__":

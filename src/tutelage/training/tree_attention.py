@@ -71,13 +71,16 @@ def tree_attention(
     if kwargs.get("dropout"):
         raise NotImplementedError("dropout inside attention")
     layer = int(module.layer_idx)
-    query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotary in fp32
+    # Autocast leaves rotary in fp32 and values in bf16; on a CPU fp32 attention is the faster one.
+    narrow = value.dtype
+    kind = torch.float32 if value.device.type == "cpu" else narrow
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
     if tree_plan.keep:
         tree_plan.kept[layer] = (key, value)
     levels = [tensor for level in tree_plan.past.get(layer, []) for tensor in level]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     out = _TreeAttention.apply(query, key, value, tree_plan.spans, scale, *levels)
-    return out.transpose(1, 2), None
+    return out.to(narrow).transpose(1, 2), None
 
 
 def _blocks(spans: list[Span]) -> list[tuple[slice, slice]]:
