@@ -52,7 +52,7 @@ class FakeEngine:
         return self._now.generate(prompts, on_done)
 
     def score_labels(
-        self, prompts: Sequence[Prompt], answers: Sequence[str]
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, whole: bool = True
     ) -> NDArray[np.float64]:
         return self._now.score_labels(prompts, answers)
 

@@ -190,8 +190,8 @@ def notes(findings: Findings) -> list[str]:
         scored = evidence.scored.get(name)
         if scored and scored.usage and scored.usage.cut:
             found.append(
-                f"{scored.usage.cut} of {scored.usage.rows} answers of the {scored.title} ran into "
-                f"the limit of {findings.task.decoding.max_tokens} tokens."
+                f"{scored.title.capitalize()}: {scored.usage.cut} of {scored.usage.rows} answers "
+                f"ran into the limit of {findings.task.decoding.max_tokens} tokens."
             )
     return found
 

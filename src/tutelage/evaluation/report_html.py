@@ -12,7 +12,7 @@ from tutelage.core import html
 from tutelage.core.html import Html, Tone
 from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED
 from tutelage.evaluation.gate import percent, points
-from tutelage.evaluation.report_plots import confusion_matrix, grouped_bars, ladder
+from tutelage.evaluation.report_plots import confusion_matrix, grouped_bars, ladder, scores
 
 Report = Mapping[str, Any]
 _TONE: dict[str, Tone] = {"pass": "good", "fail": "bad", "not_enough_evidence": "warn"}
@@ -63,8 +63,10 @@ def _tiles(report: Report) -> Html:
         if primary[key] is not None:
             tiles.append((label, percent(primary[key]), metric))
     if found:
-        lost = f"{len(found['lost'])} lost, {len(found['gained'])} gained"
-        tiles.append(("general questions", lost, f"of {found['accuracy_drop']['n']}"))
+        n = found["accuracy_drop"]["n"]
+        after = round(found["tuned_accuracy"]["estimate"] * n)
+        before = round(found["base_accuracy"]["estimate"] * n)
+        tiles.append(("general questions right", f"{before} → {after}", f"of {n}, base → tuned"))
     cost = _by_name(report).get(TUNED, {}).get("usage")
     if cost:
         tiles.append(("an answer takes", f"{cost['p50_ms']:,.0f} ms", "median, in this evaluation"))
@@ -82,7 +84,8 @@ def _criteria(report: Report) -> Html:
         "What decided",
         html.table(["", "criterion", "evidence"], rows),
         lead="All must pass. A criterion passes when its whole interval is on the right side of "
-        "its limit; if the interval straddles the limit, the answer is “not enough evidence”.",
+        "its limit; if the interval straddles the limit, the answer is “not enough evidence”. Time "
+        "fails only what is surely slower: live traffic measures it again.",
     )
 
 
@@ -95,7 +98,7 @@ def _scores(report: Report) -> Html:
             rows.append((candidate["title"], score["low"], score["estimate"], score["high"]))
     free = [r for r, c in zip(rows, report["candidates"], strict=False) if c["usage"]]
     beside = [r for r in rows if r not in free]
-    body: list[object] = [html.intervals(free, percent=True)]
+    body: list[object] = [scores(free, strong="tuned model")]
     if beside:
         body += [
             Html("<h3>For comparison: no free writing</h3>"),
@@ -103,13 +106,13 @@ def _scores(report: Report) -> Html:
                 "The same models when they may only pick a label from the list, so no answer is "
                 "lost to its format, and a small classifier trained on the same rows."
             ),
-            html.intervals(beside, percent=True),
+            scores(beside, strong="tuned model, label list"),
         ]
     body.append(html.details("Differences and tests", _tests(report), _metrics(report)))
     return html.section(
         f"Who scores what: {metric.replace('_', ' ')}",
         *body,
-        lead="The dot is the score on the test rows; the line is where the true score lies with "
+        lead="The bar is the score on the test rows; the line is where the true score lies with "
         f"{percent(report['primary']['confidence'])} confidence.",
     )
 
@@ -155,13 +158,14 @@ def _forgetting(report: Report) -> Html | None:
         "before and after. An adapter can be switched off, so nothing here is lost for good."
     )
     body: list[object] = [
-        html.intervals(
+        scores(
             [
-                _interval("right answers, base", found["base_accuracy"]),
-                _interval("right answers, tuned", found["tuned_accuracy"]),
+                _interval("questions right, base", found["base_accuracy"]),
+                _interval("questions right, tuned", found["tuned_accuracy"]),
             ],
-            percent=True,
+            strong="questions right, tuned",
         ),
+        Html("<h3>Chances and language</h3>"),
         html.paragraph(
             f"Chance given to the right answer: {percent(found['base_chance'], 1)} before, "
             f"{percent(found['tuned_chance'], 1)} after "
@@ -204,14 +208,14 @@ def _classes(report: Report) -> Html | None:
     if not shown["per_class"]:
         return None
     others = [candidates[n] for n in (BASE, FEW_SHOT) if n in candidates and TUNED in candidates]
-    series = [*others, shown]
+    series = [shown, *others]
     rows = []
     for i, entry in enumerate(shown["per_class"]):
         if entry["support"]:
             values = [c["per_class"][i]["f1"] for c in series]
             plural = "" if entry["support"] == 1 else "s"
             rows.append((entry["label"], f"{entry['support']} row{plural}", values))
-    rows.sort(key=lambda row: -row[2][-1])
+    rows.sort(key=lambda row: -row[2][0])
     bars = html.section(
         "Class by class",
         grouped_bars(rows, [c["title"] for c in series]),
@@ -253,10 +257,18 @@ def _cost(report: Report) -> Html | None:
         "Time and length of an answer",
         ladder(times),
         html.table(headers, rows),
+        Html("<h3>Tokens an answer: median, 95th percentile, longest</h3>"),
+        ladder([_lengths(c) for c in written], unit="tokens"),
         lead="Half, 95 % and 99 % of answers came within these times, "
         f"{method['batch_size']} at a time on this machine. The canary measures them again in "
         "production.",
     )
+
+
+def _lengths(candidate: Mapping[str, Any]) -> tuple[str, float, float, float]:
+    found = sorted(candidate["lengths"])
+    last = len(found) - 1
+    return candidate["title"], found[last // 2], found[round(last * 0.95)], found[last]
 
 
 def _changed(report: Report) -> Html | None:
@@ -336,7 +348,8 @@ def _method(report: Report) -> Html:
          "in 80 % of tries."),
         ("Seed and versions", f"{method['seed']}; {versions}."),
     ]  # fmt: skip
-    rows = [(html.Html(f"<b>{html.esc(name)}</b>"), text) for name, text in facts]
+    name_cell = "<b style='white-space:nowrap'>{}</b>"
+    rows = [(Html(name_cell.format(html.esc(name))), text) for name, text in facts]
     return html.section("How this was measured", html.table(["", ""], rows))
 
 

@@ -11,6 +11,52 @@ _CELL = 26
 _CHAR = 6.7  # width of a character at the charts' text size
 
 
+def scores(
+    rows: Sequence[tuple[str, float, float, float]],
+    *,
+    strong: str = "",
+    room: int = 36,
+    width: int = 820,
+) -> Html:
+    """Return scores 0..1 on one axis from 0 to 100 %: (label, low, mid, high), a bar and its
+    interval a row. The row labelled `strong` has the accent colour, the others are grey; labels
+    get `room` characters, so charts above one another line up.
+    """
+    left = max([room, *(len(row[0]) for row in rows)]) * _CHAR + 20
+    right = 170.0
+    span = width - left - right
+    bottom = len(rows) * 36 + 4
+    marks = []
+    for k in range(5):
+        x = left + span * k / 4
+        marks.append(
+            f"<line class='axis' x1='{x:.1f}' x2='{x:.1f}' y1='0' y2='{bottom}'/>"
+            f"<text class='soft' x='{x:.1f}' y='{bottom + 16}' text-anchor='middle'>"
+            f"{k * 25} %</text>"
+        )
+    for i, (label, low, mid, high) in enumerate(rows):
+        y = i * 36 + 20
+        chosen = label == strong
+        fill = "var(--s0)" if chosen else "var(--s5)"
+        weight = " style='font-weight:650'" if chosen else ""
+        at = [left + span * value for value in (low, mid, high)]
+        marks += [
+            f"<text x='{left - 12:.1f}' y='{y + 4}' text-anchor='end'{weight}>{esc(label)}</text>",
+            f"<rect x='{left:.1f}' y='{y - 9}' width='{max(at[1] - left, 1.5):.1f}' height='18' "
+            f"rx='3' fill='{fill}' fill-opacity='{0.85 if chosen else 0.45}'/>",
+            f"<path d='M{at[0]:.1f} {y - 5}v10M{at[0]:.1f} {y}H{at[2]:.1f}M{at[2]:.1f} {y - 5}v10' "
+            "stroke='var(--ink)' stroke-width='1.5' fill='none'/>",
+            f"<text x='{width - right + 62:.1f}' y='{y + 4}' text-anchor='end'{weight}>"
+            f"{mid * 100:.0f} %</text>",
+            f"<text class='soft' x='{width - right + 76:.1f}' y='{y + 4}'>"
+            f"{low * 100:.0f} to {high * 100:.0f}</text>",
+        ]
+    return Html(
+        f"<svg viewBox='0 0 {width} {bottom + 22}' role='img' aria-label='scores' "
+        f"style='max-width:{width * 1.25:.0f}px'>{''.join(marks)}</svg>"
+    )
+
+
 def confusion_matrix(matrix: Mapping[str, Any], unreadable: str = "no label") -> Html:
     """Return the heat map: a row a true label, a column a given one, shares of the row as shade.
 
@@ -40,8 +86,8 @@ def confusion_matrix(matrix: Mapping[str, Any], unreadable: str = "no label") ->
             marks += _cell((left + j * _CELL, y), counts[i][j], total, i == j, f"{label} → {given}")
     return Html(
         f"<div class='scroll'><svg viewBox='0 0 {width:.0f} {height:.0f}' role='img' "
-        f"aria-label='confusion matrix' style='max-width:{width:.0f}px;min-width:{width * 0.8:.0f}"
-        f"px'>{''.join(marks)}</svg></div>"
+        f"aria-label='confusion matrix' style='max-width:{width * 1.35:.0f}px;min-width:"
+        f"{width * 0.7:.0f}px'>{''.join(marks)}</svg></div>"
     )
 
 
@@ -65,14 +111,14 @@ def _cell(at: tuple[float, float], count: int, total: int, hit: bool, tip: str) 
 
 
 def grouped_bars(
-    rows: Sequence[tuple[str, str, Sequence[float]]], names: Sequence[str], *, width: int = 640
+    rows: Sequence[tuple[str, str, Sequence[float]]], names: Sequence[str], *, width: int = 820
 ) -> Html:
     """Return thin bars side by side: (label, hint, values 0..1), one value a series of `names`."""
     left = min(max((len(label) for label, _, _ in rows), default=0) * _CHAR + 16, width * 0.4)
     right = max((len(hint) for _, hint, _ in rows), default=0) * _CHAR + 14
     span = width - left - right
-    bar = 8
-    step = bar * len(names) + 12
+    bar = 7
+    step = bar * len(names) + 9
     marks = []
     for i, (label, hint, values) in enumerate(rows):
         y = i * step + 6
@@ -94,12 +140,12 @@ def grouped_bars(
     height = len(rows) * step + 4
     return Html(
         legend(names) + f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='scores a "
-        f"class' style='max-width:{width * 1.35:.0f}px'>{''.join(marks)}</svg>"
+        f"class' style='max-width:{width * 1.25:.0f}px'>{''.join(marks)}</svg>"
     )
 
 
 def ladder(
-    rows: Sequence[tuple[str, float, float, float]], *, unit: str = "ms", width: int = 640
+    rows: Sequence[tuple[str, float, float, float]], *, unit: str = "ms", width: int = 820
 ) -> Html:
     """Return the 50th, 95th and 99th percentile of each row as dots on one line, from 0."""
     left = min(max((len(row[0]) for row in rows), default=0) * _CHAR + 16, width * 0.42)
@@ -121,5 +167,5 @@ def ladder(
             marks.append(f"<circle class='f{i % 6}' cx='{place:.1f}' cy='{y}' r='{radius}'/>")
     return Html(
         f"<svg viewBox='0 0 {width} {len(rows) * 34 + 2}' role='img' aria-label='latency' "
-        f"style='max-width:{width * 1.35:.0f}px'>{''.join(marks)}</svg>"
+        f"style='max-width:{width * 1.25:.0f}px'>{''.join(marks)}</svg>"
     )

@@ -20,7 +20,7 @@ from tutelage.core.example import Example
 from tutelage.evaluation.candidates import Candidate, prompt_for
 from tutelage.evaluation.rows import Journal, RowResult, from_completion
 from tutelage.evaluation.task import Task
-from tutelage.inference.base import Generator, LabelScorer, Prompt
+from tutelage.inference.base import Generator, Prompt
 
 STAGE = "evaluate"
 
@@ -41,7 +41,17 @@ class Switchable(Protocol):
         ...
 
 
-class Engine(Generator, LabelScorer, TextScorer, Switchable, Protocol):
+class ListScorer(Protocol):
+    """Weighs a closed list of answers."""
+
+    def score_labels(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, whole: bool = True
+    ) -> NDArray[np.float64]:
+        """Return log p(answer | prompt), (N, L); `whole=False` may leave out a common ending."""
+        ...
+
+
+class Engine(Generator, ListScorer, TextScorer, Switchable, Protocol):
     """What an evaluation needs of a model; TransformersGenerator is one."""
 
 
@@ -104,7 +114,9 @@ def _choose(
     """Pick the likeliest label of each row; `detail.sure` is its share of the probability."""
     answers = [task.output.render(label) for label in task.labels]
     started = time.perf_counter()
-    logs: NDArray[np.float64] = np.asarray(engine.score_labels(prompts, answers))  # (N, L)
+    logs: NDArray[np.float64] = np.asarray(
+        engine.score_labels(prompts, answers, whole=False)
+    )  # (N, L)
     each_ms = (time.perf_counter() - started) * 1000 / len(rows)
     weights = np.exp(logs - logs.max(axis=1, keepdims=True))
     shares = weights / weights.sum(axis=1, keepdims=True)

@@ -40,9 +40,10 @@ class ReplayGenerator:
         return completions
 
     def score_labels(
-        self, prompts: Sequence[Prompt], answers: Sequence[str]
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, whole: bool = True
     ) -> NDArray[np.float64]:
         """Return log p, shape (N, L): the recorded answer is likeliest, the others are equal."""
+        del whole
         recorded = [self._text(prompt) for prompt in prompts]
         raw = np.array([[_SURE if a == text else 0.0 for a in answers] for text in recorded])
         raw = raw.reshape(len(prompts), len(answers))

@@ -56,6 +56,20 @@ def make_trie(answers: Sequence[Sequence[int]]) -> Trie:
     return trie
 
 
+def without_closing(answers: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the answers without the tokens they all end in, save the first of those.
+
+    `"}` and the end of the turn follow any label, whatever was asked; the first of them stays,
+    because it says that the label ends there ("ear" is not "early").
+    """
+    same = 0
+    shortest = min(map(len, answers), default=0)
+    while same < shortest - 1 and len({answer[-1 - same] for answer in answers}) == 1:
+        same += 1
+    cut = max(0, same - 1)
+    return [list(answer[: len(answer) - cut]) for answer in answers]
+
+
 def pieces(trie: Trie, limit: int = _NODES) -> Iterator[Piece]:
     """Yield the inner nodes of the trie in groups of about `limit`; a leaf needs no pass.
 

@@ -28,7 +28,7 @@ from tutelage.inference.transformers import (
     special_tokens,
 )
 from tutelage.inference.transformers_cache import can_share, common_prefix
-from tutelage.inference.transformers_labels import make_trie, pieces
+from tutelage.inference.transformers_labels import make_trie, pieces, without_closing
 
 SYSTEM = "You name the chapter of a diagnosis. Chapters: eye, ear, skin, blood."
 INPUTS = ("otitis", "acne of the face", "myopia, left eye", "iron deficiency anaemia", "x", "rash")
@@ -248,6 +248,23 @@ def test_label_scores_are_log_probabilities(source: ModelSource) -> None:
     begin = len(rendered.prompt_ids)
     total = sum(float(odds[begin - 1 + i, token]) for i, token in enumerate(rendered.answer_ids))
     assert scores[2, 3] == pytest.approx(total, abs=2e-4)
+
+
+def test_a_closing_that_all_labels_share_is_left_out_but_for_its_first_token() -> None:
+    assert without_closing([[1, 5, 8, 9], [1, 6, 7, 8, 9]]) == [[1, 5, 8], [1, 6, 7, 8]]
+    assert without_closing([[5, 9], [6, 7, 9]]) == [[5, 9], [6, 7, 9]]
+    assert without_closing([[5, 8, 9]]) == [[5, 8]]
+    assert without_closing([]) == []
+
+
+def test_leaving_out_the_closing_only_leaves_out_the_closing(source: ModelSource) -> None:
+    generator = TransformersGenerator(source, batch_size=4)
+    whole = generator.score_labels(prompts(), LABELS)
+    short = generator.score_labels(prompts(), LABELS, whole=False)
+    plain = TransformersGenerator(source, batch_size=4, share=False)
+    expected = plain.score_labels(prompts(), LABELS, whole=False)
+    np.testing.assert_allclose(short, expected, atol=2e-4)
+    assert (short > whole).all()
 
 
 def test_many_labels_are_scored_in_pieces() -> None:
