@@ -3,7 +3,8 @@
 Activations are those that a transformer block keeps for its backward pass (Korthikanti et al.
 2022, arXiv 2205.05198, section 4.1, without the attention matrix, which flash attention never
 writes): about 34 values of the hidden size a token and layer for a GELU block; a gated block with
-LoRA keeps its inputs, both gates and their product instead, counted here term by term.
+LoRA keeps its inputs, both gates and their product instead, counted here term by term. Against a
+real run (135 M weights, rank 16, 8 rows of 130 tokens, fp32) the total is 5 to 8 % low.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from tutelage.training.profile import DataProfile, ModelProfile
 from tutelage.training.recipe import Recipe
 
-_RUNTIME_MB = 420.0  # interpreter, torch, transformers, tokenizer: measured at import
+_RUNTIME_MB = 600.0  # torch, transformers, peft, MLflow and a tokenizer, loaded: measured
 _MB = 1e6
 
 
@@ -52,7 +53,7 @@ def estimate_memory(data: DataProfile, model: ModelProfile, recipe: Recipe) -> M
     tokens = tokens_at_once(data, recipe)
     trained = adapter_params(model, recipe.rank)
     kv = model.hidden * model.kv_heads // max(1, model.heads)
-    kept = 6 * model.hidden + 3 * kv + 4 * model.inner + 7 * recipe.rank + model.hidden
+    kept = 13 * model.hidden + 3 * kv + 4 * model.inner + 7 * recipe.rank
     activations = tokens * model.layers * kept * size
     answers = recipe.micro_batch * data.answer_max
     prefix = 4 * data.prefix * kv * model.layers * 4 if data.shared and recipe.shared_prefix else 0
