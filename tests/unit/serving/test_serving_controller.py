@@ -92,7 +92,9 @@ def test_a_candidate_that_can_t_be_loaded_is_rolled_back_before_any_request(
 
 def test_raising_the_weight_never_flips_a_user_back(gateway: Start) -> None:
     running = gateway(lambda ctx: begin_rollout(ctx, (30, 60, 100)))
-    drive(running, lambda row: row.state == "promoted")
+    drive(running, lambda row: row.step >= 1, most=9000)
+    for _ in range(4):  # every user once more, now that the weight is higher
+        drive(running, lambda row: True)
     seen: dict[str, list[str]] = {}
     for record in running.records():
         if record.rollout is not None and record.user is not None:

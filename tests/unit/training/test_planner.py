@@ -45,7 +45,7 @@ def test_the_demo_sized_plan() -> None:
     assert (recipe.batch_size, recipe.epochs, recipe.precision) == (8, 3, "fp32")
     assert recipe.shared_prefix
     assert recipe.prompt_loss_weight == 0
-    assert plan.steps == 27 * 4
+    assert plan.steps == 27 * 3
     assert plan.refusal is None
     assert plan.warnings == []
 
