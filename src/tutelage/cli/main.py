@@ -54,6 +54,7 @@ def main() -> None:
 
     if not {"-v", "--verbose"} & set(sys.argv):
         warnings.simplefilter("ignore")  # other people's deprecations are no news to a user
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve each other
     for name in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "true")
     app()
