@@ -17,7 +17,7 @@ from tutelage.store.releases import RolloutRow
 Start = Callable[..., Running]
 
 
-def drive(running: Running, until: Callable[[RolloutRow], bool], most: int = 3000) -> RolloutRow:
+def drive(running: Running, until: Callable[[RolloutRow], bool], most: int = 20_000) -> RolloutRow:
     """Send requests of many users until the newest rollout meets `until`; return it."""
 
     async def go() -> RolloutRow:
@@ -92,7 +92,7 @@ def test_a_candidate_that_can_t_be_loaded_is_rolled_back_before_any_request(
 
 def test_raising_the_weight_never_flips_a_user_back(gateway: Start) -> None:
     running = gateway(lambda ctx: begin_rollout(ctx, (30, 60, 100)))
-    drive(running, lambda row: row.step >= 1, most=9000)
+    drive(running, lambda row: row.step >= 1)
     for _ in range(4):  # every user once more, now that the weight is higher
         drive(running, lambda row: True)
     seen: dict[str, list[str]] = {}
