@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli import data, evaluate, project, prompt, release, rollout, serve, train
+from tutelage.cli import evaluate, project, prompt, release, rollout, serve, train
+from tutelage.cli.data import app as data
 
 app = typer.Typer(
     name="tutelage",

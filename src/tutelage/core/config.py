@@ -55,6 +55,23 @@ class Dedup(Section):
     across_labels: Literal["keep", "drop"] = "keep"  # rows with one input and different answers
 
 
+class Privacy(Section):
+    """Personal and health identifiers: what happens to them before a row is kept."""
+
+    mode: Literal["off", "flag", "redact"] = "flag"  # redact: replaced by pseudonyms
+    kinds: list[str] | None = None  # unset: all 18 of HIPAA Safe Harbor
+    key: str | None = None  # file of the pseudonyms' key, outside the project; unset: made for you
+
+
+class Quality(Section):
+    """What is looked for in good rows: strangers, doubtful labels, the best ones."""
+
+    embedder: str = "auto"  # auto: the best one installed; a plug-in of tutelage.embedders
+    outliers: bool = True  # rows unlike the others are flagged
+    label_errors: bool = True  # labels that the other rows contradict are flagged
+    best: int | None = Field(default=None, ge=10)  # train on the best this many rows only
+
+
 class DataSection(Section):
     """Where rows come from and how they are cleaned and split."""
 
@@ -62,6 +79,10 @@ class DataSection(Section):
     columns: Columns = Columns()
     splits: Splits = Splits()
     dedup: Dedup = Dedup()
+    privacy: Privacy = Privacy()
+    quality: Quality = Quality()
+    benchmarks: list[str] = []  # files of test texts that no training row may resemble
+    refusal_share: Ratio = 0.05  # share of refusing answers from which on it is flagged
     language: str | None = None  # ISO 639-1; rows in another language are flagged
     max_tokens: int | None = None  # rows longer than this are quarantined
 
@@ -120,6 +141,16 @@ class Evaluate(Section):
     max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
     batch_size: int = Field(default=8, ge=1)  # pinned: it can flip greedy ties
     must_pass: list[str] = []  # example ids that may not fail
+
+
+class Augment(Section):
+    """Training rows that a teacher writes: they never reach validation or test."""
+
+    ratio: float = Field(default=1.0, gt=0, le=10)  # augmented rows a training row, at most
+    per_row: int = Field(default=2, ge=1)  # augmented rows of one parent, at most
+    judge: float = Field(default=0.0, ge=0, le=1)  # least score of the judge; 0: no judge
+    tokens: int = Field(default=200_000, ge=1)  # of the teacher and judge, in one run
+    temperature: float = Field(default=0.9, ge=0, le=2)  # of the teacher
 
 
 class Endpoint(Section):
@@ -192,7 +223,8 @@ class Project(Section):
     data: DataSection = DataSection()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
-    teacher: Endpoint | None = None  # no command uses it yet
+    augment: Augment = Augment()
+    teacher: Endpoint | None = None  # writes drafts and augmented rows
     judge: Endpoint | None = None  # no command uses it yet
     deploy: Deploy = Deploy()
     improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any, Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -54,11 +56,17 @@ class Example(BaseModel):
     meta: dict[str, Any] = {}
     origin: Origin = Origin()
 
-    @property
+    @cached_property
     def id(self) -> str:
         """24 hex digits of the hash of roles, normalised contents and label."""
         turns = [[m.role, normalise(m.content), m.model_extra or {}] for m in self.messages]
         return content_hash({"messages": turns, "label": self.label})[:24]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with `update` applied; what was computed from the old fields is not."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("id", None)
+        return copy
 
     @property
     def context(self) -> tuple[Message, ...]:

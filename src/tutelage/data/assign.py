@@ -50,6 +50,15 @@ def cluster_rows(rows: Sequence[Example], threshold: float = 80.0) -> dict[str, 
     return {row.id: rows[root].id for row, root in zip(rows, roots, strict=True)}
 
 
+def inherit_sides(rows: Sequence[Example], frozen: dict[str, SplitName]) -> None:
+    """Give repaired rows, which have new ids, the side of the rows they were (`frozen` grows)."""
+    for row in rows:
+        if row.id not in frozen:
+            sides = [frozen[parent] for parent in row.origin.parents if parent in frozen]
+            if sides:
+                frozen[row.id] = max(sides, key=_ABOVE.__getitem__)
+
+
 def assign(
     rows: Sequence[Example],
     named: Mapping[str, str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -14,7 +14,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
-from tutelage.data.assign import assign, cluster_rows
+from tutelage.data.assign import assign, cluster_rows, inherit_sides
 from tutelage.data.clean import CleanStep
 from tutelage.data.dedup.exact import ExactDuplicates
 from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
@@ -23,9 +23,11 @@ from tutelage.data.findings import Finding, catalogue, reason, summarise
 from tutelage.data.leakage import LeakCertificate, leak_certificate
 from tutelage.data.pipeline import Dropped, PipelineResult, Step, run_steps
 from tutelage.data.readers.base import ReadResult, Rejected, find_files, read_sources
+from tutelage.data.repairs import RepairStep
 from tutelage.data.version import DatasetVersion, VersionDraft, load_version, write_version
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
+from tutelage.workflows.data.repairs import active
 
 STAGE = "curate"
 
@@ -55,6 +57,7 @@ def curate(ctx: Context) -> StageOutcome:
         "data": config.data.model_dump(mode="json"),
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
+        "repairs": [asdict(repair) for repair in active(ctx)],
     }
     return run_stage(ctx, STAGE, inputs, lambda: _work(ctx))
 
@@ -108,6 +111,7 @@ def _read_and_check(ctx: Context) -> _Curated:
     statistics = layers.pop("statistics")
     steps: list[Step] = [
         CleanStep(config.task, output),
+        RepairStep(active(ctx), output),
         *(FilterStep(name, layer) for name, layer in layers.items()),
         ExactDuplicates(config.data.dedup.across_labels),
         FilterStep("statistics", statistics),
@@ -160,6 +164,7 @@ def _split(ctx: Context, curated: _Curated) -> None:
     curated.clusters = cluster_rows(rows, ctx.config.data.dedup.threshold)
     with ctx.store.session() as session:
         frozen = {row.example_id: row.split for row in session.scalars(select(SplitRow))}
+    inherit_sides(rows, frozen)  # type: ignore[arg-type]
     given = assign(rows, curated.clusters, ctx.config.data.splits, frozen)  # type: ignore[arg-type]
     curated.result.dropped += given.dropped
     sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}

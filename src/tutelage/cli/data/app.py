@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tutelage.cli.data import repairs
 from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
 from tutelage.core.errors import DataError
 
@@ -18,6 +19,9 @@ _MEND = "Mend the rows and run the command again"
 app = typer.Typer(
     name="data", help="Rows: import, check, clean, split, report.", no_args_is_help=True
 )
+
+for family in (repairs,):
+    family.register(app)
 
 
 @app.command()

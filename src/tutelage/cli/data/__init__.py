@@ -1,0 +1,1 @@
+"""`tutelage data …`: one file a family of commands."""
