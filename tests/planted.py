@@ -28,9 +28,18 @@ _REFUSED = (
     "I’m sorry, I am not able to help with this.",
     "Unfortunately, I cannot provide information about that.",
 )
-_FIRST = ["Margaret", "Johnathan", "Priya", "Wei", "Fatima", "Carlos", "Ingrid", "Oluwaseun", "Sven", "Rosalind"]
-_LAST = ["Featherstone", "Okonkwo", "Ramirez", "Lindqvist", "Nakamura", "Abernathy", "Kowalski", "O'Hara", "Dubois"]
-_STREETS = ["Maple", "Cedar", "Hillcrest", "Washington", "Lakeview", "Sycamore", "Chestnut", "Jefferson"]
+_FIRST = [
+    "Margaret", "Johnathan", "Priya", "Wei", "Fatima",
+    "Carlos", "Ingrid", "Oluwaseun", "Sven", "Rosalind",
+]  # fmt: skip
+_LAST = [
+    "Featherstone", "Okonkwo", "Ramirez", "Lindqvist", "Nakamura",
+    "Abernathy", "Kowalski", "O'Hara", "Dubois",
+]  # fmt: skip
+_STREETS = [
+    "Maple", "Cedar", "Hillcrest", "Washington", "Lakeview",
+    "Sycamore", "Chestnut", "Jefferson",
+]  # fmt: skip
 _NEIGHBOURS = {
     "a": "sq", "e": "wr", "i": "uo", "o": "ip", "u": "yi", "t": "ry", "n": "bm", "s": "ad",
     "r": "et", "d": "sf", "l": "k", "c": "xv", "m": "n",
