@@ -10,34 +10,33 @@ from typing import Any
 from sqlalchemy import select
 
 from tutelage.core.artifact import Artifact, describe, hash_file
-from tutelage.core.errors import DataError
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
 from tutelage.data.assign import assign, cluster_rows, inherit_sides
-from tutelage.data.clean import CleanStep
-from tutelage.data.dedup.exact import ExactDuplicates
-from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
-from tutelage.data.filters.statistics import all_the_same, fatal
-from tutelage.data.findings import Finding, catalogue, reason, summarise
+from tutelage.data.findings import Finding, reason, summarise
 from tutelage.data.leakage import LeakCertificate, leak_certificate
-from tutelage.data.pipeline import Dropped, PipelineResult, Step, run_steps
-from tutelage.data.readers.base import ReadResult, Rejected, find_files, read_sources
-from tutelage.data.repairs import RepairStep
-from tutelage.data.version import DatasetVersion, VersionDraft, load_version, write_version
+from tutelage.data.pipeline import Dropped
+from tutelage.data.readers.base import ReadResult, find_files
+from tutelage.data.version import DatasetVersion, VersionDraft, write_version
 from tutelage.store.artifacts import SplitRow
-from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
+from tutelage.workflows.context import Context, StageOutcome, run_stage
+from tutelage.workflows.data.check import (
+    Checked,
+    all_findings,
+    first_waiting,
+    read_and_check,
+    waiting_rows,
+)
 from tutelage.workflows.data.repairs import active
 
 STAGE = "curate"
 
 
 @dataclass
-class _Curated:
+class _Curated(Checked):
     """What curation has found so far."""
 
-    read: ReadResult
-    result: PipelineResult
     sides: dict[SplitName, list[Example]] = field(default_factory=dict)
     clusters: dict[str, str] = field(default_factory=dict)
     leak: LeakCertificate | None = None
@@ -62,19 +61,6 @@ def curate(ctx: Context) -> StageOutcome:
     return run_stage(ctx, STAGE, inputs, lambda: _work(ctx))
 
 
-def check(ctx: Context) -> dict[str, Any]:
-    """Read and check the sources without writing: what was detected, kept, lost, found."""
-    curated = _read_and_check(ctx)
-    lost = _lost(curated)
-    return {
-        "detected": curated.read.detected,
-        "kept": len(curated.result.kept),
-        "lost": len(lost),
-        "first": _first(lost),
-        "findings": summarise(_findings(curated)),
-    }
-
-
 def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
     """Return the sentence about rows that wait for a person, or None if there are none."""
     count = meta["quarantined"]
@@ -85,73 +71,9 @@ def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
     return f"{rows} in quarantine, the other {good:,} are kept; first: {meta['first_quarantined']}"
 
 
-def _read_and_check(ctx: Context) -> _Curated:
-    config = ctx.config
-    columns = config.data.columns
-    splits = config.data.splits
-    columns = columns.model_copy(
-        update={"group": columns.group or splits.group, "time": columns.time or splits.time}
-    )
-    output = config.output.format()
-    read = read_sources(ctx.workspace.root, config.data.sources, columns, output)
-    for line in read.detected:
-        ctx.emit(Event(STAGE, "note", line))
-    same = all_the_same(read.examples)
-    if same is not None:
-        raise same
-    settings = FilterSettings(
-        task=config.task,
-        output=output,
-        json_schema=config.output.json_schema,
-        language=config.data.language,
-        max_tokens=config.data.max_tokens,
-        previous=tuple(_previous(ctx)),
-    )
-    layers = load_filters(settings)
-    statistics = layers.pop("statistics")
-    steps: list[Step] = [
-        CleanStep(config.task, output),
-        RepairStep(active(ctx), output),
-        *(FilterStep(name, layer) for name, layer in layers.items()),
-        ExactDuplicates(config.data.dedup.across_labels),
-        FilterStep("statistics", statistics),
-    ]
-    result = run_steps(read.examples, steps, lambda entry: _tell_step(ctx, entry))
-    curated = _Curated(read, result)
-    stop = fatal(result.findings)
-    if stop is not None:
-        raise _with_first_loss(stop, _lost(curated))
-    return curated
-
-
-def _with_first_loss(stop: DataError, lost: list[dict[str, Any]]) -> DataError:
-    """Return the error with the first unusable row, which is often the cause."""
-    if not lost:
-        return stop
-    count = "1 row" if len(lost) == 1 else f"{len(lost):,} rows"
-    return DataError(f"{stop.what}; {count} can't be used, first: {_first(lost)}", fix=stop.fix)
-
-
-def _tell_step(ctx: Context, entry: dict[str, Any]) -> None:
-    lost = entry["dropped"] + entry["quarantined"]
-    if not lost:
-        return
-    kinds = catalogue()
-    why = ", ".join(
-        f"{count} × {kinds[key].what.lower()}" for key, count in entry["reasons"].items()
-    )
-    ctx.emit(Event(STAGE, "note", f"{entry['step']}: {why}", data=entry))
-
-
-def _previous(ctx: Context) -> list[Example]:
-    artifact = last_output(ctx, STAGE)
-    if artifact is None or not ctx.path_of(artifact).exists():
-        return []
-    return load_version(ctx.path_of(artifact)).all_rows()
-
-
 def _work(ctx: Context) -> Artifact:
-    curated = _read_and_check(ctx)
+    checked = read_and_check(ctx)
+    curated = _Curated(checked.read, checked.result)
     _split(ctx, curated)
     version = _write(ctx, curated)
     _freeze(ctx, curated)
@@ -197,45 +119,8 @@ def _certify(train: list[Example], test: list[Example]) -> LeakCertificate:
     return leak_certificate([row.input_text for row in train], [row.input_text for row in test])
 
 
-def _findings(curated: _Curated) -> list[Finding]:
-    rejected = [Finding(r.finding_id, r.reason, r.source) for r in curated.read.rejected]
-    left = [
-        Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
-        for item in curated.result.dropped
-        if item.finding_id == "D10-X01"
-    ]
-    return [*rejected, *curated.result.findings, *left]
-
-
-def _rejected_row(item: Rejected) -> dict[str, Any]:
-    file, _, line = item.source.rpartition(":")
-    return {
-        "finding": item.finding_id,
-        "reason": reason(item.finding_id, item.reason),
-        "file": file or item.source,
-        "line": int(line) if line.isdigit() else None,
-        "id": None,
-        "cause": None,
-        "row": item.raw,
-    }
-
-
-def _lost(curated: _Curated) -> list[dict[str, Any]]:
-    """Return the rows that wait for a person, in the form of quarantine.jsonl."""
-    rejected = [_rejected_row(item) for item in curated.read.rejected]
-    return [*rejected, *(item.as_dict() for item in curated.result.quarantined)]
-
-
-def _first(lost: list[dict[str, Any]]) -> str | None:
-    if not lost:
-        return None
-    row = lost[0]
-    place = f"{row['file']}:{row['line']}" if row["line"] else row["file"]
-    return f"{place}: {row['reason']}"
-
-
 def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
-    quarantine = _lost(curated)
+    quarantine = waiting_rows(curated)
     dropped = [item.as_dict() for item in curated.result.dropped]
     sizes: dict[str, int] = {}
     for name in curated.clusters.values():
@@ -244,7 +129,7 @@ def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
         "project": ctx.config.name,
         "detected": curated.read.detected,
         "steps": curated.result.steps,
-        "findings": summarise(_findings(curated)),
+        "findings": summarise(all_findings(curated)),
         "leak": curated.leak.as_dict() if curated.leak else None,
         "lost": {"dropped": len(dropped), "quarantined": len(quarantine)},
         "clusters": {
@@ -283,7 +168,7 @@ def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artif
         if row.label is not None:
             labels[row.label] = labels.get(row.label, 0) + 1
     path = ctx.workspace.relative(version.directory)
-    quarantine = _lost(curated)
+    quarantine = waiting_rows(curated)
     meta = {
         "counts": manifest["counts"],
         "labels": labels,
@@ -291,7 +176,7 @@ def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artif
         "clusters": manifest["clusters"],
         "dropped": manifest["lost"]["dropped"],
         "quarantined": len(quarantine),
-        "first_quarantined": _first(quarantine),
+        "first_quarantined": first_waiting(quarantine),
         "report": f"{path}/report.html",
     }
     ctx.emit(

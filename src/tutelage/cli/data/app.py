@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tutelage.cli.data import repairs
+from tutelage.cli.data import check, repairs
 from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
 from tutelage.core.errors import DataError
 
@@ -20,35 +20,8 @@ app = typer.Typer(
     name="data", help="Rows: import, check, clean, split, report.", no_args_is_help=True
 )
 
-for family in (repairs,):
+for family in (check, repairs):
     family.register(app)
-
-
-@app.command()
-def check(
-    project: ProjectOption = HERE, as_json: JsonOption = False, verbose: VerboseOption = False
-) -> None:
-    """Read and check the sources, writing nothing. Exit 2 if rows can't be used."""
-    with frame(as_json, verbose) as out:
-        from tutelage.workflows.context import open_context
-        from tutelage.workflows.curate import check as work
-
-        result = work(open_context(project, out.emit))
-
-        def show(console: Console) -> None:
-            from tutelage.cli.screens import indented, simple_table
-
-            for line in result["detected"]:
-                console.print(f"[dim]·[/] {line}")
-            console.print(f"[bold]{result['kept']}[/] rows can be used, {result['lost']} can't")
-            rows = [(f["id"], f["severity"], f["count"], f["what"]) for f in result["findings"]]
-            if rows:
-                console.print(indented(simple_table(("id", "severity", "rows", "what"), rows)))
-
-        out.result(result, show)
-        if result["lost"]:
-            rows = "1 row" if result["lost"] == 1 else f"{result['lost']} rows"
-            raise DataError(f"{rows} can't be used; first: {result['first']}", fix=_MEND)
 
 
 @app.command()

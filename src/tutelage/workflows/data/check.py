@@ -1,0 +1,166 @@
+"""Read the sources and run the checks; what is lost, and what was found. Nothing is written.
+
+Curation begins with `read_and_check`; `tutelage data check` shows what it gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.core.errors import DataError
+from tutelage.core.events import Event
+from tutelage.core.example import Example
+from tutelage.data.clean import CleanStep
+from tutelage.data.dedup.exact import ExactDuplicates
+from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
+from tutelage.data.filters.statistics import all_the_same, fatal
+from tutelage.data.findings import Finding, catalogue, reason, summarise
+from tutelage.data.pipeline import PipelineResult, Step, run_steps
+from tutelage.data.readers.base import ReadResult, Rejected, read_sources
+from tutelage.data.repairs import RepairStep
+from tutelage.data.version import load_version
+from tutelage.workflows.context import Context, last_output
+from tutelage.workflows.data.repairs import active
+
+_STAGE = "curate"  # checking is its first part
+
+
+@dataclass
+class Checked:
+    """What the sources gave, and what the steps kept, dropped, quarantined and found."""
+
+    read: ReadResult
+    result: PipelineResult
+
+
+def check(ctx: Context) -> dict[str, Any]:
+    """Read and check the sources without writing: what was detected, kept, lost, found."""
+    checked = read_and_check(ctx)
+    waiting = waiting_rows(checked)
+    return {
+        "detected": checked.read.detected,
+        "kept": len(checked.result.kept),
+        "lost": len(waiting),
+        "first": first_waiting(waiting),
+        "findings": summarise(all_findings(checked)),
+    }
+
+
+def read_and_check(ctx: Context) -> Checked:
+    """Read the sources and run every step on them.
+
+    Raises DataError if what is left can't teach anything; the sentence names the first lost row.
+    """
+    read = read_rows(ctx)
+    for line in read.detected:
+        ctx.emit(Event(_STAGE, "note", line))
+    same = all_the_same(read.examples)
+    if same is not None:
+        raise same
+    checked = Checked(read, run_steps(read.examples, steps(ctx), lambda e: _tell_step(ctx, e)))
+    stop = fatal(checked.result.findings)
+    if stop is not None:
+        raise _with_first_loss(stop, waiting_rows(checked))
+    return checked
+
+
+def read_rows(ctx: Context) -> ReadResult:
+    """Return everything the sources hold, as the settings read it."""
+    data = ctx.config.data
+    columns = data.columns.model_copy(
+        update={
+            "group": data.columns.group or data.splits.group,
+            "time": data.columns.time or data.splits.time,
+        }
+    )
+    return read_sources(ctx.workspace.root, data.sources, columns, ctx.config.output.format())
+
+
+def steps(ctx: Context) -> list[Step]:
+    """Return the steps of curation in their order."""
+    config = ctx.config
+    output = config.output.format()
+    settings = FilterSettings(
+        task=config.task,
+        output=output,
+        json_schema=config.output.json_schema,
+        language=config.data.language,
+        max_tokens=config.data.max_tokens,
+        previous=tuple(_previous(ctx)),
+    )
+    layers = load_filters(settings)
+    statistics = layers.pop("statistics")
+    return [
+        CleanStep(config.task, output),
+        RepairStep(active(ctx), output),
+        *(FilterStep(name, layer) for name, layer in layers.items()),
+        ExactDuplicates(config.data.dedup.across_labels),
+        FilterStep("statistics", statistics),
+    ]
+
+
+def _with_first_loss(stop: DataError, waiting: list[dict[str, Any]]) -> DataError:
+    """Return the error with the first unusable row, which is often the cause."""
+    if not waiting:
+        return stop
+    count = "1 row" if len(waiting) == 1 else f"{len(waiting):,} rows"
+    first = first_waiting(waiting)
+    return DataError(f"{stop.what}; {count} can't be used, first: {first}", fix=stop.fix)
+
+
+def _tell_step(ctx: Context, entry: dict[str, Any]) -> None:
+    lost = entry["dropped"] + entry["quarantined"]
+    if not lost:
+        return
+    kinds = catalogue()
+    why = ", ".join(
+        f"{count} × {kinds[key].what.lower()}" for key, count in entry["reasons"].items()
+    )
+    ctx.emit(Event(_STAGE, "note", f"{entry['step']}: {why}", data=entry))
+
+
+def _previous(ctx: Context) -> list[Example]:
+    artifact = last_output(ctx, _STAGE)
+    if artifact is None or not ctx.path_of(artifact).exists():
+        return []
+    return load_version(ctx.path_of(artifact)).all_rows()
+
+
+def all_findings(checked: Checked) -> list[Finding]:
+    """Return what reading and the steps found, and the rows that would tie sides together."""
+    rejected = [Finding(r.finding_id, r.reason, r.source) for r in checked.read.rejected]
+    left = [
+        Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
+        for item in checked.result.dropped
+        if item.finding_id == "D10-X01"
+    ]
+    return [*rejected, *checked.result.findings, *left]
+
+
+def _rejected_row(item: Rejected) -> dict[str, Any]:
+    file, _, line = item.source.rpartition(":")
+    return {
+        "finding": item.finding_id,
+        "reason": reason(item.finding_id, item.reason),
+        "file": file or item.source,
+        "line": int(line) if line.isdigit() else None,
+        "id": None,
+        "cause": None,
+        "row": item.raw,
+    }
+
+
+def waiting_rows(checked: Checked) -> list[dict[str, Any]]:
+    """Return the rows that wait for a person, in the form of quarantine.jsonl."""
+    rejected = [_rejected_row(item) for item in checked.read.rejected]
+    return [*rejected, *(item.as_dict() for item in checked.result.quarantined)]
+
+
+def first_waiting(waiting: list[dict[str, Any]]) -> str | None:
+    """Return the place and reason of the first waiting row, or None."""
+    if not waiting:
+        return None
+    row = waiting[0]
+    place = f"{row['file']}:{row['line']}" if row["line"] else row["file"]
+    return f"{place}: {row['reason']}"
