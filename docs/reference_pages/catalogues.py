@@ -18,6 +18,7 @@ _FAMILIES = {
     "D2-T": ("The set", "The rows as a whole."),
     "D3": ("Cleaning", "What was tidied without changing the meaning."),
     "D4": ("Duplicates", "Rows that say the same."),
+    "D11": ("Augmentation", "What was thought of rows that a teacher wrote."),
     "D10": ("Splits", "How the rows fell on the three sides."),
 }
 _SEVERITIES = {
