@@ -82,9 +82,18 @@ class Example(BaseModel):
         return None
 
     @property
+    def is_text(self) -> bool:
+        """Whether this is raw text to go on pre-training with: one answer to nothing."""
+        return len(self.messages) == 1 and self.messages[0].role == "assistant"
+
+    @property
     def input_text(self) -> str:
-        """What the user side says, joined: the text that duplicates and leaks are judged on."""
-        return "\n".join(m.content for m in self.context if m.role != "system")
+        """What the user side says, joined: the text that duplicates and leaks are judged on.
+
+        Raw text has no user side and is judged on itself.
+        """
+        turns = self.messages if self.is_text else self.context
+        return "\n".join(m.content for m in turns if m.role != "system")
 
 
 def normalise(text: str) -> str:

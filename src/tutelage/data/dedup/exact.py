@@ -57,5 +57,10 @@ class ExactDuplicates:
 
 
 def _input(row: Example) -> str:
-    """Return the conversation before the answer, normalised, system message included."""
+    """Return the conversation before the answer, normalised, system message included.
+
+    Raw text is its own input: two texts never contradict each other.
+    """
+    if row.is_text:
+        return normalise(row.input_text)
     return "\n".join(f"{turn.role}:{normalise(turn.content)}" for turn in row.context)

@@ -40,10 +40,12 @@ class ContentFilter:
 
     def check(self, example: Example) -> Iterator[Finding]:
         """Yield every finding about the row."""
-        source, answer = example.input_text, example.answer or ""
+        raw = example.is_text
+        source, answer = example.input_text, "" if raw else example.answer or ""
         if not _LETTER.search(source):
             yield at(example, "D2-C01", f"the input is {source.strip()[:30]!r}")
-        if not _LETTER.search(answer) and self._settings.task not in ("code", "extraction"):
+        lenient = raw or self._settings.task in ("code", "extraction")
+        if not lenient and not _LETTER.search(answer):
             yield at(example, "D2-C01", f"the answer is {answer.strip()[:30]!r}")
         yield from self._templates(example, source, answer)
         if _REFUSAL.search(answer):

@@ -21,7 +21,9 @@ class SchemaFilter:
 
     def check(self, example: Example) -> Iterator[Finding]:
         """Yield at most one finding: the first thing that makes the row unusable."""
-        problem = self._order(example) or self._emptiness(example) or self._answer(example)
+        raw = example.is_text and self._settings.task == "text"
+        order = None if raw else self._order(example)
+        problem = order or self._emptiness(example) or self._answer(example)
         if problem is not None:
             yield at(example, *problem)
 
