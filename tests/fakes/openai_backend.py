@@ -68,6 +68,8 @@ def make_app(script: Script) -> Any:
         if how.get("die") == "before":
             return _HangUp()
         text = how.get("text", '{"family": "warm"}')
+        if callable(text):  # in a thread only: what to say may depend on what was asked
+            text = text(body)
         if body.get("stream"):
             return StreamingResponse(
                 _stream(script, body, how, text), media_type="text/event-stream"

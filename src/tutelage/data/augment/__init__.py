@@ -1,1 +1,1 @@
-"""Training rows that a teacher model writes: how it is asked, and what is believed of its answers."""
+"""Training rows that a teacher model writes: how it is asked, and what is believed of it."""

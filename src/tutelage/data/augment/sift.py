@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from tutelage.core.example import Example, Message, Origin, normalise
 from tutelage.data.augment.base import Draft, last_user
-from tutelage.data.dedup.cosine import similar_pairs, vectorise
 from tutelage.data.dedup.near import NearDuplicates
 from tutelage.data.filters.base import Filter
 from tutelage.data.findings import catalogue, reason
+from tutelage.data.leakage import leak_certificate
 from tutelage.data.pipeline import Dropped
 
 HELD_OUT_COSINE = 0.85  # of character n-grams, as splits keep apart
@@ -59,11 +59,11 @@ def sift(
         row = as_example(draft, parent, author)
         problem = _shape(row, layers) or _meaning(draft, parent)
         if problem is not None:
-            result.dropped.append(_drop(row, *problem))
+            result.dropped.append(dropped(row, *problem))
         else:
             alive.append(row)
     alive = _new_only(alive, known, result)
-    alive = _far_from_held_out(alive, known.held_out, result)
+    alive = far_from_held_out(alive, known.held_out, result)
     _cap(alive, per_row, result)
     return result
 
@@ -91,7 +91,7 @@ def as_example(draft: Draft, parent: Example | None, author: str | None) -> Exam
     )
 
 
-def _drop(row: Example, finding: str, detail: str, cause: str | None = None) -> Dropped:
+def dropped(row: Example, finding: str, detail: str, cause: str | None = None) -> Dropped:
     return Dropped(row, finding, reason(finding, detail), cause)
 
 
@@ -129,7 +129,7 @@ def _new_only(rows: list[Example], known: Known, result: Sifted) -> list[Example
         if twin is row:
             fresh.append(row)
         else:
-            result.dropped.append(_drop(row, "D11-D01", "an exact copy", twin.id))
+            result.dropped.append(dropped(row, "D11-D01", "an exact copy", twin.id))
     texts = [*old, *(row.input_text for row in fresh)]
     names = [*known.train, *fresh]
     doubled: dict[int, int] = {}
@@ -141,24 +141,22 @@ def _new_only(rows: list[Example], known: Known, result: Sifted) -> list[Example
     for index, row in enumerate(fresh, start=len(old)):
         if index in doubled:
             cause = names[doubled[index]].id
-            result.dropped.append(_drop(row, "D11-D01", "almost the same letters", cause))
+            result.dropped.append(dropped(row, "D11-D01", "almost the same letters", cause))
         else:
             kept.append(row)
     return kept
 
 
-def _far_from_held_out(
+def far_from_held_out(
     rows: list[Example], held_out: Sequence[Example], result: Sifted
 ) -> list[Example]:
-    """Leave out every draft near a validation or test row: training on it would leak."""
+    """Return the rows that lie far from every held-out row; the others are dropped as leaks."""
     if not rows or not held_out:
         return rows
-    ours = [row.input_text.lower() for row in rows]
-    theirs = [row.input_text.lower() for row in held_out]
-    left, right = vectorise([*ours, *theirs], theirs)
-    close: dict[int, int] = {}
-    for i, j, _ in zip(*similar_pairs(left[: len(ours)], right, HELD_OUT_COSINE), strict=True):
-        close.setdefault(int(i), int(j))
+    ours = [row.input_text for row in rows]
+    theirs = [row.input_text for row in held_out]
+    found = leak_certificate(train=theirs, test=ours, threshold=HELD_OUT_COSINE)
+    close = {pair.test: pair.train for pair in found.pairs}
     for one, two in NearDuplicates(guard=False).pairs([*ours, *theirs]):
         low, high = int(min(one, two)), int(max(one, two))
         if low < len(ours) <= high:
@@ -167,7 +165,7 @@ def _far_from_held_out(
     for index, row in enumerate(rows):
         if index in close:
             cause = held_out[close[index]].id
-            result.dropped.append(_drop(row, "D11-L01", "close to a held-out row", cause))
+            result.dropped.append(dropped(row, "D11-L01", "close to a held-out row", cause))
         else:
             kept.append(row)
     return kept
@@ -181,7 +179,7 @@ def _cap(rows: list[Example], per_row: int, result: Sifted) -> None:
         taken[parent] += 1
         if taken[parent] > per_row:
             result.dropped.append(
-                _drop(row, "D11-C01", f"its parent has {per_row} already", parent)
+                dropped(row, "D11-C01", f"its parent has {per_row} already", parent)
             )
         else:
             result.kept.append(row)
