@@ -7,7 +7,6 @@ own system message keeps it.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
@@ -20,8 +19,6 @@ from tutelage.core.artifact import content_hash
 Role = Literal["system", "user", "assistant", "tool"]
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-
-_SPACE = re.compile(r"\s+")
 
 
 class Message(BaseModel):
@@ -98,4 +95,4 @@ class Example(BaseModel):
 
 def normalise(text: str) -> str:
     """Return text as ids and exact duplicates see it: NFC, lower case, single spaces."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip().lower()
+    return " ".join(unicodedata.normalize("NFC", text).split()).lower()

@@ -38,7 +38,8 @@ def cluster_rows(rows: Sequence[Example], threshold: float = 80.0) -> dict[str, 
     be kept, but never on two sides), by tf-idf cosine, and rows with the same group.
     """
     texts = [row.input_text for row in rows]
-    pairs = NearDuplicates(threshold, guard=False).pairs(texts)
+    found = NearDuplicates(threshold, guard=False).pairs(texts)
+    pairs = [(i, j) for i, j in found.tolist()]
     matrix = vectorise([text.lower() for text in texts])[0]
     left, right, _ = similar_pairs(matrix, matrix, _COSINE)
     pairs += [(int(i), int(j)) for i, j in zip(left, right, strict=True)]

@@ -1,132 +1,94 @@
-"""Near-duplicates: texts that say the same in almost the same letters.
+"""Near-duplicates: texts that are the same but for typos, the order of words, case, a small word.
 
-Candidates share a band of their MinHash signature (Broder 1997; character 5-grams, 128
-permutations, 32 bands of 4); each is then verified with rapidfuzz's ratio. A guard keeps apart
-what differs in a number or a negation: "5 mg" and "50 mg" are close in letters, not in meaning.
-Near-duplicates are never dropped here: they are put in clusters that stay on one side of a split.
+Candidates come from minhash.py. A pair is near if the share of letters that agree (one minus the
+optimal string alignment distance over the longer length: Damerau 1964 without repeated edits)
+reaches the threshold, in the text as it is or with its words sorted. A guard keeps apart what
+differs in a number, a unit or a negation (facts.py). Nothing is dropped here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from itertools import combinations, pairwise
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.example import normalise
+from tutelage.data.dedup.facts import facts
+from tutelage.data.dedup.minhash import Pairs, candidates
 
-Pair = tuple[int, int]
-_NGRAM = 5
-_PERMUTATIONS = 128
-_BANDS = 32
-_CHUNK = 4000  # texts hashed at once
-_ALL_PAIRS = 40  # in a larger bucket only neighbours are compared
-_PRIME = np.uint64((1 << 61) - 1)
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_NEGATION = re.compile(r"\b(?:not|no|never|none|without|cannot|neither|nor)\b|n't\b")
+_CHUNK = 200_000  # pairs compared at once
+_THREADED = 20_000  # from this many pairs on all cores compare
 
 
 class NearDuplicates:
-    """Finds pairs of near-duplicates. `threshold` is rapidfuzz's ratio in percent."""
+    """Finds texts that say the same in almost the same letters.
+
+    `threshold` is the share of letters that agree, in percent. Without `guard` numbers and
+    negations are letters like any other.
+    """
 
     def __init__(self, threshold: float = 80.0, *, guard: bool = True) -> None:
         self._threshold = threshold
         self._guard = guard
 
-    def pairs(self, texts: Sequence[str]) -> list[Pair]:
-        """Return the pairs (i < j) that are near-duplicates."""
-        from rapidfuzz import fuzz, process
-
+    def pairs(self, texts: Sequence[str]) -> Pairs:
+        """Return the near-duplicate pairs i < j, sorted, shape (P, 2)."""
         clean = [normalise(text) for text in texts]
-        candidates = sorted(set(_candidates(_signatures(clean))))
-        if not candidates:
-            return []
-        ratios = process.cpdist(
-            [clean[i] for i, _ in candidates],
-            [clean[j] for _, j in candidates],
-            scorer=fuzz.ratio,
-            score_cutoff=self._threshold,
-        )
-        close = [pair for pair, ratio in zip(candidates, ratios, strict=True) if ratio > 0]
-        if not self._guard:
-            return close
-        facts = [_facts(text) for text in clean]
-        return [(i, j) for i, j in close if facts[i] == facts[j]]
+        found = candidates(clean, self._threshold)
+        lengths = np.fromiter(map(len, clean), np.int64, len(clean))[found]
+        found = found[lengths.min(axis=1) >= lengths.max(axis=1) * (self._threshold / 100)]
+        near = self._agree(clean, found)
+        for start in range(0, len(found), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            rest = np.flatnonzero(~near[part]) + start
+            ordered = _words_sorted(clean, found[rest])
+            near[rest] = self._agree(ordered, found[rest])
+        close: Pairs = found[near]
+        if self._guard:
+            close = close[_same_facts(clean, close)]
+        return close
+
+    def _agree(self, texts: Sequence[str] | dict[int, str], pairs: Pairs) -> NDArray[np.bool_]:
+        """Return which pairs reach the threshold, shape (P,)."""
+        from rapidfuzz.distance import OSA
+        from rapidfuzz.process import cpdist
+
+        out = np.zeros(len(pairs), dtype=bool)
+        for start in range(0, len(pairs), _CHUNK):
+            part = pairs[start : start + _CHUNK]
+            out[start : start + len(part)] = cpdist(
+                [texts[i] for i in part[:, 0].tolist()],
+                [texts[j] for j in part[:, 1].tolist()],
+                scorer=OSA.normalized_similarity,
+                score_cutoff=self._threshold / 100,
+                workers=-1 if len(part) >= _THREADED else 1,
+                dtype=np.float32,
+            )
+        return out
 
 
-def clusters(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """Return for each of `count` items the lowest index of its connected cluster (union-find)."""
-    parent = list(range(count))
+def clusters(count: int, pairs: Pairs | Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each of `count` items the lowest index of its connected cluster."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
 
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    for one, two in pairs:
-        low, high = sorted((root(one), root(two)))
-        parent[high] = low
-    return [root(item) for item in range(count)]
+    edges = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+    ones = np.ones(len(edges), dtype=np.int8)
+    graph = coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    _, first = np.unique(component, return_index=True)
+    roots: list[int] = first[component].tolist()
+    return roots
 
 
-def _facts(text: str) -> tuple[tuple[str, ...], int]:
-    """Return what may not differ: the numbers in order, and how often the text negates."""
-    return tuple(_NUMBER.findall(text)), len(_NEGATION.findall(text))
+def _words_sorted(texts: Sequence[str], pairs: Pairs) -> dict[int, str]:
+    """Return the texts that occur in `pairs` with their words in order, by position."""
+    return {i: " ".join(sorted(texts[i].split())) for i in np.unique(pairs).tolist()}
 
 
-def _signatures(texts: Sequence[str], seed: int = 1) -> NDArray[np.uint64]:
-    """Return MinHash signatures, shape (N, 128); equal texts have equal signatures."""
-    rng = np.random.default_rng(seed)
-    high = int(_PRIME)
-    multiply = rng.integers(1, high, _PERMUTATIONS, dtype=np.uint64) | np.uint64(1)
-    add = rng.integers(0, high, _PERMUTATIONS, dtype=np.uint64)
-    out = np.empty((len(texts), _PERMUTATIONS), dtype=np.uint64)
-    for start in range(0, len(texts), _CHUNK):
-        shingles, starts = _shingles(texts[start : start + _CHUNK])
-        for k in range(_PERMUTATIONS):  # multiply-shift hashing: overflow is wanted
-            hashed = (shingles * multiply[k] + add[k]) >> np.uint64(16)
-            out[start : start + len(starts), k] = np.minimum.reduceat(hashed, starts)
-    return out
-
-
-def _shingles(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Return the hashes of all texts' 5-grams in a row, and where each text's begin."""
-    padded = [f" {text} ".ljust(_NGRAM) for text in texts]
-    joined = "".join(padded)
-    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-    lengths = np.array([len(text) for text in padded])
-    ends = np.cumsum(lengths)
-    rolling = np.zeros(len(codes) - _NGRAM + 1, dtype=np.uint64)
-    for offset in range(_NGRAM):
-        rolling = rolling * np.uint64(1_000_003) + codes[offset : offset + len(rolling)]
-    rolling ^= rolling >> np.uint64(29)
-    rolling *= np.uint64(0xBF58476D1CE4E5B9)
-    inside = np.ones(len(rolling), dtype=bool)  # grams that do not run into the next text
-    for back in range(1, _NGRAM):
-        inside[ends[:-1] - back] = False
-    counts = lengths - _NGRAM + 1
-    return rolling[inside], np.concatenate([[0], np.cumsum(counts)[:-1]])
-
-
-def _candidates(signatures: NDArray[np.uint64]) -> Iterator[Pair]:
-    """Yield pairs that share a band."""
-    rows = _PERMUTATIONS // _BANDS
-    for band in range(_BANDS):
-        part = signatures[:, band * rows : (band + 1) * rows]
-        key = part[:, 0].copy()
-        for column in range(1, rows):
-            key = key * np.uint64(0x9E3779B97F4A7C15) + part[:, column]
-        order = np.argsort(key, kind="stable")
-        edges = np.flatnonzero(np.diff(key[order])) + 1
-        for bucket in np.split(order, edges):
-            if len(bucket) < 2:
-                continue
-            items = [int(i) for i in np.sort(bucket)]
-            if len(items) <= _ALL_PAIRS:
-                yield from combinations(items, 2)
-            else:
-                yield from pairwise(items)
-                yield from ((items[0], item) for item in items[2:])
+def _same_facts(texts: Sequence[str], pairs: Pairs) -> NDArray[np.bool_]:
+    """Return which pairs have the same numbers and negations, shape (P,)."""
+    known = {i: facts(texts[i]) for i in np.unique(pairs).tolist()}
+    same = (known[i] == known[j] for i, j in pairs.tolist())
+    return np.fromiter(same, dtype=bool, count=len(pairs))
