@@ -63,10 +63,19 @@ class Privacy(Section):
     key: str | None = None  # file of the pseudonyms' key, outside the project; unset: made for you
 
 
+class Endpoint(Section):
+    """An OpenAI-compatible server (teacher, judge, embedder). The key stays in the environment."""
+
+    base_url: str  # up to and with /v1
+    model: str  # the model's name there
+    api_key_env: str | None = None  # name of the environment variable that holds the key
+
+
 class Quality(Section):
     """What is looked for in good rows: strangers, doubtful labels, the best ones."""
 
-    embedder: str = "auto"  # auto: the best one installed; a plug-in of tutelage.embedders
+    embedder: str = "auto"  # tfidf, minilm, openai, a plug-in, or a folder with an encoder
+    endpoint: Endpoint | None = None  # the server of the embedder openai
     outliers: bool = True  # rows unlike the others are flagged
     label_errors: bool = True  # labels that the other rows contradict are flagged
     best: int | None = Field(default=None, ge=10)  # train on the best this many rows only
@@ -151,14 +160,6 @@ class Augment(Section):
     judge: float = Field(default=0.0, ge=0, le=1)  # least score of the judge; 0: no judge
     tokens: int = Field(default=200_000, ge=1)  # of the teacher and judge, in one run
     temperature: float = Field(default=0.9, ge=0, le=2)  # of the teacher
-
-
-class Endpoint(Section):
-    """An OpenAI-compatible server (teacher or judge). The key stays in the environment."""
-
-    base_url: str  # up to and with /v1
-    model: str  # the model's name there
-    api_key_env: str | None = None  # name of the environment variable that holds the key
 
 
 class Limits(Section):

@@ -80,9 +80,20 @@ class LabelScorer(Protocol):
         ...
 
 
+OnBatch = Callable[[int, int], None]  # texts done, texts in all
+
+
 class Embedder(Protocol):
     """Turns texts into unit vectors."""
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one L2-normalised row a text, shape (N, D)."""
+    @property
+    def fingerprint(self) -> str | None:
+        """The model and its version; None if a text's vector depends on the call's other texts.
+
+        Vectors of two calls compare, and may be kept, only where there is one.
+        """
+        ...
+
+    def embed(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> NDArray[np.float32]:
+        """Return one L2-normalised row a text, shape (N, D); a text without content gets zeros."""
         ...
