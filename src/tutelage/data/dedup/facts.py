@@ -1,7 +1,8 @@
 """What two texts must have in common to say the same: their numbers, units and negations.
 
 "Take 5 mg" and "take 50 mg" differ in one letter, "it is" and "it is not" in four, and neither
-pair means the same. English only; a text without numbers and negations is never kept apart.
+pair means the same. A misspelt "nnot" is still a "not". English only; nothing keeps apart two
+texts that hold no number and no negation.
 """
 
 from __future__ import annotations
@@ -11,33 +12,48 @@ import re
 Facts = tuple[tuple[str, ...], int]
 
 _UNITS = (
-    "%|(?:mg|mcg|µg|μg|kg|g|ml|dl|l|mm|cm|km|m|iu|kb|mb|gb|tb|ms|s|min|h|hrs?|hours?|minutes?"
-    "|seconds?|days?|weeks?|months?|years?|am|pm|k|million|billion)\\b"
-)
+    "%", "mg", "mcg", "µg", "μg", "kg", "g", "ml", "dl", "l", "mm", "cm", "km", "m", "iu", "kb",
+    "mb", "gb", "tb", "ms", "s", "min", "h", "hr", "hrs", "am", "pm", "k", "minute", "minutes",
+    "second", "seconds", "hour", "hours", "day", "days", "week", "weeks", "month", "months",
+    "year", "years", "million", "billion",
+)  # fmt: skip
 # "one" and "first" are not here: they are mostly no numbers, and what they change to is found.
-_WORDS = (
+_NUMBERS = (
     "zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
     "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred",
     "thousand", "million", "billion", "second", "third", "fourth", "fifth", "sixth", "seventh",
     "eighth", "ninth", "tenth", "half", "twice", "double", "triple",
 )  # fmt: skip
-_DIGITS = {word: str(value) for value, word in enumerate(("zero", "", *_WORDS[1:12])) if word}
 _NEGATIONS = (
     "not", "no", "never", "none", "without", "cannot", "neither", "nor", "nothing", "nobody",
     "nowhere", "cant", "dont", "wont", "doesnt", "didnt", "isnt", "wasnt", "arent", "werent",
     "couldnt", "shouldnt", "wouldnt", "hasnt", "havent", "hadnt",
 )  # fmt: skip
+# English words one edit away from a word above: never taken for a misspelling of it.
+_OTHERS = (
+    "agent ant bone calf can cane cannon cans canto cart cast cat cent chant cone dear dine dive "
+    "done don dot donut doubled doubles doubly ear either even ever fever file fine fire font for "
+    "fort forth give gone haven hall halo halt halve hear hero hive hundreds int jive lever light "
+    "line live lone mine might mouth near newer nice night node non nope nose note noting one our "
+    "ours parent pant pine pour rant rent right scant seen seek sight sour tight teeth there "
+    "thirds thousands threw tone tour tree tripled vine want weak weight went wine won your yours "
+    "zeros zone fight height flour millions billions mouths wear yeah"
+)
+_DIGITS = {word: str(value) for value, word in enumerate(("zero", "", *_NUMBERS[1:12])) if word}
+_REAL = frozenset(_OTHERS.split())
+_KNOWN = frozenset((*_NUMBERS, *_NEGATIONS))
+_MENDED = frozenset(word for word in (*_KNOWN, *_UNITS) if len(word) > 3 or word in _KNOWN)
+_DIGIT = re.compile(r"\d")
 _FACT = re.compile(
-    rf"(?P<number>(?:(?<![\w.,])[-−])?\d+(?:[.,]\d+)*(?:\s?(?:{_UNITS}))?)"
-    rf"|\b(?:(?P<word>{'|'.join(_WORDS)})|(?P<negation>{'|'.join(_NEGATIONS)}))\b"
+    r"(?P<number>(?:(?<![\w.,])[-−])?\d+(?:[.,]\d+)*)"
+    rf"(?:\s?(?P<unit>{'|'.join(sorted(_UNITS, key=len, reverse=True))})(?!\w))?"
+    rf"|\b(?:(?P<word>{'|'.join(_NUMBERS)})|(?P<negation>{'|'.join(_NEGATIONS)}))\b"
     r"|(?P<short>n['’]t\b)"
 )
-_KNOWN = frozenset((*_WORDS, *_NEGATIONS))
-_DIGIT = re.compile(r"\d")
+_THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
 _MARKS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~', " "))
 _NONE: Facts = ((), 0)
-_THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
 
 
 def facts(text: str) -> Facts:
@@ -47,18 +63,54 @@ def facts(text: str) -> Facts:
     numbers: list[str] = []
     negations = 0
     for match in _FACT.finditer(text):
-        kind, found = match.lastgroup, match[0]
-        if kind == "number":
-            numbers.append(_THOUSANDS.sub("", found).replace(" ", "").replace("−", "-"))
-        elif kind == "word":
-            numbers.append(_DIGITS.get(found, found))
+        if match["number"]:
+            unit = match["unit"] or ""
+            number = _THOUSANDS.sub("", match["number"]).replace("−", "-")
+            numbers.append(number + (unit.removesuffix("s") if len(unit) > 2 else unit))
+        elif match["word"]:
+            numbers.append(_DIGITS.get(match["word"], match["word"]))
         else:
             negations += 1
     return tuple(numbers), negations
+
+
+def same_facts(one: str, two: str) -> bool:
+    """Return True if two lower-case texts have the same facts, misspelt words put right."""
+    if facts(one) == facts(two):
+        return True
+    return facts(_mended(one, two)) == facts(_mended(two, one))
 
 
 def _may_hold(text: str) -> bool:
     """Return False if the text surely holds no fact: most texts, in a tenth of the time."""
     if "n't" in text or "n’t" in text or _DIGIT.search(text):
         return True
-    return not text.isascii() or not _KNOWN.isdisjoint(text.translate(_MARKS).split())
+    return not text.isascii() or not _KNOWN.isdisjoint(_words(text))
+
+
+def _words(text: str) -> list[str]:
+    return text.translate(_MARKS).split()
+
+
+def _mended(text: str, other: str) -> str:
+    """Return `text` with each word that misspells a number or a negation of `other` put right."""
+    words, theirs = _words(text), set(_words(other))
+    for right in theirs.difference(words):
+        if right not in _MENDED and not right.endswith(("n't", "n’t")):
+            continue
+        words = [right if word not in theirs and _misspelt(word, right) else word for word in words]
+    return " ".join(words)
+
+
+def _misspelt(word: str, right: str) -> bool:
+    """Return True if `word` is `right` with one slip; of a short word only with a letter doubled.
+
+    "nnot" is a "not", but "now", "got" and "lot" are words of their own.
+    """
+    from rapidfuzz.distance import OSA
+
+    if word in _MENDED or word in _REAL or any(letter.isdigit() for letter in word):
+        return False
+    if len(right) > 3:
+        return OSA.distance(word, right) == 1
+    return word in {right[: i + 1] + right[i:] for i in range(len(right))}

@@ -2,8 +2,8 @@
 
 Candidates come from minhash.py. A pair is near if the share of letters that agree (one minus the
 optimal string alignment distance over the longer length: Damerau 1964 without repeated edits)
-reaches the threshold, in the text as it is or with its words sorted. A guard keeps apart what
-differs in a number, a unit or a negation (facts.py). Nothing is dropped here.
+reaches the threshold, or a stricter one with the words sorted. A guard keeps apart what differs
+in a number, a unit or a negation (facts.py). Nothing is dropped here.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.example import normalise
-from tutelage.data.dedup.facts import facts
+from tutelage.data.dedup.facts import same_facts
 from tutelage.data.dedup.minhash import Pairs, candidates
 
 _CHUNK = 200_000  # pairs compared at once
+_ORDER = 0.75  # with the words sorted only this share of the letters may differ
 _THREADED = 20_000  # from this many pairs on all cores compare
 
 
@@ -35,37 +36,18 @@ class NearDuplicates:
     def pairs(self, texts: Sequence[str]) -> Pairs:
         """Return the near-duplicate pairs i < j, sorted, shape (P, 2)."""
         clean = [normalise(text) for text in texts]
+        cut = self._threshold / 100
         found = candidates(clean, self._threshold)
         lengths = np.fromiter(map(len, clean), np.int64, len(clean))[found]
-        found = found[lengths.min(axis=1) >= lengths.max(axis=1) * (self._threshold / 100)]
-        near = self._agree(clean, found)
-        for start in range(0, len(found), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            rest = np.flatnonzero(~near[part]) + start
-            ordered = _words_sorted(clean, found[rest])
-            near[rest] = self._agree(ordered, found[rest])
+        found = found[lengths.min(axis=1) >= lengths.max(axis=1) * cut]
+        near = _agree(clean, found, cut)
+        rest = np.flatnonzero(~near)
+        ordered = _words_sorted(clean, found[rest])
+        near[rest] = _agree(ordered, found[rest], 1 - _ORDER * (1 - cut))
         close: Pairs = found[near]
-        if self._guard:
-            close = close[_same_facts(clean, close)]
+        if self._guard and len(close):
+            close = close[[same_facts(clean[i], clean[j]) for i, j in close.tolist()]]
         return close
-
-    def _agree(self, texts: Sequence[str] | dict[int, str], pairs: Pairs) -> NDArray[np.bool_]:
-        """Return which pairs reach the threshold, shape (P,)."""
-        from rapidfuzz.distance import OSA
-        from rapidfuzz.process import cpdist
-
-        out = np.zeros(len(pairs), dtype=bool)
-        for start in range(0, len(pairs), _CHUNK):
-            part = pairs[start : start + _CHUNK]
-            out[start : start + len(part)] = cpdist(
-                [texts[i] for i in part[:, 0].tolist()],
-                [texts[j] for j in part[:, 1].tolist()],
-                scorer=OSA.normalized_similarity,
-                score_cutoff=self._threshold / 100,
-                workers=-1 if len(part) >= _THREADED else 1,
-                dtype=np.float32,
-            )
-        return out
 
 
 def clusters(count: int, pairs: Pairs | Sequence[tuple[int, int]]) -> list[int]:
@@ -82,13 +64,25 @@ def clusters(count: int, pairs: Pairs | Sequence[tuple[int, int]]) -> list[int]:
     return roots
 
 
+def _agree(texts: Sequence[str] | dict[int, str], pairs: Pairs, cut: float) -> NDArray[np.bool_]:
+    """Return which pairs have at least the share `cut` of their letters in common, shape (P,)."""
+    from rapidfuzz.distance import OSA
+    from rapidfuzz.process import cpdist
+
+    out = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), _CHUNK):
+        part = pairs[start : start + _CHUNK]
+        out[start : start + len(part)] = cpdist(
+            [texts[i] for i in part[:, 0].tolist()],
+            [texts[j] for j in part[:, 1].tolist()],
+            scorer=OSA.normalized_similarity,
+            score_cutoff=cut,
+            workers=-1 if len(part) >= _THREADED else 1,
+            dtype=np.float32,
+        )
+    return out
+
+
 def _words_sorted(texts: Sequence[str], pairs: Pairs) -> dict[int, str]:
     """Return the texts that occur in `pairs` with their words in order, by position."""
     return {i: " ".join(sorted(texts[i].split())) for i in np.unique(pairs).tolist()}
-
-
-def _same_facts(texts: Sequence[str], pairs: Pairs) -> NDArray[np.bool_]:
-    """Return which pairs have the same numbers and negations, shape (P,)."""
-    known = {i: facts(texts[i]) for i in np.unique(pairs).tolist()}
-    same = (known[i] == known[j] for i, j in pairs.tolist())
-    return np.fromiter(same, dtype=bool, count=len(pairs))
