@@ -11,6 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def read_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises ValueError for anything else, also where it is nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 @dataclass(frozen=True)
 class Parsed:
     """What was found in a model's text: the label, or None and why not."""
@@ -38,7 +49,7 @@ class OutputFormat:
         value: Any = text.strip()
         if self.field is not None:
             try:
-                value = json.loads(text.strip())
+                value = read_json(text.strip())
             except ValueError:
                 return Parsed(None, problem="not JSON")
             if not isinstance(value, dict) or not isinstance(value.get(self.field), str):

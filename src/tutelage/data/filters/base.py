@@ -28,6 +28,7 @@ class FilterSettings:
     json_schema: dict[str, Any] | None = None
     language: str | None = None
     max_tokens: int | None = None
+    refusal_share: float = 0.05
     previous: tuple[Example, ...] = ()
 
 

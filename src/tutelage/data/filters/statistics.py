@@ -1,4 +1,4 @@
-"""The third layer: the rows as a whole. Too few, all alike, unbalanced, drifted.
+"""The third layer: the rows as a whole. Too few, all alike, unbalanced, refusing, drifted.
 
 `fatal` says which findings stop curation: a version made of such rows could teach nothing.
 """
@@ -9,20 +9,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
 from tutelage.core.example import Example
 from tutelage.data.filters.base import FilterSettings, at
-from tutelage.data.filters.content import is_refusal
+from tutelage.data.filters.refusal import is_refusal
 from tutelage.data.findings import Finding, catalogue
+from tutelage.data.normalise.label import spellings
+from tutelage.data.quality.stability import NOTABLE, by_chance, length_shares, stability
 
 MINIMUM_ROWS = 10  # one row a split and something to learn from
 FEW_A_CLASS = 10
-REFUSAL_SHARE = 0.05
 IMBALANCE = 10.0  # largest class over smallest
-DRIFT = 0.2  # population stability index: 0.1 some, 0.2 much
 LONG = 8.0  # times the median length
 FATAL = ("D2-T01", "D2-T02", "D2-T03")
+_LEAST_FOR_DRIFT = 50  # rows a version
 
 
 class StatisticsCheck:
@@ -39,12 +41,11 @@ class StatisticsCheck:
         """Yield every finding about the set."""
         yield from self._amount(rows)
         yield from self._balance(rows)
-        refusals = sum(is_refusal(row.answer or "") for row in rows)
-        if rows and refusals / len(rows) > REFUSAL_SHARE:
-            share = f"{refusals / len(rows):.0%} of the answers ({refusals:,})"
-            yield Finding("D2-T06", f"{share} refuse; the limit is {REFUSAL_SHARE:.0%}")
+        yield from self._refusals(rows)
         yield from _long_rows(rows)
-        yield from self._drift(rows)
+        previous = self._settings.previous
+        if min(len(previous), len(rows)) >= _LEAST_FOR_DRIFT:
+            yield from _drift(previous, rows)
 
     @staticmethod
     def _amount(rows: Sequence[Example]) -> Iterator[Finding]:
@@ -64,6 +65,8 @@ class StatisticsCheck:
         for label in self._settings.output.labels:
             if label not in counts:
                 yield Finding("D2-T07", f"no row has the label {label!r}")
+        if not self._settings.output.labels:
+            yield from _spelled_differently(rows, counts)
         for label, count in sorted(counts.items()):
             if count < FEW_A_CLASS:
                 yield Finding("D2-T05", f"{label!r} has {count} {'row' if count == 1 else 'rows'}")
@@ -73,27 +76,19 @@ class StatisticsCheck:
                 detail = f"{big!r} has {most:,} rows, {small!r} {least:,}: {most / least:.0f} times"
                 yield Finding("D2-T04", detail)
 
-    def _drift(self, rows: Sequence[Example]) -> Iterator[Finding]:
-        previous = self._settings.previous
-        if len(previous) < 50 or len(rows) < 50:
+    def _refusals(self, rows: Sequence[Example]) -> Iterator[Finding]:
+        if self._settings.output.labels:
             return
-        old = np.array([len(row.input_text) for row in previous])
-        new = np.array([len(row.input_text) for row in rows])
-        edges = np.unique(np.quantile(old, np.linspace(0.1, 0.9, 9)))
-        lengths = stability(_shares(old, edges), _shares(new, edges))
-        if lengths > DRIFT:
-            detail = (
-                f"input lengths: median {np.median(old):.0f} to {np.median(new):.0f} characters"
-            )
-            yield Finding("D2-T09", f"{detail} (stability index {lengths:.2f})")
-        labels = sorted({row.label for row in (*previous, *rows) if row.label is not None})
-        if 2 <= len(labels) <= 200:
-            one, two = (_label_shares(part, labels) for part in (previous, rows))
-            moved = stability(one, two)
-            if moved > DRIFT:
-                most = labels[int(np.abs(two - one).argmax())]
-                detail = f"label shares moved, {most!r} most (stability index {moved:.2f})"
-                yield Finding("D2-T09", detail)
+        limit = self._settings.refusal_share
+        refusals = sum(refuses(row) for row in rows)
+        if rows and refusals / len(rows) > limit:
+            share = f"{refusals / len(rows):.0%} of the answers ({refusals:,})"
+            yield Finding("D2-T06", f"{share} refuse; the limit is {limit:.0%}")
+
+
+def refuses(row: Example) -> bool:
+    """Return whether a row's answer, or the label in it, is a refusal."""
+    return not row.is_text and is_refusal(row.label or row.answer or "")
 
 
 def all_the_same(rows: Sequence[Example]) -> DataError | None:
@@ -109,18 +104,15 @@ def fatal(findings: Sequence[Finding]) -> DataError | None:
     return _error(found.id, found.detail) if found else None
 
 
-def stability(
-    expected: np.ndarray[tuple[int], np.dtype[np.float64]],
-    found: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> float:
-    """Return the population stability index of two histograms of shares, sum((f-e) ln(f/e))."""
-    floor = 1e-3
-    one, two = np.maximum(expected, floor), np.maximum(found, floor)
-    return float(((two - one) * np.log(two / one)).sum())
-
-
 def _error(finding_id: str, detail: str) -> DataError:
     return DataError(f"{detail} [{finding_id}]", fix=catalogue()[finding_id].fix)
+
+
+def _spelled_differently(rows: Sequence[Example], counts: Counter[str]) -> Iterator[Finding]:
+    usual = spellings(counts)
+    for row in rows:
+        if row.label in usual:
+            yield at(row, "D2-T10", f"{row.label!r}, and mostly {usual[row.label]!r}")
 
 
 def _long_rows(rows: Sequence[Example]) -> Iterator[Finding]:
@@ -135,16 +127,32 @@ def _long_rows(rows: Sequence[Example]) -> Iterator[Finding]:
             )
 
 
-def _shares(
-    values: np.ndarray[tuple[int], np.dtype[np.int64]],
-    edges: np.ndarray[tuple[int], np.dtype[np.float64]],
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    counts = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
-    return counts / len(values)
+def _drift(previous: Sequence[Example], rows: Sequence[Example]) -> Iterator[Finding]:
+    yield from _length_drift(
+        "input", [len(r.input_text) for r in previous], [len(r.input_text) for r in rows]
+    )
+    yield from _length_drift(
+        "answer", [len(r.answer or "") for r in previous], [len(r.answer or "") for r in rows]
+    )
+    labels = sorted({row.label for row in (*previous, *rows) if row.label is not None})
+    if 2 <= len(labels) <= 200:
+        one, two = (_label_shares(part, labels) for part in (previous, rows))
+        moved = stability(one, two)
+        if moved > max(NOTABLE, by_chance(len(labels), len(previous), len(rows))):
+            most = labels[int(np.abs(two - one).argmax())]
+            detail = f"label shares moved, {most!r} most (stability index {moved:.2f})"
+            yield Finding("D2-T09", detail)
 
 
-def _label_shares(
-    rows: Sequence[Example], labels: list[str]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _length_drift(name: str, previous: Sequence[int], now: Sequence[int]) -> Iterator[Finding]:
+    old, new = np.array(previous), np.array(now)
+    one, two = length_shares(old, new)
+    moved = stability(one, two)
+    if moved > max(NOTABLE, by_chance(len(one), len(old), len(new))):
+        detail = f"{name} lengths: median {np.median(old):.0f} to {np.median(new):.0f} characters"
+        yield Finding("D2-T09", f"{detail} (stability index {moved:.2f})")
+
+
+def _label_shares(rows: Sequence[Example], labels: list[str]) -> NDArray[np.float64]:
     counts = Counter(row.label for row in rows)
     return np.array([counts[label] for label in labels], dtype=np.float64) / len(rows)

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
+
 from tutelage.core.errors import DataError
 from tutelage.core.events import Event
-from tutelage.core.example import Example
+from tutelage.core.example import Example, SplitName
 from tutelage.data.clean import CleanStep
 from tutelage.data.dedup.exact import ExactDuplicates
+from tutelage.data.dedup.thin import NearStep
 from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
 from tutelage.data.filters.statistics import all_the_same, fatal
 from tutelage.data.findings import Finding, catalogue, reason, summarise
@@ -20,6 +23,7 @@ from tutelage.data.pipeline import PipelineResult, Step, run_steps
 from tutelage.data.readers.base import ReadResult, Rejected, read_sources
 from tutelage.data.repairs import RepairStep
 from tutelage.data.version import load_version
+from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, last_output
 from tutelage.workflows.data.repairs import active
 
@@ -87,6 +91,7 @@ def steps(ctx: Context) -> list[Step]:
         json_schema=config.output.json_schema,
         language=config.data.language,
         max_tokens=config.data.max_tokens,
+        refusal_share=config.data.refusal_share,
         previous=tuple(_previous(ctx)),
     )
     layers = load_filters(settings)
@@ -96,8 +101,15 @@ def steps(ctx: Context) -> list[Step]:
         RepairStep(active(ctx), output),
         *(FilterStep(name, layer) for name, layer in layers.items()),
         ExactDuplicates(config.data.dedup.across_labels),
+        NearStep(config.data.dedup.near, config.data.dedup.threshold, _frozen(ctx)),
         FilterStep("statistics", statistics),
     ]
+
+
+def _frozen(ctx: Context) -> dict[str, SplitName]:
+    """Return the side of every row that has one, by example id."""
+    with ctx.store.session() as session:
+        return {row.example_id: row.split for row in session.scalars(select(SplitRow))}  # type: ignore[misc]
 
 
 def _with_first_loss(stop: DataError, waiting: list[dict[str, Any]]) -> DataError:

@@ -1,0 +1,1 @@
+"""One way to write each format, without changing what it means: text, JSON, SQL, code, labels."""
