@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tutelage.core.output import OutputFormat
 
@@ -48,11 +48,19 @@ class Splits(Section):
 
 
 class Dedup(Section):
-    """Near-duplicates: `threshold` is rapidfuzz's ratio in percent."""
+    """Rows that say the same. Near: the same but for typos, the order of words, a small word."""
 
-    near: bool = True  # no effect yet: near-duplicates always stay together
-    threshold: float = Field(default=80.0, ge=50, le=100)  # from here on two texts are near
+    near: Literal["keep", "drop"] = "keep"  # keep: together on one side; drop: one a label stays
+    threshold: float = Field(default=80.0, ge=50, le=100)  # percent of letters that agree in near
+    # cosine from which rows are shown as similar; unset: 0.85, or 0.80 with tf-idf
+    semantic: Ratio | None = None
     across_labels: Literal["keep", "drop"] = "keep"  # rows with one input and different answers
+
+    @field_validator("near", mode="before")
+    @classmethod
+    def _was_boolean(cls, value: object) -> object:
+        """Read the true and false of earlier versions, where near-duplicates always stayed."""
+        return "keep" if isinstance(value, bool) else value
 
 
 class Privacy(Section):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tutelage.core.example import Example, normalise
+from tutelage.data.dedup.base import Pairs, as_pairs
 from tutelage.data.filters.base import at
 from tutelage.data.findings import Finding, reason
 from tutelage.data.pipeline import Dropped, StepResult
@@ -22,11 +23,17 @@ class ExactDuplicates:
     def __init__(self, across_labels: Literal["keep", "drop"] = "keep") -> None:
         self._drop = across_labels == "drop"
 
+    def pairs(self, texts: Sequence[str]) -> Pairs:
+        """Return each text that was there before, paired with its first copy, shape (P, 2)."""
+        first: dict[str, int] = {}
+        twins = [first.setdefault(normalise(text), index) for index, text in enumerate(texts)]
+        return as_pairs(twins, range(len(twins)))
+
     def run(self, rows: Sequence[Example]) -> StepResult:
         """Return one row an input and answer; contradicting rows are kept or all dropped."""
         groups: dict[str, list[Example]] = {}
         for row in rows:
-            groups.setdefault(_input(row), []).append(row)
+            groups.setdefault(input_key(row), []).append(row)
         lost: dict[int, Dropped] = {}
         findings: list[Finding] = []
         for group in groups.values():
@@ -56,7 +63,7 @@ class ExactDuplicates:
         return found
 
 
-def _input(row: Example) -> str:
+def input_key(row: Example) -> str:
     """Return the conversation before the answer, normalised, system message included.
 
     Raw text is its own input: two texts never contradict each other.

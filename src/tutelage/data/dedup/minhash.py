@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Pairs = NDArray[np.int64]  # shape (P, 2): i < j in each row, sorted, no row twice
+from tutelage.data.dedup.base import Pairs
 
 _GRAM = 3
 _SPACE = 32

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.example import normalise
+from tutelage.data.dedup.base import Pairs
 from tutelage.data.dedup.facts import same_facts
-from tutelage.data.dedup.minhash import Pairs, candidates
+from tutelage.data.dedup.minhash import candidates
 
 _CHUNK = 200_000  # pairs compared at once
 _ORDER = 0.75  # with the words sorted only this share of the letters may differ
