@@ -37,8 +37,17 @@ class NearDuplicates:
     def pairs(self, texts: Sequence[str]) -> Pairs:
         """Return the near-duplicate pairs i < j, sorted, shape (P, 2)."""
         clean = [normalise(text) for text in texts]
+        return self._verified(clean, candidates(clean, self._threshold))
+
+    def like(self, text: str, texts: Sequence[str]) -> list[int]:
+        """Return the positions of the texts that are near-duplicates of `text`, every one."""
+        both = [normalise(text), *(normalise(other) for other in texts)]
+        pairs = np.stack([np.zeros(len(texts), np.int64), np.arange(1, len(both))], axis=1)
+        return [j - 1 for _, j in self._verified(both, pairs).tolist()]
+
+    def _verified(self, clean: Sequence[str], found: Pairs) -> Pairs:
+        """Return those of the pairs that are near-duplicates."""
         cut = self._threshold / 100
-        found = candidates(clean, self._threshold)
         lengths = np.fromiter(map(len, clean), np.int64, len(clean))[found]
         found = found[lengths.min(axis=1) >= lengths.max(axis=1) * cut]
         near = _agree(clean, found, cut)
