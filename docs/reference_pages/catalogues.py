@@ -13,6 +13,7 @@ from reference_pages.markdown import Cells, absent, code, sentence, table
 
 _FAMILIES = {
     "D1-R": ("Reading", "A line could not be read as a row."),
+    "D1-L": ("Logs", "Entries of a log export that can't become rows, through nobody's fault."),
     "D2-S": ("Shape", "A row does not have the form of a conversation, or of your answers."),
     "D2-C": ("Content", "A row has the right form and odd text."),
     "D2-T": ("The set", "The rows as a whole."),

@@ -17,7 +17,7 @@ from tutelage.data.assign import assign, cluster_rows, inherit_sides
 from tutelage.data.findings import Finding, reason, summarise
 from tutelage.data.leakage import LeakCertificate, leak_certificate
 from tutelage.data.pipeline import Dropped
-from tutelage.data.readers.base import ReadResult, find_files
+from tutelage.data.readers.files import find_files, shown
 from tutelage.data.version import DatasetVersion, VersionDraft, write_version
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, StageOutcome, run_stage
@@ -50,9 +50,9 @@ def curate(ctx: Context) -> StageOutcome:
     """
     root = ctx.workspace.root
     config = ctx.config
-    sources = find_files(root, config.data.sources, ReadResult())
+    sources = find_files(root, config.data.sources, [], config.task)
     inputs = {
-        "sources": {str(path.relative_to(root)): hash_file(path) for path in sources},
+        "sources": {shown(path, root): hash_file(path) for path in sources},
         "data": config.data.model_dump(mode="json"),
         "task": config.task,
         "output": config.output.model_dump(mode="json"),

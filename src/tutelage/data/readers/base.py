@@ -1,42 +1,46 @@
-"""Find the source files, pick a reader for each, and turn what it reads into examples.
+"""The protocol of readers, and how what they read becomes examples, one row at a time.
 
 A reader turns bytes into rows of named fields; shape.py turns such a row into an Example. A
-broken line becomes a Rejected with its place and reason, and the next line is read.
+broken row becomes a Rejected with its place and reason, and the next one is read.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from tutelage.core import plugins
-from tutelage.core.config import Columns
 from tutelage.core.errors import DataError
 from tutelage.core.example import Example
-from tutelage.core.output import OutputFormat
-from tutelage.data.readers.shape import Shaper, Unusable
+from tutelage.data.findings import catalogue
+from tutelage.data.readers.turns import Unusable
 
-_HEAD_BYTES = 65536
-_RAW_SHOWN = 2000  # characters of a broken line that are kept
-_BOMS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+if TYPE_CHECKING:
+    from tutelage.core.config import Columns, Task
+    from tutelage.core.output import OutputFormat
+    from tutelage.data.readers.shape import Shaper
+
+_RAW_SHOWN = 2000  # characters of a broken row that are kept
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as the file has it: named fields and its place in the file ("12" or "#3")."""
+    """One row as the file has it: named fields and its place in the file ("12" or "#3").
+
+    `read` is how many bytes of the file were read when it came, 0 if the reader can't tell.
+    """
 
     fields: dict[str, Any]
     line: str
+    read: int = 0
 
 
 @dataclass(frozen=True)
 class Broken:
-    """One line that is no row: why, and the text."""
+    """One line that is no row: why, and the text. Without a line it is the whole file."""
 
     finding_id: str
     detail: str
@@ -44,15 +48,23 @@ class Broken:
     raw: str
 
 
+Item = RawRow | Broken
+
+
 class Reader(Protocol):
-    """One file format."""
+    """One file format.
+
+    On the class, `binary = True` says that the file is not text, so that no encoding is looked
+    for; `raw_text = True` that it gives raw text of documents, not rows. A reader may keep a list
+    of `notes`: what to know of the file as a whole once it was read.
+    """
 
     def accepts(self, path: Path, head: bytes) -> bool:
         """Return whether this reader takes the file, by its name and first bytes."""
         ...
 
-    def read(self, path: Path, encoding: str) -> Iterator[RawRow | Broken]:
-        """Yield the rows in order; `encoding` was found by the byte-order mark."""
+    def read(self, path: Path, encoding: str) -> Iterator[Item]:
+        """Yield the rows in order; `encoding` was found by the first bytes."""
         ...
 
 
@@ -65,179 +77,182 @@ class Rejected:
     raw: str
     finding_id: str
 
+    @property
+    def is_error(self) -> bool:
+        """Whether a person should look; log entries that are no model call are only left out."""
+        return catalogue()[self.finding_id].severity == "error"
+
 
 @dataclass
 class ReadResult:
-    """Everything the sources gave: `detected` says per file what it was taken for."""
+    """Everything the sources gave: `detected` says per file what it was taken for, and why.
+
+    `skipped` are rows that nobody has to mend: log entries that are no answered model call.
+    """
 
     examples: list[Example] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     detected: list[str] = field(default_factory=list)
+    skipped: list[Rejected] = field(default_factory=list)
+
+
+@dataclass
+class Tally:
+    """What a file held, counted while it is read."""
+
+    name: str
+    shapes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unusable: int = 0
+    skipped: int = 0
+    whole: str | None = None  # why the file can't be read at all
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return what the file was taken for and why, and what to know of it."""
+        parts = [f"{count:,} {_rows(count)}, {name} ({why})" for (name, why), count in self._named]
+        parts += [f"{self.unusable:,} {_rows(self.unusable)} unusable"] if self.unusable else []
+        parts += [f"{self.skipped:,} left out"] if self.skipped else []
+        said = "; ".join(parts) or (self.whole or "no rows")
+        return [f"{self.name}: {said}", *(f"{self.name}: {note}" for note in self.notes)]
+
+    @property
+    def _named(self) -> list[tuple[tuple[str, str], int]]:
+        return self.shapes.most_common()
 
 
 def read_sources(
-    root: Path, patterns: list[str], columns: Columns, output: OutputFormat
+    root: Path,
+    patterns: list[str],
+    columns: Columns,
+    output: OutputFormat,
+    task: Task = "generation",
 ) -> ReadResult:
     """Read every file that matches `patterns` (relative to `root`), in name order.
 
-    Raises DataError if a pattern matches nothing, a file can't be read at all, or no row of any
-    file can be used.
+    Raises DataError if a pattern matches nothing or no row of any file can be used.
     """
+    from tutelage.data.readers.files import find_files, shown
+    from tutelage.data.readers.shape import Shaper
+
     result = ReadResult()
-    for path in find_files(root, patterns, result):
-        _read_file(path, _shown(path, root), Shaper(columns, output), result)
+    for path in find_files(root, patterns, result.detected, task):
+        tally = Tally(shown(path, root))
+        for item in read_file(path, Shaper(columns, output, task), tally):
+            if isinstance(item, Example):
+                result.examples.append(item)
+            else:
+                (result.rejected if item.is_error else result.skipped).append(item)
+        result.detected += tally.lines()
     if not result.examples:
-        raise _nothing_usable(result)
+        raise nothing_usable(result.rejected or result.skipped, result.detected)
+    if task == "text":
+        _free_single_document(result)
     return result
 
 
-def find_files(root: Path, patterns: list[str], result: ReadResult) -> list[Path]:
-    """Return the files to read; what a wildcard matched but no reader takes is noted."""
-    chosen: list[Path] = []
-    for pattern in patterns:
-        wild = glob.has_magic(pattern)
-        names = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
-        if not names:
-            raise DataError(
-                f"no file matches {pattern!r}",
-                where=str(root),
-                fix="Put your rows there, or correct data.sources in tutelage.yaml",
-            )
-        before = len(chosen)
-        for name in names:
-            path = root / name
-            if path.is_dir():
-                if not wild:
-                    raise DataError(
-                        "this is a folder, not a file",
-                        where=_shown(path, root),
-                        fix=f"Write {name.rstrip('/')}/* in data.sources to read the files in it",
-                    )
-                continue
-            if path not in chosen and _takes(path, root, wild, result):
-                chosen.append(path)
-        if len(chosen) == before and wild and not any((root / n) in chosen for n in names):
-            raise DataError(
-                f"no file that matches {pattern!r} can be read",
-                where=", ".join(names[:3]),
-                fix="Bring .jsonl, .json, .csv or .tsv files",
-            )
-    return chosen
+def _free_single_document(result: ReadResult) -> None:
+    """Let the passages of an only document be split: as one group they would all be on one side."""
+    documents = {row.meta.get("document") if row.is_text else None for row in result.examples}
+    groups = {row.group for row in result.examples}
+    if documents == groups and len(groups) == 1 and None not in groups:
+        result.examples = [row.model_copy(update={"group": None}) for row in result.examples]
+        (name,) = groups
+        result.detected.append(f"{name}: the only document, so its passages are split")
 
 
-def _takes(path: Path, root: Path, wild: bool, result: ReadResult) -> bool:
-    name = _shown(path, root)
-    if not path.exists():
-        raise DataError("the link points to nothing", where=name, fix="Correct the link")
-    reader = _reader_for(path)
-    if reader is not None:
-        return True
-    if wild:
-        result.detected.append(f"{name}: skipped, no reader for {path.suffix or 'such files'}")
-        return False
-    raise DataError(
-        f"there is no reader for {path.suffix or 'files without an ending'}",
-        where=name,
-        fix="Bring the rows as .jsonl, .json, .csv or .tsv",
-    )
+def read_file(
+    path: Path, shaper: Shaper, tally: Tally, encoding: str | None = None
+) -> Iterator[Example | Rejected]:
+    """Yield what one file holds, row by row; what it was taken for is counted in `tally`.
 
+    A file that can't be read at all gives one Rejected. `encoding` overrides what the first
+    bytes say.
+    """
+    from tutelage.data.readers.files import encoding_of, head_of, is_documents, reader_for
 
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise DataError(
-            f"the file can't be opened ({error.strerror})",
-            where=str(path),
-            fix="Check its permissions",
-        ) from error
-
-
-def _reader_for(path: Path) -> Reader | None:
-    head = _head(path)
-    for name in sorted(plugins.available("readers")):
-        reader: Reader = plugins.load("readers", name)()
-        if reader.accepts(path, head):
-            return reader
-    return None
-
-
-def _encoding(head: bytes, name: str) -> str:
-    for mark, encoding in _BOMS:
-        if head.startswith(mark):
-            return encoding
-    if b"\0" in head:
-        raise DataError(
-            "this is binary data, not text",
-            where=name,
-            fix="Export the rows as JSON lines or CSV in UTF-8",
-        )
-    return "utf-8"
-
-
-def _read_file(path: Path, name: str, shaper: Shaper, result: ReadResult) -> None:
-    reader = _reader_for(path)
+    reader = reader_for(path)
     if reader is None:
-        raise DataError("the file changed while it was read", where=name, fix="Run it again")
-    head = _head(path)
+        raise DataError("there is no reader for it", where=tally.name, fix="Bring JSON or a table")
+    head = head_of(path)
     if not head.strip():
-        result.detected.append(f"{name}: empty")
+        tally.whole = "empty"
         return
-    shapes: Counter[str] = Counter()
-    before = len(result.rejected)
+    found = encoding or ("" if getattr(reader, "binary", False) else encoding_of(head))
+    if found is None:
+        tally.whole = "this is binary data, not text"
+        yield Rejected(tally.whole, tally.name, "", "D1-R10")
+        return
+    items = reader.read(path, found)
+    if is_documents(reader):
+        items = _of_document(items, tally.name)
+    yield from shaped(items, shaper, tally)
+    tally.notes += getattr(reader, "notes", ())
+
+
+def shaped(items: Iterable[Item], shaper: Shaper, tally: Tally) -> Iterator[Example | Rejected]:
+    """Yield an Example for each row that has a known shape, a Rejected for each that has not."""
     try:
-        for item in reader.read(path, _encoding(head, name)):
-            source = f"{name}{item.line if item.line.startswith('#') else ':' + item.line}"
-            if isinstance(item, Broken):
-                result.rejected.append(
-                    Rejected(item.detail, source, item.raw[:_RAW_SHOWN], item.finding_id)
-                )
+        for item in items:
+            if isinstance(item, RawRow):
+                yield _shaped(item, shaper, tally)
                 continue
-            try:
-                example, shape = shaper.example(item.fields, source)
-            except Unusable as problem:
-                raw = json.dumps(item.fields, ensure_ascii=False, default=str)[:_RAW_SHOWN]
-                result.rejected.append(Rejected(problem.detail, source, raw, problem.finding_id))
-                continue
-            result.examples.append(example)
-            shapes[shape] += 1
+            if not item.line:
+                tally.whole = item.detail
+            tally.unusable += bool(item.line)
+            source = _source(tally.name, item.line)
+            yield Rejected(item.detail, source, item.raw[:_RAW_SHOWN], item.finding_id)
     except UnicodeError as error:
-        raise DataError(
-            f"the text can't be decoded ({error})", where=name, fix="Save the file as UTF-8"
-        ) from error
-    broken = len(result.rejected) - before
-    parts = [f"{shape}, {count:,} {_rows(count)}" for shape, count in shapes.most_common()]
-    parts += [f"{broken:,} {_rows(broken)} unusable"] if broken else []
-    result.detected.append(f"{name}: {'; '.join(parts) or 'no rows'}")
+        tally.whole = f"the text can't be decoded ({error})"
+        yield Rejected(tally.whole, tally.name, "", "D1-R10")
 
 
-def _nothing_usable(result: ReadResult) -> DataError:
-    if not result.rejected:
+def _shaped(row: RawRow, shaper: Shaper, tally: Tally) -> Example | Rejected:
+    source = _source(tally.name, row.line)
+    try:
+        example, shape = shaper.example(row.fields, source)
+    except Unusable as problem:
+        raw = json.dumps(row.fields, ensure_ascii=False, default=str)[:_RAW_SHOWN]
+        rejected = Rejected(problem.detail, source, raw, problem.finding_id)
+        if rejected.is_error:
+            tally.unusable += 1
+        else:
+            tally.skipped += 1
+        return rejected
+    tally.shapes[shape.name, shape.why] += 1
+    return example
+
+
+def _of_document(items: Iterable[Item], name: str) -> Iterator[Item]:
+    """Name the document in its passages: what belongs together stays on one side of the split."""
+    for item in items:
+        if isinstance(item, RawRow):
+            item = RawRow({**item.fields, "document": name}, item.line, item.read)
+        yield item
+
+
+def _source(name: str, line: str) -> str:
+    if not line:
+        return name
+    return f"{name}{line}" if line.startswith("#") else f"{name}:{line}"
+
+
+def nothing_usable(left: list[Rejected], detected: list[str]) -> DataError:
+    """Return the error for sources without a usable row; it names the first that is not."""
+    if not left:
         return DataError(
             "the sources hold no rows",
-            where="; ".join(result.detected) or None,
+            where="; ".join(detected) or None,
             fix="Put your rows in the files, or correct data.sources in tutelage.yaml",
         )
-    first = result.rejected[0]
-    count = len(result.rejected)
+    first = left[0]
+    fix = catalogue()[first.finding_id].fix
+    if ":" not in first.source and "#" not in first.source:
+        return DataError(first.reason, where=first.source, fix=fix)
+    count = len(left)
     said = "the only row" if count == 1 else f"none of the {count:,} rows"
     verb = "can't be used" if count == 1 else "can be used"
-    from tutelage.data.findings import catalogue
-
-    return DataError(
-        f"{said} {verb}; the first: {first.reason}",
-        where=first.source,
-        fix=catalogue()[first.finding_id].fix,
-    )
+    return DataError(f"{said} {verb}; the first: {first.reason}", where=first.source, fix=fix)
 
 
 def _rows(count: int) -> str:
     return "row" if count == 1 else "rows"
-
-
-def _shown(path: Path, root: Path) -> str:
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return str(path)

@@ -1,47 +1,102 @@
-"""JSON lines (one object a line) and JSON files that hold a list of objects."""
+"""JSON lines (one object a line) and JSON files: one list, or one object around a list.
+
+Both are read piece by piece, so that a file of any size takes the memory of one row.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tutelage.core.errors import DataError
-from tutelage.data.readers.base import Broken, RawRow
+from tutelage.data.readers.base import Broken, Item, RawRow
+from tutelage.data.readers.json_stream import BadJson, Window, read_values
 
 _ENDINGS = (".jsonl", ".ndjson", ".json")
 _LINE_LIMIT = 64_000_000  # characters
+_TELL_EVERY = 256  # rows between two looks at how much of the file was read
+_START = 65_536  # characters looked at to tell lines from a list
 
 
 class JsonlReader:
-    """Reads .jsonl, .ndjson and .json; a .json file may hold one list instead of lines."""
+    """Reads .jsonl, .ndjson and .json: objects line by line, one list, or an object with one."""
 
     def accepts(self, path: Path, head: bytes) -> bool:
         """Return whether the name ends like JSON."""
         return path.suffix.lower() in _ENDINGS
 
-    def read(self, path: Path, encoding: str) -> Iterator[RawRow | Broken]:
+    def read(self, path: Path, encoding: str) -> Iterator[Item]:
         """Yield one row a line (or list entry), a Broken for each that is not an object."""
         with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as stream:
-            start = stream.read(1024).lstrip()
+            start = stream.read(_START)
             stream.seek(0)
-            if start.startswith("["):
-                yield from _entries(stream.read(), path)
-                return
-            for number, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield _row(line, str(number))
+            if _in_lines(start, path):
+                yield from _lines(stream)
+            else:
+                yield from _entries(stream)
 
 
-def _row(line: str, place: str) -> RawRow | Broken:
-    line = line.rstrip("\r\n")
-    if len(line) > _LINE_LIMIT:
-        return Broken("D1-R08", f"the line has {len(line):,} characters", place, line)
+def _in_lines(start: str, path: Path) -> bool:
+    """Return whether each line stands for itself; `start` is the beginning of the text."""
+    text = start.lstrip("\ufeff \t\r\n")
+    line, newline, rest = text.partition("\n")
+    line = line.strip()
+    if line in ("[", "{"):
+        return False
+    whole = bool(newline) or len(start) < _START
+    if whole and _parses(line):
+        return not line.startswith("[") or bool(rest.strip())
+    if line.startswith("["):
+        return whole and path.suffix.lower() != ".json" and not line.endswith(",")
+    return path.suffix.lower() != ".json" or not line.startswith("{")
+
+
+def _parses(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _lines(stream: IO[str]) -> Iterator[Item]:
+    number, read = 0, 0
+    while line := stream.readline(_LINE_LIMIT):
+        number += 1
+        if len(line) >= _LINE_LIMIT and not line.endswith("\n"):
+            size = len(line) + _skip_line(stream)
+            yield Broken("D1-R08", f"the line has {size:,} characters", str(number), line[:2000])
+            continue
+        if not line.strip():
+            continue
+        if number % _TELL_EVERY == 0:
+            read = _read_so_far(stream)
+        yield _row(line, str(number), read)
+
+
+def _skip_line(stream: IO[str]) -> int:
+    """Read on to the end of a line without keeping it; return its characters."""
+    size = 0
+    while part := stream.readline(_START):
+        size += len(part)
+        if part.endswith("\n"):
+            break
+    return size
+
+
+def _read_so_far(stream: Any) -> int:
+    """Return how many bytes of the file were read."""
+    return int(stream.buffer.tell())
+
+
+def _row(line: str, place: str, read: int) -> RawRow | Broken:
+    line = line.rstrip("\r\n").lstrip("\ufeff")
     try:
         line.encode()
         value = json.loads(line)
-        json.dumps(value, ensure_ascii=False).encode()
+        if "\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         return Broken("D1-R02", _bad_byte(line, error.start), place, line)
     except json.JSONDecodeError as error:
@@ -50,39 +105,33 @@ def _row(line: str, place: str) -> RawRow | Broken:
         return Broken("D1-R08", f"a number is too long to read ({error})", place, line)
     except RecursionError:
         return Broken("D1-R08", "the line is nested too deeply", place, line)
-    return _checked(value, place, line)
+    return _checked(value, place, line, read)
 
 
-def _entries(text: str, path: Path) -> Iterator[RawRow | Broken]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if path.suffix.lower() == ".json" or text.split("\n", 1)[0].strip() == "[":
-            raise DataError(
-                f"the JSON list is broken ({_why(error)})",
-                where=path.name,
-                fix="Correct it, or write one JSON object a line and name the file .jsonl",
-            ) from error
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield _row(line, str(number))
-        return
-    for index, value in enumerate(values if isinstance(values, list) else [values], start=1):
-        raw = json.dumps(value, ensure_ascii=False)
+def _entries(stream: IO[str]) -> Iterator[Item]:
+    """Yield the entries of a list, or of the list in an object, as they come."""
+    for index, value in enumerate(read_values(Window(stream, _LINE_LIMIT)), start=1):
+        place = f"#{index}"
+        if isinstance(value, BadJson):
+            yield Broken(value.finding_id, value.detail, place, value.raw)
+            continue
         try:
+            raw = json.dumps(value, ensure_ascii=False)
             raw.encode()
         except UnicodeEncodeError as error:
-            yield Broken("D1-R02", _bad_byte(raw, error.start), f"#{index}", raw)
+            yield Broken("D1-R02", _bad_byte(raw, error.start), place, raw)
             continue
-        yield _checked(value, f"#{index}", raw)
+        read = _read_so_far(stream) if index % _TELL_EVERY == 0 else 0
+        yield _checked(value, place, raw, read)
 
 
-def _checked(value: Any, place: str, raw: str) -> RawRow | Broken:
+def _checked(value: Any, place: str, raw: str, read: int) -> RawRow | Broken:
     if isinstance(value, dict):
-        return RawRow(value, place)
+        return RawRow(value, place, read)
     kinds = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
     kind = kinds.get(type(value), "a number")
-    return Broken("D1-R03", f"the line holds {kind}, not an object", place, raw)
+    what = "entry" if place.startswith("#") else "line"
+    return Broken("D1-R03", f"the {what} holds {kind}, not an object", place, raw)
 
 
 def _bad_byte(line: str, at: int) -> str:
@@ -91,9 +140,9 @@ def _bad_byte(line: str, at: int) -> str:
     return f"not UTF-8 text: {shown} at column {at + 1}"
 
 
-def _why(error: Exception) -> str:
-    if not isinstance(error, json.JSONDecodeError):
-        return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+def _why(error: json.JSONDecodeError) -> str:
     message = error.msg[0].lower() + error.msg[1:]
+    if "control character" in message and error.doc[error.pos : error.pos + 1] == "\0":
+        message = "a NUL byte"
     line = f"line {error.lineno} " if error.lineno > 1 else ""
     return f"{message} at {line}column {error.colno}"

@@ -78,7 +78,8 @@ def read_rows(ctx: Context) -> ReadResult:
             "time": data.columns.time or data.splits.time,
         }
     )
-    return read_sources(ctx.workspace.root, data.sources, columns, ctx.config.output.format())
+    output = ctx.config.output.format()
+    return read_sources(ctx.workspace.root, data.sources, columns, output, ctx.config.task)
 
 
 def steps(ctx: Context) -> list[Step]:
@@ -97,7 +98,7 @@ def steps(ctx: Context) -> list[Step]:
     layers = load_filters(settings)
     statistics = layers.pop("statistics")
     return [
-        CleanStep(config.task, output),
+        clean_step(ctx),
         RepairStep(active(ctx), output),
         *(FilterStep(name, layer) for name, layer in layers.items()),
         ExactDuplicates(config.data.dedup.across_labels),
@@ -110,6 +111,15 @@ def _frozen(ctx: Context) -> dict[str, SplitName]:
     """Return the side of every row that has one, by example id."""
     with ctx.store.session() as session:
         return {row.example_id: row.split for row in session.scalars(select(SplitRow))}  # type: ignore[misc]
+
+
+def clean_step(ctx: Context) -> CleanStep:
+    """Return the step that tidies rows as the settings ask."""
+    config = ctx.config
+    answers = config.data.answers
+    if answers == "auto" and config.output.json_schema is not None:
+        answers = "json"
+    return CleanStep(config.task, config.output.format(), answers)
 
 
 def _with_first_loss(stop: DataError, waiting: list[dict[str, Any]]) -> DataError:
