@@ -99,6 +99,8 @@ class DataSection(Section):
     privacy: Privacy = Privacy()
     quality: Quality = Quality()
     benchmarks: list[str] = []  # files of test texts that no training row may resemble
+    # what answers are tidied as, without changing their meaning; auto: by task
+    answers: Literal["auto", "text", "json", "sql", "code"] = "auto"
     refusal_share: Ratio = 0.05  # share of refusing answers from which on it is flagged
     language: str | None = None  # ISO 639-1; rows in another language are flagged
     max_tokens: int | None = None  # rows longer than this are quarantined
