@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 from tutelage.core.config import Splits
 from tutelage.core.example import SPLITS, Example, SplitName
-from tutelage.data.dedup.cosine import similar_pairs, vectorise
+from tutelage.data.dedup.cosine import similar_pairs
 from tutelage.data.dedup.near import NearDuplicates, clusters
+from tutelage.data.dedup.tfidf import vectorise
 from tutelage.data.findings import reason
 from tutelage.data.pipeline import Dropped
 

@@ -74,7 +74,8 @@ def leak_certificate(
     train: Sequence[str], test: Sequence[str], *, threshold: float = THRESHOLD
 ) -> LeakCertificate:
     """Return how many of `test` have an exact (normalised) or near twin in `train`."""
-    from tutelage.data.dedup.cosine import similar_pairs, vectorise
+    from tutelage.data.dedup.cosine import similar_pairs
+    from tutelage.data.dedup.tfidf import vectorise
 
     known = {normalise(text) for text in train}
     exact = {i for i, text in enumerate(test) if normalise(text) in known}
