@@ -1,0 +1,1 @@
+"""What experts say about rows: giving out, collecting, comparing and deciding."""
