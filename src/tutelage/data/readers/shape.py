@@ -37,6 +37,7 @@ FINDERS: dict[str, Finder] = {  # in the order they are tried
 }
 FORMATS = ("auto", *FINDERS)
 _CHATS = ("openai-stored", "preference", "openpipe", "openai", "sharegpt")
+ORIGINS = ("drafted", "augmented", "production")  # kinds a row may claim for itself
 _SHAPES_KEPT = 1000  # sets of fields whose shape is remembered
 
 
@@ -88,7 +89,7 @@ class Shaper:
             group=group,
             time=time,
             meta={**meta, **reading.more, **({FORM: form} if form else {})},
-            origin=Origin(source=source),
+            origin=_origin(meta.get("origin"), source),
         )
         return example, shape
 
@@ -205,6 +206,20 @@ def known_format(name: str) -> str:
             f"{name!r} is not a format of rows", fix=f"{hint}Known: {', '.join(FORMATS)}"
         )
     return name
+
+
+def _origin(told: Any, source: str) -> Origin:
+    """Return where a row came from; a row that experts or a model wrote says so in `origin`."""
+    if not isinstance(told, dict) or told.get("kind") not in ORIGINS:
+        return Origin(source=source)
+    parents = told.get("parents")
+    author = told.get("author")
+    return Origin(
+        kind=told["kind"],
+        source=source,
+        parents=tuple(map(str, parents)) if isinstance(parents, list) else (),
+        author=author if isinstance(author, str) else None,
+    )
 
 
 def _time(value: str | None) -> str | None:
