@@ -1,14 +1,17 @@
 """Changes that people decided on single rows, applied before the rows are checked.
 
 A source file is never edited. A repaired row has a new id, remembers the row it was
-(`origin.parents`), and stays on that row's side of the split.
+(`origin.parents`), and stays on that row's side of the split. A line that is no row at all is
+replaced while it is read, by rows kept under the hash of its text.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tutelage.core.example import Example, Message
 from tutelage.core.output import OutputFormat
@@ -16,20 +19,38 @@ from tutelage.data.filters.base import at
 from tutelage.data.findings import Finding, reason
 from tutelage.data.pipeline import Dropped, StepResult
 
-Action = Literal["drop", "label", "answer", "input"]
-ACTIONS: tuple[Action, ...] = ("drop", "label", "answer", "input")
+Action = Literal["drop", "label", "answer", "input", "line"]
+ACTIONS: tuple[Action, ...] = ("drop", "label", "answer", "input", "line")
 _CHAIN = 20  # repairs of repairs of one row, at most
 
 
 @dataclass(frozen=True)
 class Repair:
-    """One decided change. `value` is the new label, answer or last user turn; none for drop."""
+    """One decided change. `value` is the new label, answer or last user turn; none for drop.
+
+    For a line `example_id` is its `key_of`, and `value` holds rows, one JSON object a line.
+    """
 
     example_id: str
     action: Action
     value: str = ""
     reason: str = ""
     author: str | None = None
+
+
+def key_of(raw: str) -> str:
+    """Return the name under which the repair of a line is kept: 24 hex digits of its text."""
+    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def rows_in(value: str) -> list[dict[str, Any]]:
+    """Return the fields of the rows in a repair of a line."""
+    return [json.loads(line) for line in value.split("\n")]
+
+
+def mended_lines(repairs: Iterable[Repair]) -> dict[str, str]:
+    """Return the rows that stand for lines, by the lines' keys; the newest repair counts."""
+    return {repair.example_id: repair.value for repair in repairs if repair.action == "line"}
 
 
 class RepairStep:
