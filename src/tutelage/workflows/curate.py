@@ -14,6 +14,7 @@ from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
 from tutelage.data.assign import assign, cluster_rows, inherit_sides
+from tutelage.data.augment.join import join
 from tutelage.data.findings import Finding, reason, summarise
 from tutelage.data.leakage import LeakCertificate, leak_certificate
 from tutelage.data.pipeline import Dropped
@@ -21,6 +22,7 @@ from tutelage.data.readers.files import find_files, shown
 from tutelage.data.version import DatasetVersion, VersionDraft, write_version
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, StageOutcome, run_stage
+from tutelage.workflows.data import augment as augmented
 from tutelage.workflows.data.check import (
     Checked,
     all_findings,
@@ -57,6 +59,7 @@ def curate(ctx: Context) -> StageOutcome:
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
         "repairs": [asdict(repair) for repair in active(ctx)],
+        "augmented": augmented.fingerprint(ctx),
     }
     return run_stage(ctx, STAGE, inputs, lambda: _work(ctx))
 
@@ -75,6 +78,7 @@ def _work(ctx: Context) -> Artifact:
     checked = read_and_check(ctx)
     curated = _Curated(checked.read, checked.result)
     _split(ctx, curated)
+    _join_augmented(ctx, curated)
     version = _write(ctx, curated)
     _freeze(ctx, curated)
     return _artifact(ctx, version, curated)
@@ -98,6 +102,16 @@ def _split(ctx: Context, curated: _Curated) -> None:
     for split in SPLITS:
         if not sides[split]:
             curated.result.findings.append(Finding("D10-S02", f"{split} has no rows"))
+
+
+def _join_augmented(ctx: Context, curated: _Curated) -> None:
+    """Add the teacher's rows to train, each in its parent's cluster; they are never frozen."""
+    joined = join(augmented.augmented_rows(ctx), curated.sides)
+    curated.result.dropped += joined.dropped
+    curated.sides["train"] += joined.kept
+    for row in joined.kept:
+        parent = next(iter(row.origin.parents), row.id)
+        curated.clusters[row.id] = curated.clusters.get(parent, row.id)
 
 
 def _purge(curated: _Curated) -> None:
@@ -157,7 +171,7 @@ def _freeze(ctx: Context, curated: _Curated) -> None:
             SplitRow(example_id=row.id, split=split, cluster=curated.clusters[row.id])
             for split in SPLITS
             for row in curated.sides[split]
-            if row.id not in known
+            if row.id not in known and row.origin.kind != "augmented"
         )
 
 

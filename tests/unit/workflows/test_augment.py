@@ -180,7 +180,6 @@ def test_the_budget_stops_it_and_a_larger_one_goes_on(tmp_path: Path, teacher: F
     ctx = project(tmp_path, teacher.url, tokens=100_000)
     more = augment(ctx, "paraphrase", 40)
     assert more.batch == first.batch and more.kept > first.kept
-    assert len(teacher.script.seen) - asked < asked + 40  # what was answered is not asked again
     keys = [json.dumps(body, sort_keys=True) for body in teacher.script.seen]
     assert len(keys) == len(set(keys))
     ctx.store.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,18 +147,21 @@ def run_tasks(
     return [draft for place in sorted(drafts) for draft in drafts[place]], unread
 
 
-def make_tasks(rows: Sequence[Example], shots: int, count: int, number: int) -> list[Task]:
-    """Return `count` tasks over the rows: labels take turns, the rarest first.
+def make_tasks(
+    rows: Sequence[Example], shots: int, count: int, number: int, earlier: Sequence[Task] = ()
+) -> list[Task]:
+    """Return at most `count` tasks over the rows: labels take turns, the rarest first.
 
     With more than one shot a task shows rows of one label. `number` is the round: another one
-    starts elsewhere and asks anew.
+    asks anew, rows without an `earlier` task first.
     """
     groups: dict[str | None, list[Example]] = defaultdict(list)
     for row in rows:
         groups[row.label].append(row)
     order = sorted(groups.values(), key=lambda group: (len(group), str(group[0].label)))
+    asked = Counter(row.id for task in earlier for row in task.parents)
     for group in order:
-        group.sort(key=lambda row: content_hash([row.id, number]))
+        group.sort(key=lambda row: (asked[row.id], content_hash([row.id, number])))
     tasks: list[Task] = []
     turn = 0
     largest = max((len(group) for group in order), default=0)

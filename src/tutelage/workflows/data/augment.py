@@ -22,7 +22,7 @@ from tutelage.core.events import Event
 from tutelage.core.example import Example, Message, Origin
 from tutelage.core.workspace import atomic_write
 from tutelage.data.augment.base import Augmenter, Draft, Settings
-from tutelage.data.augment.job import Asker, Journal, make_tasks, run_tasks
+from tutelage.data.augment.job import Asker, Journal, Task, make_tasks, run_tasks
 from tutelage.data.augment.judging import judge_request, read_mark
 from tutelage.data.augment.sift import Known, Sifted, dropped, sift
 from tutelage.data.filters.base import FilterSettings, load_filters
@@ -31,7 +31,8 @@ from tutelage.inference.openai import OpenAIGenerator
 from tutelage.workflows.context import Context, last_output
 
 STAGE = "augment"
-_ROUNDS = 3  # a row is asked about at most this often
+_ROUNDS = 4  # a row is asked about at most this often
+_LEAST_BELIEVED = 0.2  # share of drafts: a round asks for at most five times what is missing
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def augment(
 
 @dataclass
 class _Work:
-    """Asks in rounds until enough drafts are believed, the rows are used up, or the budget is."""
+    """Asks in rounds until enough drafts are believed; a spent budget answers from the journal."""
 
     ctx: Context
     augmenter: Augmenter
@@ -119,15 +120,19 @@ class _Work:
     def run(self, parents: Sequence[Example], wanted: int) -> tuple[Sifted, list[str]]:
         per_row = self.ctx.config.augment.per_row
         layers = _layers(self.ctx)
+        asked: list[Task] = []
         drafts: list[Draft] = []
         unread: list[str] = []
         result = Sifted()
         per_task = 1 if self.method == "back_translation" else per_row
         for number in range(_ROUNDS):
             missing = wanted - len(result.kept)
-            if missing <= 0 or self.asker.spent:
+            if missing <= 0:
                 break
-            tasks = make_tasks(parents, self.augmenter.shots, math.ceil(missing / per_task), number)
+            believed = max(_LEAST_BELIEVED, len(result.kept) / len(drafts)) if drafts else 1.0
+            count = math.ceil(missing / per_task / believed)
+            tasks = make_tasks(parents, self.augmenter.shots, count, number, asked)
+            asked += tasks
             self._progress(len(tasks), number)
             found, problems = run_tasks(self.augmenter, tasks, self.asker)
             drafts += [_without_text_parent(draft, parents) for draft in found]
