@@ -6,7 +6,7 @@ A version is a folder named by its content. It does not decide what goes in: cur
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,12 @@ class DatasetVersion:
     def rows(self, split: SplitName) -> list[Example]:
         """Return the examples of one split, in the order they were imported."""
         return list(self._rows[split])
+
+    def stream(self, split: SplitName) -> Iterator[Example]:
+        """Yield the examples of one split without holding them all."""
+        with (self.directory / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                yield Example.model_validate_json(line)
 
     def all_rows(self) -> list[Example]:
         """Return the examples of all splits: train, then validation, then test."""

@@ -45,6 +45,17 @@ def conversation(
     return safe
 
 
+def with_prompt(example: Example, prompt: str) -> Example:
+    """Return the row with the project's prompt as its own system message, for a file.
+
+    A row that brings one keeps it, and raw text stays raw. Nothing is neutralised.
+    """
+    if not prompt or example.is_text or (example.messages and example.messages[0].role == "system"):
+        return example
+    first = Message(role="system", content=prompt.strip())
+    return example.model_copy(update={"messages": (first, *example.messages)})
+
+
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Return the turns in the form chat templates and OpenAI's API take."""
     return [m.model_dump(exclude_none=True) for m in messages]

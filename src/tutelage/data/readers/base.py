@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +17,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.example import Example
 from tutelage.data.findings import catalogue
 from tutelage.data.readers.turns import Unusable
+from tutelage.data.repairs import key_of, rows_in
 
 if TYPE_CHECKING:
     from tutelage.core.config import Columns, Task
@@ -70,12 +71,16 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that could not be used. `source` is file:line, `raw` the text as found."""
+    """A row that could not be used. `source` is file:line, `raw` the text's beginning.
+
+    `whole` is all of the text as it was found.
+    """
 
     reason: str
     source: str
     raw: str
     finding_id: str
+    whole: str = field(default="", repr=False)
 
     @property
     def is_error(self) -> bool:
@@ -88,12 +93,14 @@ class ReadResult:
     """Everything the sources gave: `detected` says per file what it was taken for, and why.
 
     `skipped` are rows that nobody has to mend: log entries that are no answered model call.
+    `mended` are the places of lines that were read from a repair.
     """
 
     examples: list[Example] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     detected: list[str] = field(default_factory=list)
     skipped: list[Rejected] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -101,10 +108,14 @@ class Tally:
     """What a file held, counted while it is read."""
 
     name: str
+    size: int = 0  # bytes, 0 if unknown
+    read: int = 0  # bytes read so far
     shapes: Counter[tuple[str, str]] = field(default_factory=Counter)
     unusable: int = 0
     skipped: int = 0
     whole: str | None = None  # why the file can't be read at all
+    repairs: Mapping[str, str] = field(default_factory=dict)  # rows in place of lines, by key
+    mended: list[str] = field(default_factory=list)  # places of such lines
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -112,6 +123,7 @@ class Tally:
         parts = [f"{count:,} {_rows(count)}, {name} ({why})" for (name, why), count in self._named]
         parts += [f"{self.unusable:,} {_rows(self.unusable)} unusable"] if self.unusable else []
         parts += [f"{self.skipped:,} left out"] if self.skipped else []
+        parts += [f"{len(self.mended):,} mended"] if self.mended else []
         said = "; ".join(parts) or (self.whole or "no rows")
         return [f"{self.name}: {said}", *(f"{self.name}: {note}" for note in self.notes)]
 
@@ -126,25 +138,29 @@ def read_sources(
     columns: Columns,
     output: OutputFormat,
     task: Task = "generation",
+    repairs: Mapping[str, str] | None = None,
 ) -> ReadResult:
     """Read every file that matches `patterns` (relative to `root`), in name order.
 
-    Raises DataError if a pattern matches nothing or no row of any file can be used.
+    `repairs` are rows that stand for lines that can't be used, by the lines' keys. Raises
+    DataError if a pattern matches nothing or no row of any file can be used.
     """
     from tutelage.data.readers.files import find_files, shown
     from tutelage.data.readers.shape import Shaper
 
     result = ReadResult()
     for path in find_files(root, patterns, result.detected, task):
-        tally = Tally(shown(path, root))
+        tally = Tally(shown(path, root), repairs=repairs or {})
         for item in read_file(path, Shaper(columns, output, task), tally):
             if isinstance(item, Example):
                 result.examples.append(item)
             else:
                 (result.rejected if item.is_error else result.skipped).append(item)
         result.detected += tally.lines()
+        result.mended += tally.mended
     if not result.examples:
-        raise nothing_usable(result.rejected or result.skipped, result.detected)
+        left = result.rejected or result.skipped
+        raise nothing_usable(next(iter(left), None), len(left), result.detected)
     if task == "text":
         _free_single_document(result)
     return result
@@ -194,13 +210,18 @@ def shaped(items: Iterable[Item], shaper: Shaper, tally: Tally) -> Iterator[Exam
     try:
         for item in items:
             if isinstance(item, RawRow):
+                tally.read = max(tally.read, item.read)
                 yield _shaped(item, shaper, tally)
+                continue
+            mended = _mended(item.raw, _source(tally.name, item.line), shaper, tally)
+            if mended:
+                yield from mended
                 continue
             if not item.line:
                 tally.whole = item.detail
             tally.unusable += bool(item.line)
             source = _source(tally.name, item.line)
-            yield Rejected(item.detail, source, item.raw[:_RAW_SHOWN], item.finding_id)
+            yield Rejected(item.detail, source, _printable(item.raw), item.finding_id, item.raw)
     except UnicodeError as error:
         tally.whole = f"the text can't be decoded ({error})"
         yield Rejected(tally.whole, tally.name, "", "D1-R10")
@@ -211,8 +232,11 @@ def _shaped(row: RawRow, shaper: Shaper, tally: Tally) -> Example | Rejected:
     try:
         example, shape = shaper.example(row.fields, source)
     except Unusable as problem:
-        raw = json.dumps(row.fields, ensure_ascii=False, default=str)[:_RAW_SHOWN]
-        rejected = Rejected(problem.detail, source, raw, problem.finding_id)
+        raw = json.dumps(row.fields, ensure_ascii=False, default=str)
+        mended = _mended(raw, source, shaper, tally)
+        if mended:
+            return mended[0]
+        rejected = Rejected(problem.detail, source, _printable(raw), problem.finding_id, raw)
         if rejected.is_error:
             tally.unusable += 1
         else:
@@ -220,6 +244,21 @@ def _shaped(row: RawRow, shaper: Shaper, tally: Tally) -> Example | Rejected:
         return rejected
     tally.shapes[shape.name, shape.why] += 1
     return example
+
+
+def _mended(raw: str, source: str, shaper: Shaper, tally: Tally) -> list[Example]:
+    """Return the rows that a repair puts in place of a line; none without a repair that fits."""
+    value = tally.repairs.get(key_of(raw)) if tally.repairs else None
+    if value is None:
+        return []
+    try:
+        found = [shaper.example(fields, source) for fields in rows_in(value)]
+    except Unusable:
+        return []
+    tally.mended.append(source)
+    for _, shape in found:
+        tally.shapes[shape.name, shape.why] += 1
+    return [example for example, _ in found]
 
 
 def _of_document(items: Iterable[Item], name: str) -> Iterator[Item]:
@@ -230,25 +269,28 @@ def _of_document(items: Iterable[Item], name: str) -> Iterator[Item]:
         yield item
 
 
+def _printable(text: str) -> str:
+    """Return the beginning of a text as UTF-8 can hold it; bytes that are no text are spelled."""
+    return text[:_RAW_SHOWN].encode("utf-8", "backslashreplace").decode()
+
+
 def _source(name: str, line: str) -> str:
     if not line:
         return name
     return f"{name}{line}" if line.startswith("#") else f"{name}:{line}"
 
 
-def nothing_usable(left: list[Rejected], detected: list[str]) -> DataError:
-    """Return the error for sources without a usable row; it names the first that is not."""
-    if not left:
+def nothing_usable(first: Rejected | None, count: int, detected: list[str]) -> DataError:
+    """Return the error for sources without a usable row; `first` of `count` says why not."""
+    if first is None:
         return DataError(
             "the sources hold no rows",
             where="; ".join(detected) or None,
             fix="Put your rows in the files, or correct data.sources in tutelage.yaml",
         )
-    first = left[0]
     fix = catalogue()[first.finding_id].fix
     if ":" not in first.source and "#" not in first.source:
         return DataError(first.reason, where=first.source, fix=fix)
-    count = len(left)
     said = "the only row" if count == 1 else f"none of the {count:,} rows"
     verb = "can't be used" if count == 1 else "can be used"
     return DataError(f"{said} {verb}; the first: {first.reason}", where=first.source, fix=fix)

@@ -75,17 +75,21 @@ def _rows(found: Iterable[str]) -> Iterator[Item]:
 
 
 def _converted(path: Path) -> str:
-    """Return a document as Markdown."""
+    """Return a document as Markdown, by the converter of its format alone."""
     try:
-        from markitdown import MarkItDown
+        from markitdown import StreamInfo, converters
     except ImportError as error:
         raise EnvironmentProblem(
             f"reading {path.suffix} needs markitdown",
             where=path.name,
             fix="Run `pip install 'tutelage[documents]'`",
         ) from error
+    ending = path.suffix.lower()
+    kinds = {".pdf": converters.PdfConverter, ".docx": converters.DocxConverter}
+    converter = kinds.get(ending, converters.HtmlConverter)()
     try:
-        return str(MarkItDown(enable_plugins=False).convert_local(path).markdown)
+        with path.open("rb") as stream:
+            return str(converter.convert(stream, StreamInfo(extension=ending)).markdown)
     except Exception as error:  # each format's library has its own
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         reason = first[:160] or type(error).__name__

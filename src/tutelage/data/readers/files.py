@@ -20,6 +20,7 @@ _BOMS = (
 )  # fmt: skip
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b"))
 _BINARY_SHARE = 0.02  # of control characters among the first bytes
+_BINARY_LEAST = 8  # such characters
 _BRING = "Bring .jsonl, .json, .csv, .tsv, .parquet or .arrow files"
 _TEXT_ONLY = "documents are read as raw text, and only where the task is text"
 
@@ -56,6 +57,22 @@ def find_files(
                 fix=_BRING,
             )
     return chosen
+
+
+def files_of(path: Path, task: Task, notes: list[str]) -> list[Path]:
+    """Return the files that one path names: itself, or what is in a folder.
+
+    Raises DataError if there is nothing, or no reader takes it.
+    """
+    if not path.exists():
+        raise DataError("there is no such file", where=str(path), fix="Check the path")
+    if not path.is_dir():
+        _takes(path, Path(), False, task, notes)
+        return [path]
+    found = [file for file in _inside(path, False) if _takes(file, Path(), True, task, notes)]
+    if not found:
+        raise DataError("no file in the folder can be read", where=str(path), fix=_BRING)
+    return found
 
 
 def _nothing(root: Path, pattern: str) -> DataError:
@@ -174,4 +191,4 @@ def encoding_of(head: bytes) -> str | None:
         if zeros > 0.4 * len(sample) / 2 and others == 0:
             return encoding
     odd = len(head) - len(head.translate(None, _CONTROL))
-    return None if odd > _BINARY_SHARE * len(head) else "utf-8"
+    return None if odd > max(_BINARY_LEAST, _BINARY_SHARE * len(head)) else "utf-8"

@@ -77,7 +77,7 @@ class Window:
             except json.JSONDecodeError as error:
                 if self._may_go_on(error) and self.more():
                     continue
-                raise self._bad("D1-R01", f"not valid JSON: {_message(error)}") from error
+                raise self._bad("D1-R01", f"not valid JSON: {_message(error, self.at)}") from error
             except ValueError as error:
                 raise self._bad("D1-R08", f"a number is too long to read ({error})") from error
             except RecursionError as error:
@@ -228,7 +228,7 @@ def _with_id(key: str, value: Any) -> Any:
     return {"id": key, **value} if isinstance(value, dict) else value
 
 
-def _message(error: json.JSONDecodeError) -> str:
+def _message(error: json.JSONDecodeError, start: int) -> str:
     text = error.msg[0].lower() + error.msg[1:]
-    around = error.doc[max(0, error.pos - 20) : error.pos + 10]
+    around = error.doc[max(start, error.pos - 20) : error.pos + 10]
     return f"{text} near {around!r}"

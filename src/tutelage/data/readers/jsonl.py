@@ -45,11 +45,12 @@ def _in_lines(start: str, path: Path) -> bool:
     if line in ("[", "{"):
         return False
     whole = bool(newline) or len(start) < _START
+    is_json = path.suffix.lower() == ".json"
     if whole and _parses(line):
-        return not line.startswith("[") or bool(rest.strip())
+        return bool(rest.strip()) or not (is_json or line.startswith("["))
     if line.startswith("["):
-        return whole and path.suffix.lower() != ".json" and not line.endswith(",")
-    return path.suffix.lower() != ".json" or not line.startswith("{")
+        return whole and not is_json and not line.endswith(",")
+    return not is_json or not line.startswith("{")
 
 
 def _parses(line: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tutelage.core.example import Message
 from tutelage.data.readers.reading import Clues, Fields, Reading, Shape
-from tutelage.data.readers.turns import Unusable, as_text, said
+from tutelage.data.readers.turns import Unusable, as_text, read_turns, said
 
 SKIPPED = "D1-L01"
 _LANGFUSE = {
@@ -57,7 +57,12 @@ def find_langfuse(clues: Clues) -> Shape | None:
 
 
 def find_latitude(clues: Clues) -> Shape | None:
-    """Latitude's CSV of logs: the parameters of the prompt, the output, the log's id, tokens."""
+    """Latitude's CSV of logs: the parameters of the prompt, the output, the log's id, tokens.
+
+    The form that Latitude takes for upload has one column, a conversation a row, and no header.
+    """
+    if list(clues.folded) == ["messages"] and isinstance(next(iter(clues.row.values())), str):
+        return Shape("Latitude logs", "every row is one column with a conversation", _uploaded)
     output = clues.first("output", "expected_output")
     known = [name for name in _LATITUDE_IDS if name in clues.folded]
     if output is None or not known or "tokens" not in clues.folded:
@@ -76,6 +81,11 @@ def as_asked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     if any(m.role == "user" for m in messages) or not messages or messages[0].role != "system":
         return messages
     return (messages[0].model_copy(update={"role": "user"}), *messages[1:])
+
+
+def _uploaded(fields: Fields) -> Reading:
+    (name,) = fields
+    return Reading(as_asked(read_turns(fields[name], name)), (name,))
 
 
 def _parameters(clues: Clues) -> list[str]:

@@ -27,16 +27,16 @@ FINDERS: dict[str, Finder] = {  # in the order they are tried
     "text": find_text,
     "openai-stored": find_completions,
     "preference": find_preference,
-    "openpipe": find_openpipe,
-    "openai": find_openai,
-    "sharegpt": find_sharegpt,
     "alpaca": find_alpaca,
     "langfuse": find_langfuse,
     "latitude": find_latitude,
+    "openpipe": find_openpipe,
+    "openai": find_openai,
+    "sharegpt": find_sharegpt,
     "pairs": find_pair,
 }
 FORMATS = ("auto", *FINDERS)
-_CHATS = ("openai-stored", "preference", "openpipe", "openai", "sharegpt")
+_CHATS = ("openai-stored", "preference", "latitude", "openpipe", "openai", "sharegpt")
 ORIGINS = ("drafted", "augmented", "production")  # kinds a row may claim for itself
 _SHAPES_KEPT = 1000  # sets of fields whose shape is remembered
 

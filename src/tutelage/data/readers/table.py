@@ -48,7 +48,7 @@ class CsvReader:
                     yield _row(header, record, number, delimiter, read)
                 elif len(record) == 1 and _is_conversation(record[0]):
                     header = ["messages"]
-                    self.notes.append("one column of conversations, without a header")
+                    self.notes.append("it has no header")
                     yield _row(header, record, number, delimiter, read)
                 else:
                     header = self._header(record)

@@ -1,0 +1,1 @@
+"""Examples out again: OpenAI JSON lines, CSV, Parquet."""
