@@ -20,6 +20,7 @@ _FAMILIES = {
     "D3": ("Cleaning", "What was tidied without changing the meaning."),
     "D4": ("Duplicates", "Rows that say the same."),
     "D11": ("Augmentation", "What was thought of rows that a teacher wrote."),
+    "D8": ("Experts", "Answers of annotators, and answers imported from other tools."),
     "D10": ("Splits", "How the rows fell on the three sides."),
 }
 _SEVERITIES = {
