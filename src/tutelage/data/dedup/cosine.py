@@ -19,7 +19,7 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 _BLOCK_PAIRS = 4_000_000  # candidate pairs held at once
 _CHUNK = 20_000  # pairs whose bound is computed at once
-_BUCKETS = (32, 256)  # sizes of the bounds, a cheap one first
+_BUCKETS = 128  # parts of a row that the bound is made of
 _ROUNDING = 1e-6  # of a cosine of float32 vectors
 
 
@@ -34,14 +34,15 @@ def similar_pairs(left: Any, right: Any, threshold: float) -> Pairs:
     left, right = _by_rarity(left, right)
     one = _rare_part(left, threshold)
     two = (one if same else _rare_part(right, threshold)).T.tocsr()
-    bounds = [(_fold(left, size), _fold(right, size)) for size in _BUCKETS]
+    fold = _fold(left)
+    folded = fold, fold if same else _fold(right)
     found: list[Pairs] = []
     for start, stop in _blocks(one, two):
         candidates = (one[start:stop] @ two).tocoo()
         i, j = candidates.row.astype(np.int64) + start, candidates.col.astype(np.int64)
         if same:
             i, j = i[i < j], j[i < j]
-        for a, b in _possible(i, j, bounds, threshold):
+        for a, b in _possible(i, j, folded, threshold):
             cosine = np.asarray(left[a].multiply(right[b]).sum(axis=1)).ravel()
             near = cosine >= threshold - _ROUNDING
             found.append((a[near], b[near], cosine[near].astype(np.float64)))
@@ -93,29 +94,33 @@ def _rare_part(matrix: Any, threshold: float) -> Any:
     return csr_matrix((ones, matrix.indices[rare], ends), shape=matrix.shape)
 
 
-def _fold(matrix: Any, buckets: int) -> NDArray[np.float32]:
-    """Return the norm of each row's features in each of the buckets, shape (N, buckets)."""
-    out = np.zeros((matrix.shape[0], buckets), dtype=np.float32)
-    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-    place = rows * buckets + matrix.indices % buckets
-    out += np.bincount(place, matrix.data**2, out.size).reshape(out.shape)
+def _fold(matrix: Any) -> NDArray[np.float32]:
+    """Return the norm of each row's features in each of _BUCKETS buckets, shape (N, buckets)."""
+    out = np.empty((matrix.shape[0], _BUCKETS), dtype=np.float32)
+    for start in range(0, len(out), _CHUNK):
+        ends = matrix.indptr[start : start + _CHUNK + 1]
+        part = slice(ends[0], ends[-1])
+        rows = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+        place = rows * _BUCKETS + matrix.indices[part] % _BUCKETS
+        size = (len(ends) - 1) * _BUCKETS
+        squares = np.bincount(place, matrix.data[part] ** 2, size)
+        out[start : start + _CHUNK] = squares.reshape(-1, _BUCKETS)
     return np.sqrt(out, out=out)
 
 
 def _possible(
     i: NDArray[np.int64],
     j: NDArray[np.int64],
-    bounds: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    folded: tuple[NDArray[np.float32], NDArray[np.float32]],
     threshold: float,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the pairs whose upper bounds reach the threshold (Cauchy-Schwarz per bucket)."""
+    """Yield the pairs whose upper bound reaches the threshold (Cauchy-Schwarz per bucket)."""
+    left, right = folded
     for k in range(0, len(i), _CHUNK):
         a, b = i[k : k + _CHUNK], j[k : k + _CHUNK]
-        for left, right in bounds:
-            near = np.einsum("ij,ij->i", left[a], right[b]) >= threshold - 10 * _ROUNDING
-            a, b = a[near], b[near]
-        if len(a):
-            yield a, b
+        near = np.einsum("ij,ij->i", left[a], right[b]) >= threshold - 10 * _ROUNDING
+        if near.any():
+            yield a[near], b[near]
 
 
 def _blocks(one: Any, two: Any) -> list[tuple[int, int]]:

@@ -1,0 +1,104 @@
+"""Hold the sides of a version against each other: what leaks is left out, and that is certified.
+
+The lower side gives way (train before validation before test). Vectors are fitted on the lower
+side, so each certificate is what `leak_certificate` says of the two lists of texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.data.findings import reason
+from tutelage.data.leakage import LeakCertificate, LeakPair, certificate, twins, with_meaning
+from tutelage.data.pipeline import Dropped
+
+# the lower side, and the one it is held against; what is left of validation meets train last
+HELD: tuple[tuple[SplitName, SplitName], ...] = (
+    ("validation", "test"),
+    ("train", "test"),
+    ("train", "validation"),
+)
+
+
+@dataclass
+class Certified:
+    """The rows that stay on each side, what was left out, and a certificate a pair of sides.
+
+    `leaks` has the keys "train-test", "train-validation" and "validation-test".
+    """
+
+    sides: dict[SplitName, list[Example]]
+    dropped: list[Dropped] = field(default_factory=list)
+    leaks: dict[str, LeakCertificate] = field(default_factory=dict)
+
+
+def certify(
+    sides: Mapping[SplitName, Sequence[Example]],
+    *,
+    semantic: str | None = None,
+    on_pair: Callable[[str], None] | None = None,
+) -> Certified:
+    """Return the sides without exact and near twins across them, and the certificates.
+
+    `semantic` names an embedder: rows of one meaning are then counted, and stay. `on_pair` is told
+    the name of each pair before it is compared.
+    """
+    from tutelage.data.dedup.tfidf import count_grams
+
+    result = Certified({split: list(sides[split]) for split in SPLITS})
+    parts = count_grams(*([row.input_text for row in result.sides[split]] for split in SPLITS))
+    counts = dict(zip(SPLITS, parts, strict=True))
+    lost = True
+    while lost:  # weights change with the rows, so all pairs are compared anew after a loss
+        lost = False
+        for low, high in HELD:
+            if on_pair is not None:
+                on_pair(f"{low}-{high}")
+            lost |= _hold(low, high, counts, result)
+    if semantic is not None:
+        _by_meaning(result, semantic)
+    return result
+
+
+def _hold(low: SplitName, high: SplitName, counts: dict[SplitName, Any], result: Certified) -> bool:
+    """Certify one pair of sides; leave out the lower side's twins; return whether there were."""
+    lower, upper = result.sides[low], result.sides[high]
+    texts = [[row.input_text for row in rows] for rows in (lower, upper)]
+    pairs, exact = twins(texts[0], texts[1], counts[low], counts[high])
+    result.leaks[f"{low}-{high}"] = certificate(pairs, exact, (len(lower), len(upper)))
+    closest: dict[int, LeakPair] = {}
+    for pair in pairs:
+        known = closest.get(pair.train)
+        if known is None or pair.cosine > known.cosine:
+            closest[pair.train] = pair
+    for index in sorted(closest):
+        twin = upper[closest[index].test]
+        detail = (
+            f"cosine {closest[index].cosine:.2f} with {twin.origin.source or twin.id} in {high}"
+        )
+        why = reason("D10-X01", detail)
+        result.dropped.append(Dropped(lower[index], "D10-X01", why, twin.id))
+    if closest:
+        stays = [index for index in range(len(lower)) if index not in closest]
+        result.sides[low] = [lower[index] for index in stays]
+        counts[low] = counts[low][stays]
+    return bool(closest)
+
+
+def _by_meaning(result: Certified, semantic: str) -> None:
+    """Add what an embedder finds to the certificates; all sides are embedded in one call."""
+    from tutelage.inference.embed import load_embedder, resolve
+
+    texts = [row.input_text for split in SPLITS for row in result.sides[split]]
+    name = resolve(semantic, len(texts))
+    vectors = load_embedder(name).embed(texts)
+    parts, start = {}, 0
+    for split in SPLITS:
+        parts[split] = vectors[start : start + len(result.sides[split])]
+        start += len(result.sides[split])
+    for low, high in HELD:
+        key = f"{low}-{high}"
+        result.leaks[key] = with_meaning(result.leaks[key], parts[low], parts[high], name)
