@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.data.readers.base import Broken, Item, RawRow
@@ -85,11 +86,14 @@ def _converted(path: Path) -> str:
             fix="Run `pip install 'tutelage[documents]'`",
         ) from error
     ending = path.suffix.lower()
-    kinds = {".pdf": converters.PdfConverter, ".docx": converters.DocxConverter}
-    converter = kinds.get(ending, converters.HtmlConverter)()
+    kinds: dict[str, Any] = {
+        ".pdf": converters.PdfConverter,
+        ".docx": converters.DocxConverter,
+    }
+    kind: Any = kinds.get(ending, converters.HtmlConverter)
     try:
         with path.open("rb") as stream:
-            return str(converter.convert(stream, StreamInfo(extension=ending)).markdown)
+            return str(kind().convert(stream, StreamInfo(extension=ending)).markdown)
     except Exception as error:  # each format's library has its own
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         reason = first[:160] or type(error).__name__

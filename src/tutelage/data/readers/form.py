@@ -8,6 +8,7 @@ noted is never text of the conversation, so a correction or a redaction is never
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,6 +135,13 @@ def fields_of(example: Example) -> dict[str, Any]:
     for word in ("group", "time"):
         name, value = noted.get(word), getattr(example, word)
         if name is not None and value is not None and name not in fields:
-            was = noted.get("was", {}).get(name)
-            fields[name] = was if was is not None and str(was).strip() == value else value
+            fields[name] = _typed(value) if name in noted.get("typed", ()) else value
     return fields
+
+
+def _typed(text: str) -> Any:
+    """Return the number that a text stands for, or the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -125,12 +125,10 @@ class Shaper:
         if form:
             noted = note_fields(fields, meta, reading.used)
             was = noted.get("was", {})
-            for name in own.values():
-                if isinstance(was.get(name), str) and was[name].strip() == was[name]:
-                    del was[name]
+            kept = {name: was.pop(name) for name in own.values() if name in was}
+            noted["typed"] = [name for name, value in kept.items() if not isinstance(value, str)]
             form |= {key: value for key, value in noted.items() if value}
-        form |= own
-        return {} if form == {"chat": True} else form
+        return form | own
 
     def _named(self, fields: Fields, name: str | None, setting: str) -> str | None:
         if name is None:

@@ -21,7 +21,7 @@ def openai_row(example: Example, *, bare: bool = False) -> Row:
     `bare` leaves out what is no part of a fine-tuning example: labels, ids, notes.
     """
     noted, fields = noted_of(example), fields_of(example)
-    if example.is_text:
+    if example.is_text and not noted.get("chat"):
         text = {"text": example.messages[0].content}
         return text if bare else {**text, **fields}
     made: Row = {"messages": turns_of(example)}
