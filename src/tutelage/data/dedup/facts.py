@@ -94,12 +94,13 @@ def _words(text: str) -> list[str]:
 
 def _mended(text: str, other: str) -> str:
     """Return `text` with each word that misspells a number or a negation of `other` put right."""
-    words, theirs = _words(text), set(_words(other))
-    for right in theirs.difference(words):
-        if right not in _MENDED and not right.endswith(("n't", "n’t")):
-            continue
-        words = [right if word not in theirs and _misspelt(word, right) else word for word in words]
-    return " ".join(words)
+    words, theirs = set(_words(text)), set(_words(other))
+    for right in theirs - words:
+        if right in _MENDED or right.endswith(("n't", "n’t")):
+            for word in words - theirs:
+                if _misspelt(word, right):
+                    text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", right, text)
+    return text
 
 
 def _misspelt(word: str, right: str) -> bool:

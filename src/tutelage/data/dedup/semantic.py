@@ -19,6 +19,7 @@ from tutelage.inference.embed import load_embedder
 
 NEURAL, LETTERS = 0.85, 0.80  # cosines from which a neural or the tf-idf embedder calls similar
 MOST = 50  # similar texts kept for one text: the closest
+_NEVER = -2.0  # below every cosine
 _BLOCK = 1 << 22  # cosines held at once
 
 
@@ -62,11 +63,11 @@ def close_pairs(
     cosines: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)]
     for start in range(0, count, height):
         block = vectors[start : start + height] @ vectors[start:].T
-        block[np.tril_indices(len(block), 0, block.shape[1])] = -1.0
+        block[np.tril_indices(len(block), 0, block.shape[1])] = _NEVER
         keep = min(most, block.shape[1])
         if keep < block.shape[1]:
             least = np.partition(block, -keep, axis=1)[:, -keep, None]
-            block[block < least] = -1.0
+            block[block < least] = _NEVER
         i, j = np.nonzero(block >= threshold)
         pairs.append(np.stack([i + start, j + start], axis=1))
         cosines.append(block[i, j])
