@@ -143,7 +143,8 @@ def mend_fields(
         for place, value in _texts(fields):
             new = mend_answer(value, output)
             if new is not None and new != value:
-                yield _with(fields, place, new), f"{place[0]!r} read as {new[:40]!r}"
+                said = output.parse(new).label or new
+                yield _with(fields, place, new), f"{place[0]!r} read as {said[:40]!r}"
     elif finding_id == "D2-S10":
         for name, value in fields.items():
             time = mend_time(value) if isinstance(value, str) else None

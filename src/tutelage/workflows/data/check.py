@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from tutelage.core.config import Columns
 from tutelage.core.errors import DataError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, SplitName
@@ -20,8 +21,10 @@ from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
 from tutelage.data.filters.statistics import all_the_same, fatal
 from tutelage.data.findings import Finding, catalogue, reason, summarise
 from tutelage.data.pipeline import PipelineResult, Step, run_steps
-from tutelage.data.readers.base import ReadResult, Rejected, read_sources
-from tutelage.data.repairs import RepairStep
+from tutelage.data.readers.base import ReadResult, Rejected, Tally, read_file, read_sources
+from tutelage.data.readers.files import find_files, shown
+from tutelage.data.readers.shape import Shaper
+from tutelage.data.repairs import RepairStep, mended_lines
 from tutelage.data.version import load_version
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, last_output
@@ -70,16 +73,51 @@ def read_and_check(ctx: Context) -> Checked:
 
 
 def read_rows(ctx: Context) -> ReadResult:
-    """Return everything the sources hold, as the settings read it."""
+    """Return everything the sources hold, as the settings read it; lines with a repair mended.
+
+    Raises DataError if there are no files, or none of their rows can be used.
+    """
+    return read_sources(
+        ctx.workspace.root,
+        ctx.config.data.sources,
+        columns_of(ctx),
+        ctx.config.output.format(),
+        ctx.config.task,
+        mended_lines(active(ctx)),
+    )
+
+
+def read_everything(ctx: Context) -> ReadResult:
+    """Return what `read_rows` does, also where no row can be used."""
+    root, task = ctx.workspace.root, ctx.config.task
+    result = ReadResult()
+    lines = mended_lines(active(ctx))
+    for path in find_files(root, ctx.config.data.sources, result.detected, task):
+        tally = Tally(shown(path, root), repairs=lines)
+        for item in read_file(path, shaper_of(ctx), tally):
+            if isinstance(item, Example):
+                result.examples.append(item)
+            else:
+                (result.rejected if item.is_error else result.skipped).append(item)
+        result.detected += tally.lines()
+        result.mended += tally.mended
+    return result
+
+
+def columns_of(ctx: Context) -> Columns:
+    """Return the columns as the settings name them, the splits' own among them."""
     data = ctx.config.data
-    columns = data.columns.model_copy(
+    return data.columns.model_copy(
         update={
             "group": data.columns.group or data.splits.group,
             "time": data.columns.time or data.splits.time,
         }
     )
-    output = ctx.config.output.format()
-    return read_sources(ctx.workspace.root, data.sources, columns, output, ctx.config.task)
+
+
+def shaper_of(ctx: Context) -> Shaper:
+    """Return what turns rows of named fields into examples of this project."""
+    return Shaper(columns_of(ctx), ctx.config.output.format(), ctx.config.task)
 
 
 def steps(ctx: Context) -> list[Step]:
@@ -152,12 +190,13 @@ def _previous(ctx: Context) -> list[Example]:
 def all_findings(checked: Checked) -> list[Finding]:
     """Return what reading and the steps found, and the rows that would tie sides together."""
     rejected = [Finding(r.finding_id, r.reason, r.source) for r in checked.read.rejected]
+    mended = [Finding("D3-L01", "read from its repair", place) for place in checked.read.mended]
     left = [
         Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
         for item in checked.result.dropped
         if item.finding_id == "D10-X01"
     ]
-    return [*rejected, *checked.result.findings, *left]
+    return [*rejected, *mended, *checked.result.findings, *left]
 
 
 def _rejected_row(item: Rejected) -> dict[str, Any]:
