@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tutelage.core import html
 from tutelage.core.example import Example
 from tutelage.data.filters.statistics import FEW_A_CLASS, IMBALANCE, refuses
 from tutelage.data.quality.agreement import wilson
@@ -298,3 +299,78 @@ def percent(share: float) -> str:
 def _short(text: str) -> str:
     flat = " ".join(text.split())
     return f"“{flat[:90]}…”" if len(flat) > 90 else f"“{flat}”"
+
+
+_TONES: dict[Verdict, html.Tone] = {
+    "alike": "good", "differs": "warn", "too_few": "note", "no_traffic": "note",
+}  # fmt: skip
+_HEADLINES = {
+    "alike": "The rows look like what production asks",
+    "differs": "The rows differ from what production asks",
+    "too_few": "Too little traffic to compare with",
+    "no_traffic": "No production traffic yet",
+}
+_SHOWN = 8  # topics in the table
+
+
+def section(found: Balance) -> list[html.Html]:
+    """Return the part of a report that shows the balance to a domain expert."""
+    production = found.production
+    parts: list[html.Html] = []
+    if found.classes is not None:
+        parts.append(_classes_section(found.classes))
+    refused = found.refusals
+    if refused.count:
+        told = (
+            f"{refused.count:,} of {refused.rows:,} answers refuse or say that they do not know: "
+            f"{percent(refused.share)} ({percent(refused.low)} to {percent(refused.high)}). "
+            f"The limit is {percent(refused.limit)}."
+        )
+        parts.append(html.section("Refusals", html.paragraph(told)))
+    if production.verdict != "no_traffic":
+        parts += _production_sections(production)
+    return parts
+
+
+def _classes_section(found: Classes) -> html.Html:
+    sizes = [(label, [count]) for label, count in list(found.counts.items())[:40]]
+    lead = (
+        f"{len(found.counts):,} labels; the largest has {found.ratio:.1f} times the rows of the "
+        f"smallest. Evenness {found.evenness:.2f} (1 is all alike)."
+    )
+    notes = []
+    if found.few:
+        notes.append(f"Fewer than {FEW_A_CLASS} rows: {', '.join(found.few[:20])}.")
+    if found.missing:
+        notes.append(f"No row at all: {', '.join(found.missing[:20])}.")
+    return html.section(
+        "Rows a label",
+        html.stacked(sizes, unit=" rows"),
+        *(html.paragraph(note) for note in notes),
+        lead=lead,
+    )
+
+
+def _production_sections(found: Representativeness) -> list[html.Html]:
+    parts = [html.verdict(_TONES[found.verdict], _HEADLINES[found.verdict], *found.sentences[:6])]
+    if found.topics:
+        rows = [
+            (
+                ", ".join(topic.words),
+                percent(topic.first),
+                percent(topic.second),
+                html.badge("warn", "differs") if topic_differs(topic) else "",
+                _short(topic.second_example or topic.first_example),
+            )
+            for topic in found.topics[:_SHOWN]
+        ]
+        table = html.table(("about", "of the rows", "of the requests", "", "for example"), rows)
+        parts.append(
+            html.section(
+                "What is asked about",
+                table,
+                lead=f"{found.rows:,} rows and {found.requests:,} requests, sorted into topics by "
+                "their words; the greatest differences first.",
+            )
+        )
+    return parts
