@@ -19,8 +19,10 @@ _FAMILIES = {
     "D2-T": ("The set", "The rows as a whole."),
     "D3": ("Cleaning", "What was tidied without changing the meaning."),
     "D4": ("Duplicates", "Rows that say the same."),
+    "D6": ("Balance", "How the rows are spread, beside what production asks."),
     "D11": ("Augmentation", "What was thought of rows that a teacher wrote."),
     "D8": ("Experts", "Answers of annotators, and answers imported from other tools."),
+    "D7": ("Privacy", "Personal and health identifiers, by the kinds of HIPAA's Safe Harbor."),
     "D10": ("Splits", "How the rows fell on the three sides."),
 }
 _SEVERITIES = {

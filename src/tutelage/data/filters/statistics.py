@@ -17,7 +17,7 @@ from tutelage.data.filters.base import FilterSettings, at
 from tutelage.data.filters.refusal import is_refusal
 from tutelage.data.findings import Finding, catalogue
 from tutelage.data.normalise.label import spellings
-from tutelage.data.quality.stability import NOTABLE, by_chance, length_shares, stability
+from tutelage.data.stability import NOTABLE, by_chance, length_shares, stability
 
 MINIMUM_ROWS = 10  # one row a split and something to learn from
 FEW_A_CLASS = 10

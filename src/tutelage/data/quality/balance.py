@@ -17,7 +17,6 @@ from tutelage.core import html
 from tutelage.core.example import Example
 from tutelage.data.filters.statistics import FEW_A_CLASS, IMBALANCE, refuses
 from tutelage.data.quality.agreement import wilson
-from tutelage.data.quality.stability import NOTABLE, by_chance, length_shares, stability
 from tutelage.data.quality.two_sample import (
     Separability,
     Topic,
@@ -27,6 +26,7 @@ from tutelage.data.quality.two_sample import (
     topics,
     vocabulary,
 )
+from tutelage.data.stability import NOTABLE, by_chance, length_shares, stability
 
 LEAST = 50  # requests, and rows, that a comparison takes
 _TOLD_APART = 0.6  # AUC from which on the sets differ enough to matter

@@ -12,6 +12,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message, Origin
 from tutelage.core.output import OutputFormat
+from tutelage.data.findings import Finding
 from tutelage.data.quality.balance import Balance, classes, refusals, represent
 from tutelage.data.version import load_version
 from tutelage.store.records import RecordRow
@@ -43,6 +44,13 @@ def balance(
         classes=classes(rows, labels) if ctx.config.task == "classification" else None,
         notes=(told,),
     )
+
+
+def findings(found: Balance) -> list[Finding]:
+    """Return what curation reports of a comparison with production: one finding a sentence."""
+    if found.production.verdict != "differs":
+        return []
+    return [Finding("D6-P01", sentence) for sentence in found.production.sentences]
 
 
 def _rows(ctx: Context) -> tuple[list[Example], str]:
