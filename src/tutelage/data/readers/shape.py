@@ -37,7 +37,7 @@ FINDERS: dict[str, Finder] = {  # in the order they are tried
 }
 FORMATS = ("auto", *FINDERS)
 _CHATS = ("openai-stored", "preference", "latitude", "openpipe", "openai", "sharegpt")
-ORIGINS = ("drafted", "augmented", "production")  # kinds a row may claim for itself
+ORIGINS = ("imported", "drafted", "augmented", "production")  # kinds a row may claim for itself
 _SHAPES_KEPT = 1000  # sets of fields whose shape is remembered
 
 
