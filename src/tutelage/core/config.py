@@ -38,6 +38,7 @@ class Splits(Section):
     test: Ratio = 0.15  # share that only the verdict looks at
     group: str | None = None  # field of a row (patient, customer) that stays on one side
     time: str | None = None  # field of a row: the newest rows go to test
+    semantic: str | None = None  # embedder that counts twins by meaning too, such as minilm
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Splits:
@@ -69,6 +70,8 @@ class Privacy(Section):
     mode: Literal["off", "flag", "redact"] = "flag"  # redact: replaced by pseudonyms
     kinds: list[str] | None = None  # unset: all 18 of HIPAA Safe Harbor
     key: str | None = None  # file of the pseudonyms' key, outside the project; unset: made for you
+    dates: Literal["year", "shift"] = "year"  # shift: moved by days that are fixed for a group
+    detector: str = "rules"  # a plug-in of tutelage.detectors
 
 
 class Endpoint(Section):
@@ -199,7 +202,7 @@ class Deploy(Section):
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
     queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
     timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine
-    redact: bool = False  # e-mail, phone and other long numbers are replaced in the log
+    redact: bool = False  # personal and health identifiers are replaced in the log
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Deploy:

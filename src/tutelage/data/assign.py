@@ -1,4 +1,4 @@
-"""Which split each row goes to: whole clusters, stratified by label, frozen for ever.
+"""Which split each row goes to: whole clusters, stratified by label or by time, frozen for ever.
 
 A cluster is everything that must stay on one side: near-duplicates and rows of one group. Sides
 given earlier are never changed. Where a new row ties two frozen sides together, the lower one's
@@ -8,28 +8,38 @@ rows (train before validation before test) are left out, so that a test row neve
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from tutelage.core.config import Splits
 from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.data.assign_time import by_time
 from tutelage.data.dedup.cosine import similar_pairs
 from tutelage.data.dedup.near import NearDuplicates, clusters
-from tutelage.data.dedup.tfidf import vectorise
-from tutelage.data.findings import reason
+from tutelage.data.dedup.tfidf import count_grams, weigh
+from tutelage.data.findings import Finding, reason
 from tutelage.data.pipeline import Dropped
 
-_COSINE = 0.85  # looser than the certificate's 0.90, whose vectors are fitted on train alone
+_HASHED = re.compile(r"[0-9a-f]{64}")
+_COSINE = 0.85  # looser than the certificate's 0.90, whose vectors are fitted on one side alone
+_FAR = 0.05  # difference between a share asked for and the one given that is worth saying
+_FAR_ROWS = 2  # and this many rows
 _ABOVE: dict[SplitName, int] = {"train": 0, "validation": 1, "test": 2}
+_FIRST: tuple[SplitName, ...] = ("test", "validation", "train")  # where all else is equal
 
 
 @dataclass
 class Assignment:
-    """The side of every row that stays, by example id, and what was left out."""
+    """The side of every row that stays, by example id, what was left out, and what to say."""
 
     sides: dict[str, SplitName] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def cluster_rows(rows: Sequence[Example], threshold: float = 80.0) -> dict[str, str]:
@@ -39,17 +49,32 @@ def cluster_rows(rows: Sequence[Example], threshold: float = 80.0) -> dict[str, 
     be kept, but never on two sides), by tf-idf cosine, and rows with the same group.
     """
     texts = [row.input_text for row in rows]
-    found = NearDuplicates(threshold, guard=False).pairs(texts)
-    pairs = [(i, j) for i, j in found.tolist()]
-    matrix = vectorise([text.lower() for text in texts])[0]
+    matrix = weigh(*count_grams(texts))[0]
     left, right, _ = similar_pairs(matrix, matrix, _COSINE)
-    pairs += [(int(i), int(j)) for i, j in zip(left, right, strict=True)]
     first: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        if row.group is not None:
-            pairs.append((first.setdefault(row.group, index), index))
+    groups = [
+        (first.setdefault(group_key(row), index), index)
+        for index, row in enumerate(rows)
+        if row.group is not None
+    ]
+    pairs = np.concatenate(
+        [
+            np.asarray(NearDuplicates(threshold, guard=False).pairs(texts)).reshape(-1, 2),
+            np.stack([left, right], axis=1),
+            np.array(groups, dtype=np.int64).reshape(-1, 2),
+        ]
+    )
     roots = clusters(len(rows), pairs)
     return {row.id: rows[root].id for row, root in zip(rows, roots, strict=True)}
+
+
+def group_key(row: Example) -> str:
+    """Return the name of a row's group that imported rows and production records share.
+
+    A record keeps only the SHA-256 of its group, so that no name of a person lies in the log.
+    """
+    group = row.group or ""
+    return group if _HASHED.fullmatch(group) else hashlib.sha256(group.encode()).hexdigest()
 
 
 def inherit_sides(rows: Sequence[Example], frozen: dict[str, SplitName]) -> None:
@@ -79,12 +104,41 @@ def assign(
             _settle(unit, max(sides, key=_ABOVE.__getitem__), frozen, result)
         else:
             fresh.append(unit)
-    taken = Counter((result.sides[r.id], r.label) for r in rows if r.id in result.sides)
+    fresh.sort(key=_order)
     if splits.time:
-        _by_time(fresh, splits, taken, result)
+        old = [
+            [row for row in unit if row.id in frozen and row.origin.kind != "production"]
+            for unit in units.values()
+        ]
+        given, findings = by_time(fresh, [unit for unit in old if unit], splits, frozen)
+        result.sides |= given
+        result.findings += findings
     else:
-        _stratified(fresh, splits, taken, result)
+        _stratified(fresh, splits, rows, result)
     return result
+
+
+def share_findings(sides: Mapping[SplitName, Sequence[Example]], splits: Splits) -> list[Finding]:
+    """Return what is to be said of sides that are empty, far from their share, or lack a label."""
+    asked: dict[SplitName, float] = _shares(splits)
+    total = sum(len(sides[side]) for side in SPLITS)
+    found = []
+    for side in SPLITS:
+        count = len(sides[side])
+        off = abs(count - asked[side] * total)
+        if not count and asked[side] > 0:
+            found.append(Finding("D10-S02", f"{side} has no rows"))
+        elif total and off > max(_FAR * total, _FAR_ROWS):
+            detail = f"{side} has {count / total:.0%} of the rows, {asked[side]:.0%} were asked for"
+            found.append(Finding("D10-S01", detail))
+    if asked["test"] > 0 and sides["test"]:
+        labels = Counter(row.label for side in SPLITS for row in sides[side])
+        tested = {row.label for row in sides["test"]}
+        for label, count in sorted((k, v) for k, v in labels.items() if k is not None):
+            if label not in tested:
+                rows = "its only row is" if count == 1 else f"its {count:,} rows are"
+                found.append(Finding("D10-S03", f"{label!r}: {rows} on the other sides"))
+    return found
 
 
 def _settle(
@@ -106,55 +160,63 @@ def _shares(splits: Splits) -> dict[SplitName, float]:
 
 
 def _stratified(
-    units: list[list[Example]],
-    splits: Splits,
-    taken: Counter[tuple[SplitName, str | None]],
-    result: Assignment,
+    units: list[list[Example]], splits: Splits, rows: Sequence[Example], result: Assignment
 ) -> None:
-    """Give each cluster, large ones first, to the side that lacks most rows of its label."""
-    shares = _shares(splits)
-    strata: dict[str | None, list[list[Example]]] = defaultdict(list)
+    """Give each cluster to the side that lacks most rows of its label, the rarest label first.
+
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011) with clusters in the place of
+    items: a cluster may hold several labels, and all of them are counted. Large clusters go
+    first, while there is still room to make up for them. Where two sides lack the same, test
+    comes before validation unless it is full. A label of one or two rows is trained on; from
+    three rows on it is tested as well, as far as clusters allow.
+    """
+    open_sides = [side for side in _FIRST if _shares(splits)[side] > 0]
+    gone = {item.example.id for item in result.dropped}
+    lack = _Lack(splits, [row for row in rows if row.id not in gone], result.sides)
+    holders: dict[str | None, list[list[Example]]] = defaultdict(list)
     for unit in units:
-        strata[Counter(row.label for row in unit).most_common(1)[0][0]].append(unit)
-    overall: Counter[SplitName] = Counter()
-    for (side, _), count in taken.items():
-        overall[side] += count
-    total = sum(overall.values()) + sum(len(unit) for unit in units)
-    for label in sorted(strata, key=str):
-        group = sorted(strata[label], key=lambda unit: (-len(unit), _order(unit)))
-        have = {side: taken[side, label] for side in SPLITS}
-        rows = sum(have.values()) + sum(len(unit) for unit in group)
-        for unit in group:
-            side = max(
-                (side for side in SPLITS if shares[side] > 0),
-                key=lambda s: (
-                    round(shares[s] * rows - have[s], 9),
-                    shares[s] * total - overall[s],
-                ),
-            )
-            have[side] += len(unit)
-            overall[side] += len(unit)
+        for label in dict.fromkeys(row.label for row in unit):
+            holders[label].append(unit)
+    sizes = {label: sum(len(unit) for unit in held) for label, held in holders.items()}
+    for label in sorted(holders, key=lambda name: (sizes[name], str(name))):
+        for unit in sorted(holders[label], key=len, reverse=True):
+            if unit[0].id in result.sides:
+                continue
+            side = max(open_sides, key=lambda s: lack.order(s, label))
+            lack.take(side, unit)
             result.sides.update({row.id: side for row in unit})
 
 
-def _by_time(
-    units: list[list[Example]],
-    splits: Splits,
-    taken: Counter[tuple[SplitName, str | None]],
-    result: Assignment,
-) -> None:
-    """Give the oldest clusters to train and the newest to test, by each cluster's newest row."""
-    shares = _shares(splits)
-    ordered = sorted(units, key=lambda u: (max(row.time or "" for row in u), _order(u)))
-    total = sum(len(unit) for unit in units)
-    done = 0
-    for unit in ordered:
-        middle = (done + len(unit) / 2) / max(1, total)
-        side: SplitName = "train"
-        if middle > shares["train"]:
-            side = "validation" if middle <= shares["train"] + shares["validation"] else "test"
-        result.sides.update({row.id: side for row in unit})
-        done += len(unit)
+class _Lack:
+    """How many rows each side lacks of each label, and of all."""
+
+    def __init__(
+        self, splits: Splits, rows: Sequence[Example], sides: Mapping[str, SplitName]
+    ) -> None:
+        labels = Counter(row.label for row in rows)
+        shares = _shares(splits)
+        self._of: dict[Any, float] = {
+            (side, label): shares[side] * count
+            for side in SPLITS
+            for label, count in labels.items()
+        }
+        self._all = {side: shares[side] * len(rows) for side in SPLITS}
+        for row in rows:
+            if row.id in sides:
+                self._count(sides[row.id], row)
+
+    def order(self, side: SplitName, label: str | None) -> tuple[float, bool, int]:
+        """Return the key by which a side is preferred for a cluster with `label`."""
+        return round(self._of[side, label], 9), self._all[side] > 1e-9, -_FIRST.index(side)
+
+    def take(self, side: SplitName, unit: Sequence[Example]) -> None:
+        """Count the rows of a cluster."""
+        for row in unit:
+            self._count(side, row)
+
+    def _count(self, side: SplitName, row: Example) -> None:
+        self._of[side, row.label] -= 1
+        self._all[side] -= 1
 
 
 def _order(unit: list[Example]) -> str:

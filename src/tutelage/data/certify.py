@@ -1,7 +1,7 @@
 """Hold the sides of a version against each other: what leaks is left out, and that is certified.
 
-The lower side gives way (train before validation before test). Vectors are fitted on the lower
-side, so each certificate is what `leak_certificate` says of the two lists of texts.
+The lower side gives way (train before validation before test). The weights of n-grams are always
+those of the train rows, so the first certificate is what `leak_certificate` says of the texts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tutelage.data.findings import reason
 from tutelage.data.leakage import LeakCertificate, LeakPair, certificate, twins, with_meaning
 from tutelage.data.pipeline import Dropped
 
-# the lower side, and the one it is held against; what is left of validation meets train last
+# the lower side, and the one it is held against
 HELD: tuple[tuple[SplitName, SplitName], ...] = (
-    ("validation", "test"),
     ("train", "test"),
     ("train", "validation"),
+    ("validation", "test"),
 )
 
 
@@ -65,9 +65,15 @@ def certify(
 
 def _hold(low: SplitName, high: SplitName, counts: dict[SplitName, Any], result: Certified) -> bool:
     """Certify one pair of sides; leave out the lower side's twins; return whether there were."""
+    from tutelage.data.dedup.tfidf import weigh
+
     lower, upper = result.sides[low], result.sides[high]
     texts = [[row.input_text for row in rows] for rows in (lower, upper)]
-    pairs, exact = twins(texts[0], texts[1], counts[low], counts[high])
+    if low == "train":
+        left, right = weigh(counts[low], counts[high])
+    else:  # too few rows to take weights from
+        left, right = weigh(counts["train"], counts[low], counts[high], unseen=True)[1:]
+    pairs, exact = twins(texts[0], texts[1], left, right)
     result.leaks[f"{low}-{high}"] = certificate(pairs, exact, (len(lower), len(upper)))
     closest: dict[int, LeakPair] = {}
     for pair in pairs:

@@ -94,9 +94,9 @@ def leak_certificate(
     `semantic` names an embedder ("minilm", "tfidf", "auto"): then twins by meaning are counted as
     well. Raises ConfigError for an unknown embedder.
     """
-    from tutelage.data.dedup.tfidf import count_grams
+    from tutelage.data.dedup.tfidf import vectorise
 
-    known, asked = count_grams(train, test)
+    known, asked = vectorise(train, test)
     pairs, exact = twins(train, test, known, asked, threshold)
     found = certificate(pairs, exact, (len(train), len(test)), threshold)
     if semantic is None:
@@ -111,17 +111,15 @@ def leak_certificate(
 def twins(
     train: Sequence[str],
     test: Sequence[str],
-    train_counts: Any,
-    test_counts: Any,
+    left: Any,
+    right: Any,
     threshold: float = THRESHOLD,
 ) -> tuple[list[LeakPair], set[int]]:
     """Return every exact or near pair, and the test rows that have an exact twin.
 
-    The counts are those of `tfidf.count_grams` with common columns, a row a text. A pair of equal
-    texts has the cosine 1.
+    `left` and `right` are the texts as `tfidf.weigh` gives them. Equal texts have the cosine 1.
     """
     from tutelage.data.dedup.cosine import similar_pairs
-    from tutelage.data.dedup.tfidf import weigh
 
     places: dict[str, list[int]] = {}
     for index, text in enumerate(train):
@@ -129,7 +127,6 @@ def twins(
     same = {i: places[key] for i, text in enumerate(test) if (key := normalise(text)) in places}
     found = {(one, two): 1.0 for two, ones in same.items() for one in ones}
     if train and test:
-        left, right = weigh(train_counts, test_counts)
         close = similar_pairs(left, right, threshold)
         for one, two, cosine in zip(*(part.tolist() for part in close), strict=True):
             found.setdefault((one, two), round(min(cosine, 1.0), 6))

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
-
-from sqlalchemy import select
 
 from tutelage.core.artifact import Artifact, describe, hash_file
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
-from tutelage.data.assign import assign, cluster_rows, inherit_sides
 from tutelage.data.augment.join import join
-from tutelage.data.findings import Finding, reason, summarise
-from tutelage.data.leakage import LeakCertificate, leak_certificate
-from tutelage.data.pipeline import Dropped
+from tutelage.data.findings import summarise
+from tutelage.data.leakage import LeakCertificate
 from tutelage.data.readers.files import find_files, shown
 from tutelage.data.version import DatasetVersion, VersionDraft, write_version
-from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data import augment as augmented
 from tutelage.workflows.data.check import (
@@ -31,8 +27,14 @@ from tutelage.workflows.data.check import (
     waiting_rows,
 )
 from tutelage.workflows.data.repairs import active
+from tutelage.workflows.data.sides import Sides, freeze, give_sides, hold_apart
 
 STAGE = "curate"
+# the share of the usual time that is over when a step begins (bench/curate.py)
+_BEGINS = {
+    "rows": 0.0, "clusters": 0.4, "sides": 0.7, "benchmarks": 0.72, "certificate": 0.75,
+    "version": 0.8, "freeze": 0.95,
+}  # fmt: skip
 
 
 @dataclass
@@ -41,7 +43,7 @@ class _Curated(Checked):
 
     sides: dict[SplitName, list[Example]] = field(default_factory=dict)
     clusters: dict[str, str] = field(default_factory=dict)
-    leak: LeakCertificate | None = None
+    leaks: dict[str, LeakCertificate] = field(default_factory=dict)
 
 
 def curate(ctx: Context) -> StageOutcome:
@@ -75,62 +77,36 @@ def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
 
 
 def _work(ctx: Context) -> Artifact:
-    checked = read_and_check(ctx)
-    curated = _Curated(checked.read, checked.result)
-    _split(ctx, curated)
-    _join_augmented(ctx, curated)
+    tell = partial(_tell, ctx)
+    tell("rows")
+    checked = read_and_check(ctx, keep=True)
+    curated = _Curated(checked.read, checked.result, checked.privacy)
+    sides = give_sides(ctx, checked.result.kept, tell)
+    _join_augmented(ctx, curated, sides)
+    hold_apart(ctx, sides, tell)
+    curated.sides, curated.clusters, curated.leaks = sides.rows, sides.clusters, sides.leaks
+    curated.result.dropped += sides.dropped
+    curated.result.findings += sides.findings
+    tell("version")
     version = _write(ctx, curated)
-    _freeze(ctx, curated)
+    tell("freeze")
+    freeze(ctx.store, sides)
     return _artifact(ctx, version, curated)
 
 
-def _split(ctx: Context, curated: _Curated) -> None:
-    """Cluster, give sides, and hold the result against the certificate."""
-    rows = curated.result.kept
-    curated.clusters = cluster_rows(rows, ctx.config.data.dedup.threshold)
-    with ctx.store.session() as session:
-        frozen = {row.example_id: row.split for row in session.scalars(select(SplitRow))}
-    inherit_sides(rows, frozen)  # type: ignore[arg-type]
-    given = assign(rows, curated.clusters, ctx.config.data.splits, frozen)  # type: ignore[arg-type]
-    curated.result.dropped += given.dropped
-    sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}
-    for row in rows:
-        if row.id in given.sides:
-            sides[given.sides[row.id]].append(row)
-    curated.sides = sides
-    _purge(curated)
-    for split in SPLITS:
-        if not sides[split]:
-            curated.result.findings.append(Finding("D10-S02", f"{split} has no rows"))
+def _tell(ctx: Context, step: str) -> None:
+    """Say which step begins, and how much of the usual time is over."""
+    ctx.emit(Event(STAGE, "progress", step, done=_BEGINS.get(step), total=1.0))
 
 
-def _join_augmented(ctx: Context, curated: _Curated) -> None:
+def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:
     """Add the teacher's rows to train, each in its parent's cluster; they are never frozen."""
-    joined = join(augmented.augmented_rows(ctx), curated.sides)
+    joined = join(augmented.augmented_rows(ctx), sides.rows)
     curated.result.dropped += joined.dropped
-    curated.sides["train"] += joined.kept
+    sides.rows["train"] += joined.kept
     for row in joined.kept:
         parent = next(iter(row.origin.parents), row.id)
-        curated.clusters[row.id] = curated.clusters.get(parent, row.id)
-
-
-def _purge(curated: _Curated) -> None:
-    """Leave out train rows that the certificate still finds near a test row; certify again."""
-    train, test = curated.sides["train"], curated.sides["test"]
-    found = _certify(train, test)
-    while found.near:
-        twins = {pair.train: pair for pair in found.pairs}
-        for index in sorted(twins, reverse=True):
-            pair = twins[index]
-            row, twin = train.pop(index), test[pair.test]
-            why = reason("D10-X01", f"cosine {pair.cosine:.2f} with a test row")
-            curated.result.dropped.append(Dropped(row, "D10-X01", why, twin.id))
-        found = _certify(train, test)
-    curated.leak = found
-
-
-def _certify(train: list[Example], test: list[Example]) -> LeakCertificate:
-    return leak_certificate([row.input_text for row in train], [row.input_text for row in test])
+        sides.clusters[row.id] = sides.clusters.get(parent, row.id)
 
 
 def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
@@ -144,7 +120,9 @@ def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
         "detected": curated.read.detected,
         "steps": curated.result.steps,
         "findings": summarise(all_findings(curated)),
-        "leak": curated.leak.as_dict() if curated.leak else None,
+        "leak": curated.leaks["train-test"].as_dict(),
+        "leaks": {name: leak.as_dict() for name, leak in curated.leaks.items()},
+        "privacy": curated.privacy.summary.as_dict() if curated.privacy else None,
         "lost": {"dropped": len(dropped), "quarantined": len(quarantine)},
         "clusters": {
             "count": sum(size > 1 for size in sizes.values()),
@@ -163,18 +141,6 @@ def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
     return write_version(ctx.workspace.artifacts / "datasets", draft, render)
 
 
-def _freeze(ctx: Context, curated: _Curated) -> None:
-    """Keep the side of every row for ever, in one transaction."""
-    with ctx.store.begin() as session:
-        known = set(session.scalars(select(SplitRow.example_id)))
-        session.add_all(
-            SplitRow(example_id=row.id, split=split, cluster=curated.clusters[row.id])
-            for split in SPLITS
-            for row in curated.sides[split]
-            if row.id not in known and row.origin.kind != "augmented"
-        )
-
-
 def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artifact:
     manifest = version.manifest
     labels: dict[str, int] = {}
@@ -187,15 +153,14 @@ def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artif
         "counts": manifest["counts"],
         "labels": labels,
         "leak": manifest["leak"],
+        "leaks": manifest["leaks"],
         "clusters": manifest["clusters"],
         "dropped": manifest["lost"]["dropped"],
         "quarantined": len(quarantine),
         "first_quarantined": first_waiting(quarantine),
         "report": f"{path}/report.html",
     }
-    ctx.emit(
-        Event(STAGE, "note", f"leak certificate: {curated.leak.text() if curated.leak else ''}")
-    )
+    ctx.emit(Event(STAGE, "note", f"leak certificate: {curated.leaks['train-test'].text()}"))
     told = quarantine_sentence(meta)
     if told is not None:
         ctx.emit(Event(STAGE, "warning", f"{told} ({path}/quarantine.jsonl)"))

@@ -39,15 +39,16 @@ def count_grams(*parts: Sequence[str]) -> list[Any]:
     return [csr_matrix(_matrix(cut, len(words)) @ spelled) for cut in found]
 
 
-def weigh(fit: Any, *others: Any) -> list[Any]:
+def weigh(fit: Any, *others: Any, unseen: bool = False) -> list[Any]:
     """Return the counts of n-grams as unit vectors, weighted by their rarity in `fit`.
 
     The weight of an n-gram that is in d of the n rows of `fit` is ln((1 + n) / (1 + d)) + 1; one
-    that is in none of them is left out.
+    that is in none of them is left out, unless `unseen` keeps it.
     """
     spread = np.bincount(fit.indices, minlength=fit.shape[1])
     idf = np.log((1 + fit.shape[0]) / (1 + spread)) + 1
-    idf[spread == 0] = 0.0
+    if not unseen:
+        idf[spread == 0] = 0.0
     return [_unit(counts, idf.astype(np.float32)) for counts in (fit, *others)]
 
 

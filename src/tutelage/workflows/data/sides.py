@@ -1,0 +1,133 @@
+"""Give every row its side, hold the sides against each other and the benchmarks, and freeze them.
+
+A side that was given once, in an earlier version or when a production record arrived, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import insert, select
+
+from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.data.assign import assign, cluster_rows, inherit_sides, share_findings
+from tutelage.data.benchmarks import read_benchmarks, without_matches
+from tutelage.data.certify import certify
+from tutelage.data.findings import Finding
+from tutelage.data.leakage import SEMANTIC, LeakCertificate
+from tutelage.data.pipeline import Dropped
+from tutelage.store.artifacts import SplitRow
+from tutelage.store.base import Store
+from tutelage.store.records import RecordRow
+from tutelage.workflows.context import Context
+
+_AT_ONCE = 500  # ids in one question to the store
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Sides:
+    """The rows of each side, their clusters, what was left out, what to say, the certificates.
+
+    `leaks` has the keys "train-test", "train-validation" and "validation-test".
+    """
+
+    rows: dict[SplitName, list[Example]]
+    clusters: dict[str, str]
+    dropped: list[Dropped] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    leaks: dict[str, LeakCertificate] = field(default_factory=dict)
+
+
+def give_sides(ctx: Context, rows: Sequence[Example], tell: Tell) -> Sides:
+    """Return the rows by side: clusters whole, earlier sides kept, the rest shared out."""
+    tell("clusters")
+    clusters = cluster_rows(rows, ctx.config.data.dedup.threshold)
+    tell("sides")
+    frozen = arrived_sides(ctx.store, rows) | frozen_sides(ctx.store)
+    inherit_sides(rows, frozen)
+    given = assign(rows, clusters, ctx.config.data.splits, frozen)
+    sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}
+    for row in rows:
+        if row.id in given.sides:
+            sides[given.sides[row.id]].append(row)
+    return Sides(sides, clusters, given.dropped, given.findings)
+
+
+def hold_apart(ctx: Context, sides: Sides, tell: Tell) -> None:
+    """Leave out of train what a benchmark holds, and of the lower side what leaks; certify."""
+    splits = ctx.config.data.splits
+    if ctx.config.data.benchmarks:
+        tell("benchmarks")
+        texts = read_benchmarks(ctx.workspace.root, ctx.config.data.benchmarks)
+        sides.rows["train"], dropped = without_matches(sides.rows["train"], texts)
+        sides.dropped += dropped
+        sides.findings += [
+            Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
+            for item in dropped
+        ]
+    done = certify(sides.rows, semantic=splits.semantic, on_pair=lambda _: tell("certificate"))
+    sides.rows, sides.leaks = done.sides, done.leaks
+    sides.dropped += done.dropped
+    sides.findings += share_findings(sides.rows, splits)
+    sides.findings += _by_meaning(sides)
+
+
+def freeze(store: Store, sides: Sides) -> None:
+    """Keep the side of every row for ever, in one transaction; augmented rows have none."""
+    with store.begin() as session:
+        known = set(session.scalars(select(SplitRow.example_id)))
+        fresh = [
+            {"example_id": row.id, "split": split, "cluster": sides.clusters[row.id]}
+            for split in SPLITS
+            for row in sides.rows[split]
+            if row.id not in known and row.origin.kind != "augmented"
+        ]
+        if fresh:
+            session.execute(insert(SplitRow), fresh)
+
+
+def frozen_sides(store: Store) -> dict[str, SplitName]:
+    """Return the side of every row that has one, by example id."""
+    with store.session() as session:
+        found = session.execute(select(SplitRow.example_id, SplitRow.split))
+        return dict(found.tuples().all())  # type: ignore[arg-type]
+
+
+def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]:
+    """Return the side that production rows got when they arrived, by example id.
+
+    A row names its record in `origin.source`, or in a field `record` if it came from a file. Of
+    equal rows that arrived on several sides the most held-out one counts.
+    """
+    records: dict[str, list[str]] = {}
+    for row in rows:
+        if row.origin.kind == "production":
+            for name in {row.origin.source, str(row.meta.get("record", ""))} - {""}:
+                records.setdefault(name, []).append(row.id)
+    names = list(records)
+    sides: dict[str, SplitName] = {}
+    with store.session() as session:
+        for start in range(0, len(names), _AT_ONCE):
+            asked = RecordRow.id.in_(names[start : start + _AT_ONCE])
+            found = session.execute(select(RecordRow.id, RecordRow.split).where(asked))
+            for record, side in found:
+                split: SplitName = side  # type: ignore[assignment]
+                for example in records[record]:
+                    sides[example] = max(sides.get(example, split), split, key=SPLITS.index)
+    return sides
+
+
+def _by_meaning(sides: Sides) -> list[Finding]:
+    """Return a finding for each test row that has a twin by meaning in train."""
+    leak = sides.leaks["train-test"]
+    found = []
+    for pair in leak.semantic_pairs:
+        row, twin = sides.rows["test"][pair.test], sides.rows["train"][pair.train]
+        detail = (
+            f"cosine {pair.cosine:.2f} (from {SEMANTIC:g}, {leak.embedder}) with "
+            f"{twin.origin.source or twin.id} in train"
+        )
+        found.append(Finding("D10-L01", detail, row.origin.source, row.id))
+    return found
