@@ -1,0 +1,1 @@
+"""Personal and health identifiers: finding them, replacing them, and getting them back by key."""
