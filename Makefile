@@ -6,6 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --prefer-binary -c
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 READY_DOCS := $(VENV)/.ready-docs
+PEERS := bench/.venvs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint smoke docs bench bench-setup clean
@@ -50,7 +51,13 @@ smoke: $(READY_DEV) ## the main job end to end, checked
 docs: $(READY_DOCS) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict
 
-bench-setup: $(READY_DEV) ## what the benchmarks' peers need
+bench-setup: $(READY_DEV) $(PEERS)/dedup/.ready ## what the benchmarks' peers need
+
+$(PEERS)/dedup/.ready:
+	@test -d $(@D) || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --prefer-binary \
+	  datasketch==2.0.0 rensa==0.5.0 semhash==0.5.0 rapidfuzz psutil
+	@touch $@
 
 bench: bench-setup ## run every benchmark in its quick form
 	@for script in bench/*.py; do case $$script in bench/common.py) ;; *) \

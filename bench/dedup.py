@@ -257,8 +257,8 @@ SIDES: dict[str, Callable[..., list[Pair]]] = {
 # The MinHash peers have the setting of _GRID with the best F1 on the quick corpus (`--tune SIDE`
 # prints all); semhash has the threshold it has by default.
 PEERS: dict[str, dict[str, Any]] = {
-    "rensa": {"size": 3, "bands": 32, "least": 0.5},
-    "datasketch": {"size": 3, "bands": 32, "least": 0.5},
+    "rensa": {"size": 3, "bands": 32, "least": 0.7},
+    "datasketch": {"size": 3, "bands": 32, "least": 0.7},
     "semhash": {"least": 0.9},
 }
 _GRID = [
@@ -351,7 +351,8 @@ def run(side: str, folder: Path, corpus: Corpus) -> dict[str, Any]:
         return {"note": "not run: `make bench-setup` installs it"}
     environment = dict(os.environ) | common.QUIET | {"OMP_NUM_THREADS": str(common.cores())}
     if side == "semhash":  # its encoder's weights and torch are in this environment
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if "site-packages" in p)
+        own = [path for path in sys.path if Path(path).name in ("site-packages", "src")]
+        environment["PYTHONPATH"] = os.pathsep.join(own)
     command = [str(python), __file__, "--worker", side, "--folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:

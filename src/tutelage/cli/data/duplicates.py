@@ -141,7 +141,7 @@ def _show_list(console: Console, found: list[Cluster], show: int, path: object) 
         rows = []
         for cluster in found[:show]:
             labels = Text(_counts(cluster.labels), style="red" if cluster.contradictory else "")
-            text = _short(cluster.members[0].example.input_text)
+            text = _short(cluster.members[0].example.input_text, 50)
             where = _counts(cluster.sides)
             rows.append((cluster.id, cluster.kind, cluster.rows, where, labels, text))
         head = ("cluster", "kind", "rows", "where", "labels", "first row")
@@ -160,7 +160,8 @@ def _show_one(console: Console, one: Cluster, path: object = None) -> None:
     rows = []
     for member in one.members:
         row = member.example
-        copies = f" + {len(member.copies)} copies" if member.copies else ""
+        count = len(member.copies)
+        copies = f" + {count} cop{'y' if count == 1 else 'ies'}" if count else ""
         answer = _short(row.label or row.answer or "", 40)
         text = _short(row.input_text, 120)
         rows.append((row.id[:8], member.side, f"{row.origin.source}{copies}", answer, text))
@@ -188,8 +189,8 @@ def _show_decision(console: Console, one: Cluster, result: dict[str, Any]) -> No
 
 
 def _counts(values: dict[str, int]) -> str:
-    shown = [f"{_short(name, 30)} {count}" for name, count in list(values.items())[:3]]
-    return ", ".join(shown) + (f", {len(values) - 3} more" if len(values) > 3 else "")
+    shown = [f"{_short(name, 20)} {count}" for name, count in list(values.items())[:2]]
+    return ", ".join(shown) + (f", {len(values) - 2} more" if len(values) > 2 else "")
 
 
 def _short(text: str, room: int = 70) -> str:

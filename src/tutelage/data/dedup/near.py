@@ -3,7 +3,8 @@
 Candidates come from minhash.py. A pair is near if the share of letters that agree (one minus the
 optimal string alignment distance over the longer length: Damerau 1964 without repeated edits)
 reaches the threshold, or a stricter one with the words sorted. A guard keeps apart what differs
-in a number, a unit or a negation (facts.py). Nothing is dropped here.
+in a number, a unit or a negation (facts.py), or puts one word for another (wording.py). Nothing is
+dropped here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tutelage.core.example import normalise
 from tutelage.data.dedup.base import Pairs
 from tutelage.data.dedup.facts import same_facts
 from tutelage.data.dedup.minhash import candidates
+from tutelage.data.dedup.wording import same_words
 
 _CHUNK = 200_000  # pairs compared at once
 _ORDER = 0.75  # with the words sorted only this share of the letters may differ
@@ -26,8 +28,8 @@ _THREADED = 20_000  # from this many pairs on all cores compare
 class NearDuplicates:
     """Finds texts that say the same in almost the same letters.
 
-    `threshold` is the share of letters that agree, in percent. Without `guard` numbers and
-    negations are letters like any other.
+    `threshold` is the share of letters that agree, in percent. Without `guard` numbers, negations
+    and words that were replaced are letters like any other.
     """
 
     def __init__(self, threshold: float = 80.0, *, guard: bool = True) -> None:
@@ -56,7 +58,7 @@ class NearDuplicates:
         near[rest] = _agree(ordered, found[rest], 1 - _ORDER * (1 - cut))
         close: Pairs = found[near]
         if self._guard and len(close):
-            close = close[[same_facts(clean[i], clean[j]) for i, j in close.tolist()]]
+            close = close[[_mean_the_same(clean[i], clean[j]) for i, j in close.tolist()]]
         return close
 
 
@@ -91,6 +93,11 @@ def _agree(texts: Sequence[str] | dict[int, str], pairs: Pairs, cut: float) -> N
             dtype=np.float32,
         )
     return out
+
+
+def _mean_the_same(one: str, two: str) -> bool:
+    """Return whether two close texts differ in nothing that changes what they say."""
+    return one == two or (same_facts(one, two) and same_words(one, two))
 
 
 def _words_sorted(texts: Sequence[str], pairs: Pairs) -> dict[int, str]:
