@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _GROUPS = {
     "readers": ("Turns a file into rows.", "tutelage.data.readers.base"),
     "filters": ("Keeps a row, or gives the reason why not.", "tutelage.data.filters.base"),
+    "detectors": ("Finds personal and health identifiers.", "tutelage.data.privacy.detect"),
     "dedup": ("Finds rows that say the same.", "tutelage.data.dedup.base"),
     "methods": ("Makes a model trainable.", "tutelage.training.methods.base"),
     "generators": ("Writes answers.", "tutelage.inference.base"),

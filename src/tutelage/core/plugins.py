@@ -13,7 +13,7 @@ from typing import Any
 from tutelage.core.errors import ConfigError, EnvironmentProblem, nearest
 
 GROUPS = (
-    "readers", "filters", "dedup", "embedders", "augment", "methods", "hosted",
+    "readers", "filters", "detectors", "dedup", "embedders", "augment", "methods", "hosted",
     "generators", "scorers", "strategies", "guards", "launchers",
 )  # fmt: skip
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tutelage.cli.data import augment, balance, check, duplicates, files, quarantine, repairs
+from tutelage.cli.data import (
+    augment,
+    balance,
+    check,
+    duplicates,
+    files,
+    privacy,
+    quarantine,
+    repairs,
+)
 from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
 from tutelage.core.errors import DataError
 
@@ -20,7 +29,7 @@ app = typer.Typer(
     name="data", help="Rows: import, check, clean, split, report.", no_args_is_help=True
 )
 
-for family in (augment, balance, check, duplicates, files, quarantine, repairs):
+for family in (augment, balance, check, duplicates, files, privacy, quarantine, repairs):
     family.register(app)
 
 

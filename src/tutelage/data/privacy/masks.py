@@ -55,7 +55,8 @@ class Masks:
         raw = self.mask(item.raw)
         why = item.reason
         if raw != item.raw or self.mask(why) != why:
-            why = f"{catalogue()[item.finding_id].what.lower()} ({WITHHELD})"
+            what = catalogue()[item.finding_id].what
+            why = f"{what[0].lower()}{what[1:]} ({WITHHELD})"
         return replace(item, raw=raw, reason=why)
 
 

@@ -170,13 +170,19 @@ class _Redaction:
         row = self._row
         update: dict[str, Any] = {
             "messages": tuple(self._turn(message) for message in row.messages),
-            "meta": self._value(row.meta, None),
+            "meta": self._meta(row),
             "group": self._pseudonyms.group(row.group) if row.group else row.group,
             "time": self._time(row.time),
         }
         update["label"] = self._label(update["messages"])
         changed = {key: new for key, new in update.items() if new != getattr(row, key)}
         return row.model_copy(update=changed) if changed else row
+
+    def _meta(self, row: Example) -> dict[str, Any]:
+        """Return the kept fields; the record that a production row came from stays a link."""
+        meta: dict[str, Any] = self._value(row.meta, None)
+        linked = row.origin.kind == "production" and "record" in row.meta
+        return {**meta, "record": row.meta["record"]} if linked else meta
 
     def _turn(self, message: Message) -> Message:
         is_label = message is self._row.messages[-1] and self._closed

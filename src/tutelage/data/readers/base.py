@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -139,11 +139,13 @@ def read_sources(
     output: OutputFormat,
     task: Task = "generation",
     repairs: Mapping[str, str] | None = None,
+    conceal: Callable[[Rejected], Rejected] | None = None,
 ) -> ReadResult:
     """Read every file that matches `patterns` (relative to `root`), in name order.
 
-    `repairs` are rows that stand for lines that can't be used, by the lines' keys. Raises
-    DataError if a pattern matches nothing or no row of any file can be used.
+    `repairs` are rows that stand for lines that can't be used, by the lines' keys. `conceal`
+    hides what may not be told of a row that can't be used. Raises DataError if a pattern matches
+    nothing or no row of any file can be used.
     """
     from tutelage.data.readers.files import find_files, shown
     from tutelage.data.readers.shape import Shaper
@@ -154,8 +156,9 @@ def read_sources(
         for item in read_file(path, Shaper(columns, output, task), tally):
             if isinstance(item, Example):
                 result.examples.append(item)
-            else:
-                (result.rejected if item.is_error else result.skipped).append(item)
+                continue
+            told = conceal(item) if conceal else item
+            (result.rejected if item.is_error else result.skipped).append(told)
         result.detected += tally.lines()
         result.mended += tally.mended
     if not result.examples:

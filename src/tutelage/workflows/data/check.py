@@ -21,6 +21,7 @@ from tutelage.data.filters.base import FilterSettings, FilterStep, load_filters
 from tutelage.data.filters.statistics import all_the_same, fatal
 from tutelage.data.findings import Finding, catalogue, reason, summarise
 from tutelage.data.pipeline import PipelineResult, Step, run_steps
+from tutelage.data.privacy.step import PrivacyStep
 from tutelage.data.readers.base import ReadResult, Rejected, Tally, read_file, read_sources
 from tutelage.data.readers.files import find_files, shown
 from tutelage.data.readers.shape import Shaper
@@ -28,6 +29,7 @@ from tutelage.data.repairs import RepairStep, mended_lines
 from tutelage.data.version import load_version
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, last_output
+from tutelage.workflows.data import privacy
 from tutelage.workflows.data.repairs import active
 
 _STAGE = "curate"  # checking is its first part
@@ -39,6 +41,12 @@ class Checked:
 
     read: ReadResult
     result: PipelineResult
+    privacy: PrivacyStep | None = None
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The new ids of rows whose identifiers were replaced, by their old ones."""
+        return self.privacy.renamed if self.privacy else {}
 
 
 def check(ctx: Context) -> dict[str, Any]:
@@ -54,18 +62,22 @@ def check(ctx: Context) -> dict[str, Any]:
     }
 
 
-def read_and_check(ctx: Context) -> Checked:
-    """Read the sources and run every step on them.
+def read_and_check(ctx: Context, *, keep: bool = False) -> Checked:
+    """Read the sources and run every step on them. `keep`: new pseudonyms are kept in the vault.
 
     Raises DataError if what is left can't teach anything; the sentence names the first lost row.
     """
     read = read_rows(ctx)
+    read.detected = privacy.hidden_lines(ctx, read.detected)
     for line in read.detected:
         ctx.emit(Event(_STAGE, "note", line))
     same = all_the_same(read.examples)
     if same is not None:
         raise same
-    checked = Checked(read, run_steps(read.examples, steps(ctx), lambda e: _tell_step(ctx, e)))
+    chosen = steps(ctx, keep=keep)
+    result = run_steps(read.examples, chosen, lambda entry: _tell_step(ctx, entry))
+    checked = Checked(read, result, privacy.step_of(chosen))
+    privacy.tell(ctx, checked.privacy, result)
     stop = fatal(checked.result.findings)
     if stop is not None:
         raise _with_first_loss(stop, waiting_rows(checked))
@@ -84,6 +96,7 @@ def read_rows(ctx: Context) -> ReadResult:
         ctx.config.output.format(),
         ctx.config.task,
         mended_lines(active(ctx)),
+        privacy.concealer(ctx),
     )
 
 
@@ -92,13 +105,14 @@ def read_everything(ctx: Context) -> ReadResult:
     root, task = ctx.workspace.root, ctx.config.task
     result = ReadResult()
     lines = mended_lines(active(ctx))
+    conceal = privacy.concealer(ctx)
     for path in find_files(root, ctx.config.data.sources, result.detected, task):
         tally = Tally(shown(path, root), repairs=lines)
         for item in read_file(path, shaper_of(ctx), tally):
             if isinstance(item, Example):
                 result.examples.append(item)
             else:
-                (result.rejected if item.is_error else result.skipped).append(item)
+                (result.rejected if item.is_error else result.skipped).append(conceal(item))
         result.detected += tally.lines()
         result.mended += tally.mended
     return result
@@ -120,8 +134,8 @@ def shaper_of(ctx: Context) -> Shaper:
     return Shaper(columns_of(ctx), ctx.config.output.format(), ctx.config.task)
 
 
-def steps(ctx: Context) -> list[Step]:
-    """Return the steps of curation in their order."""
+def steps(ctx: Context, *, keep: bool = False) -> list[Step]:
+    """Return the steps of curation in their order. `keep`: as in `read_and_check`."""
     config = ctx.config
     output = config.output.format()
     settings = FilterSettings(
@@ -137,6 +151,7 @@ def steps(ctx: Context) -> list[Step]:
     statistics = layers.pop("statistics")
     return [
         clean_step(ctx),
+        *privacy.privacy_steps(ctx, keep=keep),
         RepairStep(active(ctx), output),
         *(FilterStep(name, layer) for name, layer in layers.items()),
         ExactDuplicates(config.data.dedup.across_labels),

@@ -33,7 +33,7 @@ from tutelage.data.privacy.pseudonyms import Dates, Pseudonyms
 from tutelage.data.privacy.step import PrivacyStep
 from tutelage.data.privacy.vault import Vault, VaultFile, locked
 from tutelage.data.readers.base import Rejected
-from tutelage.data.readers.files import find_files
+from tutelage.data.readers.files import find_files, shown
 from tutelage.data.repairs import Repair
 from tutelage.workflows.context import Context
 
@@ -241,14 +241,14 @@ def redact_file(
 ) -> FileReport:
     """Write a copy of `source` with pseudonyms; `dry_run` only says what would be replaced.
 
-    Without `output` the copy is `NAME.redacted.ENDING` beside the source, and must not be there
-    yet. Raises DataError if the file can't be read, or the output is the source.
+    Without `output` a source of the project goes to redacted/, another file to
+    `NAME.redacted.ENDING` beside it, and must not be there yet. Raises DataError if the file can't be read, or the output is the source.
     """
     text, encoding = read_text(source)
-    target = _target(source, output, "redacted")
     if dry_run:
         looked = Pseudonyms(Vault.passing(), kinds_of(ctx), dates or "year", find=detector(ctx))
         return _report(source, None, _work(ctx, text, source, looked))
+    target = _checked(source, output or _copy_of(ctx, source), output is not None)
     with opened(ctx, keep=True, key=key, dates=dates, escape=True) as pseudonyms:
         result = _work(ctx, text, source, pseudonyms)
     atomic_write(target, to_bytes(result.text, encoding))
@@ -268,11 +268,8 @@ def redact_sources(
     target = folder or root / "redacted"
     reports = []
     for source in find_files(root, ctx.config.data.sources, [], ctx.config.task):
-        inside = source.resolve().is_relative_to(root.resolve())
-        name = source.resolve().relative_to(root.resolve()) if inside else Path(source.name)
-        reports.append(
-            redact_file(ctx, source, target / name, dates=dates, key=key, dry_run=dry_run)
-        )
+        copy = target / shown(source, root).lstrip("/")
+        reports.append(redact_file(ctx, source, copy, dates=dates, key=key, dry_run=dry_run))
     return reports
 
 
@@ -284,7 +281,7 @@ def restore_file(
     Raises DataError if the project has no pseudonyms or the key is another one.
     """
     text, encoding = read_text(source)
-    target = _target(source, output, "restored")
+    target = _restored_place(ctx, source, output)
     if not vault_path(ctx).exists():
         raise DataError(
             "this project has no pseudonyms, so there is nothing to restore with",
@@ -321,21 +318,49 @@ def _report(source: Path, output: Path | None, result: FileResult) -> FileReport
     return FileReport(source, output, result.rows, dict(counts.most_common()), result.examples)
 
 
-def _target(source: Path, output: Path | None, word: str) -> Path:
-    """Return where the copy goes; an existing file is only replaced where it was named."""
-    target = output or source.with_name(f"{source.stem}.{word}{source.suffix}")
+def _copy_of(ctx: Context, source: Path) -> Path:
+    """Return where a redacted copy goes: redacted/ in the project, else beside the source.
+
+    Beside a source of the project it would be read as one more source.
+    """
+    root, own = ctx.workspace.root.resolve(), source.resolve()
+    if own.is_relative_to(root):
+        return root / "redacted" / own.relative_to(root)
+    return source.with_name(f"{source.stem}.redacted{source.suffix}")
+
+
+def _restored_place(ctx: Context, source: Path, output: Path | None) -> Path:
+    """Return where a restored copy goes; raise DataError if identifiers would lie in .tutelage."""
+    if output is None and source.resolve().is_relative_to(ctx.workspace.root.resolve()):
+        raise DataError(
+            "a restored copy does not belong in the project unasked",
+            where=str(source),
+            fix="Say where it shall lie with --output",
+        )
+    target = output or source.with_name(f"{source.stem}.restored{source.suffix}")
+    if target.resolve().is_relative_to(ctx.workspace.home.resolve()):
+        raise DataError(
+            "identifiers may not lie in .tutelage again",
+            where=str(target),
+            fix="Name another place with --output",
+        )
+    return _checked(source, target, output is not None)
+
+
+def _checked(source: Path, target: Path, named: bool) -> Path:
+    """Return the target; an existing file is only replaced where it was named."""
     if target.resolve() == source.resolve():
         raise DataError(
             "the copy would replace the file itself",
             where=str(source),
             fix="Name another file with --output",
         )
-    if output is None and target.exists():
+    if target.is_dir():
+        raise DataError("this is a folder", where=str(target), fix="Name a file with --output")
+    if target.exists() and not named:
         raise DataError(
             "the copy is there already",
             where=str(target),
-            fix="Name a file with --output, or delete this one",
+            fix="Name it with --output to replace it, or delete it",
         )
-    if target.is_dir():
-        raise DataError("this is a folder", where=str(target), fix="Name a file with --output")
     return target
