@@ -137,11 +137,24 @@ def atomic_dir(target: Path, fill: Callable[[Path], None]) -> Path:
 
     If `target` exists (the same content was made before) the new copy is dropped.
     """
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+
+    def named(folder: Path) -> str:
+        fill(folder)
+        return target.name
+
+    return named_dir(target.parent, named)
+
+
+def named_dir(parent: Path, fill: Callable[[Path], str]) -> Path:
+    """Build a folder in `parent` with `fill(folder)`, which returns its name, and rename it.
+
+    If a folder of that name exists (the same content was made before) the new copy is dropped.
+    """
+    with disk_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new."))
         try:
-            fill(temporary)
+            target = parent / fill(temporary)
             for file in temporary.rglob("*"):
                 if file.is_file():
                     with file.open("rb") as stream:
@@ -149,7 +162,7 @@ def atomic_dir(target: Path, fill: Callable[[Path], None]) -> Path:
             temporary.chmod(0o755)
             if not target.exists():
                 os.rename(temporary, target)
-                fsync_dir(target.parent)
+                fsync_dir(parent)
             return target
         finally:
             if temporary.exists():

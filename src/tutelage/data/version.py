@@ -5,6 +5,7 @@ A version is a folder named by its content. It does not decide what goes in: cur
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 from tutelage.core.artifact import MANIFEST, content_hash, hash_file, library_versions, utc_now
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, SplitName
-from tutelage.core.workspace import atomic_dir
+from tutelage.core.workspace import named_dir
 
 CLUSTERS = "clusters.json"
 DROPPED = "dropped.jsonl"
@@ -78,29 +79,28 @@ def write_version(
 ) -> DatasetVersion:
     """Write `draft` under `folder`, named by the first 12 digits of its hash, and load it.
 
-    `render(manifest)` returns more files by name (reports); they do not count in the hash.
+    `render(manifest)` returns more files by name (reports); they do not count in the hash. Rows
+    are written one by one, so that no more than one line of text is held at once.
     """
-    files = _files(draft)
-    digest = content_hash({name: content_hash(text) for name, text in sorted(files.items())})
-    manifest: dict[str, Any] = {
-        "kind": "dataset",
-        "hash": digest,
-        "rows_hash": content_hash([files[f"{split}.jsonl"] for split in SPLITS]),
-        "counts": {split: len(draft.splits[split]) for split in SPLITS},
-        "versions": library_versions(),
-        "created_at": utc_now().isoformat(),
-        **draft.meta,
-    }
 
-    def fill(target: Path) -> None:
-        texts = {**files, **(render(manifest) if render else {})}
-        for name, text in texts.items():
-            (target / name).write_text(text, encoding="utf-8", newline="\n")
-        manifest["files"] = {name: hash_file(target / name) for name in sorted(texts)}
-        body = json.dumps(manifest, indent=2, ensure_ascii=False)
-        (target / MANIFEST).write_text(body + "\n", encoding="utf-8")
+    def fill(target: Path) -> str:
+        files = {name: _write(target / name, lines) for name, lines in _files(draft).items()}
+        manifest: dict[str, Any] = {
+            "kind": "dataset",
+            "hash": content_hash(files),
+            "rows_hash": content_hash([files[f"{split}.jsonl"] for split in SPLITS]),
+            "counts": {split: len(draft.splits[split]) for split in SPLITS},
+            "versions": library_versions(),
+            "created_at": utc_now().isoformat(),
+            **draft.meta,
+        }
+        for name, text in (render(manifest) if render else {}).items():
+            files[name] = _write(target / name, [text])
+        manifest["files"] = dict(sorted(files.items()))
+        _write(target / MANIFEST, [json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"])
+        return str(manifest["hash"][:12])
 
-    return load_version(atomic_dir(folder / digest[:12], fill))
+    return load_version(named_dir(folder, fill))
 
 
 def load_version(directory: Path) -> DatasetVersion:
@@ -134,21 +134,36 @@ def row_text(example: Example) -> str:
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the rows as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+    return "".join(_lines(rows))
 
 
-def _files(draft: VersionDraft) -> dict[str, str]:
-    files = {
-        f"{split}.jsonl": "".join(row_text(example) + "\n" for example in draft.splits[split])
-        for split in SPLITS
-    }
-    clusters = json.dumps(dict(sorted(draft.clusters.items())), indent=0)
+def _files(draft: VersionDraft) -> dict[str, Iterable[str]]:
+    """Return the lines of every file that counts in the hash, by name."""
+
+    def rows(split: SplitName) -> Iterator[str]:
+        return (row_text(example) + "\n" for example in draft.splits[split])
+
     return {
-        **files,
-        CLUSTERS: clusters + "\n",
-        DROPPED: json_lines(draft.dropped),
-        QUARANTINE: json_lines(draft.quarantine),
+        **{f"{split}.jsonl": rows(split) for split in SPLITS},
+        CLUSTERS: [json.dumps(dict(sorted(draft.clusters.items())), indent=0) + "\n"],
+        DROPPED: _lines(draft.dropped),
+        QUARANTINE: _lines(draft.quarantine),
     }
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    return (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+
+def _write(path: Path, lines: Iterable[str]) -> str:
+    """Write the lines and return the SHA-256 of the file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        for line in lines:
+            data = line.encode()
+            digest.update(data)
+            stream.write(data)
+    return digest.hexdigest()
 
 
 def _read_rows(path: Path) -> list[Example]:
