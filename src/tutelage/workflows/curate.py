@@ -28,6 +28,7 @@ from tutelage.workflows.data.check import (
 )
 from tutelage.workflows.data.repairs import active
 from tutelage.workflows.data.sides import Sides, freeze, give_sides, hold_apart
+from tutelage.workflows.data.versions import lineage
 
 STAGE = "curate"
 # the share of the usual time that is over when a step begins (bench/curate.py)
@@ -54,16 +55,17 @@ def curate(ctx: Context) -> StageOutcome:
     """
     root = ctx.workspace.root
     config = ctx.config
-    sources = find_files(root, config.data.sources, [], config.task)
+    paths = find_files(root, config.data.sources, [], config.task)
+    sources = {shown(path, root): hash_file(path) for path in paths}
     inputs = {
-        "sources": {shown(path, root): hash_file(path) for path in sources},
+        "sources": sources,
         "data": config.data.model_dump(mode="json"),
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
         "repairs": [asdict(repair) for repair in active(ctx)],
         "augmented": augmented.fingerprint(ctx),
     }
-    return run_stage(ctx, STAGE, inputs, lambda: _work(ctx))
+    return run_stage(ctx, STAGE, inputs, lambda: _work(ctx, sources))
 
 
 def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
@@ -76,19 +78,19 @@ def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
     return f"{rows} in quarantine, the other {good:,} are kept; first: {meta['first_quarantined']}"
 
 
-def _work(ctx: Context) -> Artifact:
+def _work(ctx: Context, sources: Mapping[str, str]) -> Artifact:
     tell = partial(_tell, ctx)
     tell("rows")
     checked = read_and_check(ctx, keep=True)
     curated = _Curated(checked.read, checked.result, checked.privacy)
-    sides = give_sides(ctx, checked.result.kept, tell)
+    sides = give_sides(ctx, checked.result.kept, tell, checked.renamed)
     _join_augmented(ctx, curated, sides)
     hold_apart(ctx, sides, tell)
     curated.sides, curated.clusters, curated.leaks = sides.rows, sides.clusters, sides.leaks
     curated.result.dropped += sides.dropped
     curated.result.findings += sides.findings
     tell("version")
-    version = _write(ctx, curated)
+    version = _write(ctx, curated, lineage(ctx, sources))
     tell("freeze")
     freeze(ctx.store, sides)
     return _artifact(ctx, version, curated)
@@ -109,7 +111,7 @@ def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:
         sides.clusters[row.id] = sides.clusters.get(parent, row.id)
 
 
-def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
+def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> DatasetVersion:
     quarantine = waiting_rows(curated)
     dropped = [item.as_dict() for item in curated.result.dropped]
     sizes: dict[str, int] = {}
@@ -117,6 +119,7 @@ def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
         sizes[name] = sizes.get(name, 0) + 1
     meta = {
         "project": ctx.config.name,
+        **made_from,
         "detected": curated.read.detected,
         "steps": curated.result.steps,
         "findings": summarise(all_findings(curated)),
@@ -144,7 +147,7 @@ def _write(ctx: Context, curated: _Curated) -> DatasetVersion:
 def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artifact:
     manifest = version.manifest
     labels: dict[str, int] = {}
-    for row in version.all_rows():
+    for row in (row for split in SPLITS for row in curated.sides[split]):
         if row.label is not None:
             labels[row.label] = labels.get(row.label, 0) + 1
     path = ctx.workspace.relative(version.directory)
@@ -167,5 +170,9 @@ def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artif
     counts = ", ".join(f"{manifest['counts'][split]} {split}" for split in SPLITS)
     ctx.emit(Event(STAGE, "done", f"dataset {version.hash[:12]}: {counts}"))
     return describe(
-        "dataset", version.hash, path, meta=json.loads(json.dumps(meta)),
-    )  # fmt: skip
+        "dataset",
+        version.hash,
+        path,
+        parents=[parent for parent in manifest["parents"] if parent != version.hash],
+        meta=json.loads(json.dumps(meta)),
+    )

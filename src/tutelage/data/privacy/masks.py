@@ -15,6 +15,9 @@ from tutelage.data.privacy.kinds import KINDS, Span
 from tutelage.data.privacy.vault import Form
 from tutelage.data.readers.base import Rejected
 
+_SEARCHED = 200_000  # characters of a row that are searched before its reason is told
+_LOOKED_AT = 4000  # characters of a row whose beginning is kept
+_EDGE = 200  # an identifier is not longer than this
 WITHHELD = "the details are withheld, because the row holds identifiers"
 
 
@@ -52,12 +55,19 @@ class Masks:
         A reason quotes the row, perhaps half an identifier: where the row holds any, the
         catalogue's words stand in its place.
         """
-        raw = self.mask(item.raw)
-        why = item.reason
-        if raw != item.raw or self.mask(why) != why:
+        whole = item.whole or item.raw
+        raw, why = self._beginning(whole), item.reason
+        holds = len(whole) > _SEARCHED or self.mask(whole) != whole
+        if holds or self.mask(why) != why:
             what = catalogue()[item.finding_id].what
             why = f"{what[0].lower()}{what[1:]} ({WITHHELD})"
-        return replace(item, raw=raw, reason=why)
+        return replace(item, raw=raw[: len(item.raw)] if len(item.raw) > 1000 else raw, reason=why)
+
+    def _beginning(self, whole: str) -> str:
+        """Return the masked beginning of a long text, without what its end may have cut in two."""
+        if len(whole) <= _LOOKED_AT:
+            return self.mask(whole)
+        return self.mask(whole[:_LOOKED_AT])[:-_EDGE]
 
 
 def hidden_findings(found: Sequence[Finding], renamed: Mapping[str, str]) -> list[Finding]:

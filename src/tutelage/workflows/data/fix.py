@@ -11,19 +11,21 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tutelage.core.example import Example
 from tutelage.core.output import OutputFormat
 from tutelage.data.findings import catalogue
 from tutelage.data.mend import better, mend_fields, mend_line
+from tutelage.data.privacy.masks import Masks
 from tutelage.data.readers.base import ReadResult, Rejected
 from tutelage.data.readers.shape import Shaper
 from tutelage.data.readers.turns import Unusable
 from tutelage.data.repairs import Repair, RepairStep, apply, key_of, rows_in
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.check import clean_step, read_everything, shaper_of, steps
+from tutelage.workflows.data.privacy import masks
 from tutelage.workflows.data.repairs import record
 
 _CONTEXT = 1  # unchanged lines around a change
@@ -113,7 +115,20 @@ def plan_fixes(ctx: Context) -> Fixes:
         key = {"label": "D2-T10", "answer": "D2-C04", "input": "D2-C09"}[repair.action]
         found.changes.append(_change("repair", repair_row, after, key, repair.reason))
         found.repairs.append(repair)
+    hide = masks(ctx)
+    if hide is not None:
+        found.changes = [_masked(change, hide) for change in found.changes]
     return found
+
+
+def _masked(change: Change, hide: Masks) -> Change:
+    """Return a change as it may be shown where data.privacy.mode is redact."""
+    return replace(
+        change,
+        what=hide.mask(change.what),
+        before=hide.mask(change.before),
+        after=hide.mask(change.after),
+    )
 
 
 def _as_repaired(ctx: Context, rows: Sequence[Example]) -> list[Example]:

@@ -13,14 +13,19 @@ from tutelage.core.errors import DataError
 from tutelage.data.repairs import ACTIONS, Repair
 from tutelage.store.repairs import RepairRow
 from tutelage.workflows.context import Context
+from tutelage.workflows.data.privacy import hidden_repairs
 
 
 def record(ctx: Context, repairs: Sequence[Repair]) -> str:
-    """Keep repairs that were decided together, in one transaction; return their batch."""
+    """Keep repairs that were decided together, in one transaction; return their batch.
+
+    With data.privacy.mode redact, identifiers in their values become pseudonyms first.
+    """
     for repair in repairs:
         if repair.action not in ACTIONS:
             raise DataError(f"{repair.action!r} is no repair", fix=f"Use {', '.join(ACTIONS)}")
     batch = secrets.token_hex(6)
+    repairs = hidden_repairs(ctx, repairs)
     with ctx.store.begin() as session:
         session.add_all(
             RepairRow(

@@ -5,7 +5,7 @@ A side that was given once, in an earlier version or when a production record ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import insert, select
@@ -40,12 +40,20 @@ class Sides:
     leaks: dict[str, LeakCertificate] = field(default_factory=dict)
 
 
-def give_sides(ctx: Context, rows: Sequence[Example], tell: Tell) -> Sides:
-    """Return the rows by side: clusters whole, earlier sides kept, the rest shared out."""
+def give_sides(
+    ctx: Context, rows: Sequence[Example], tell: Tell, renamed: Mapping[str, str] | None = None
+) -> Sides:
+    """Return the rows by side: clusters whole, earlier sides kept, the rest shared out.
+
+    `renamed` gives new ids by old ones: a row whose identifiers were replaced keeps its side.
+    """
     tell("clusters")
     clusters = cluster_rows(rows, ctx.config.data.dedup.threshold)
     tell("sides")
     frozen = arrived_sides(ctx.store, rows) | frozen_sides(ctx.store)
+    for old, new in (renamed or {}).items():
+        if old in frozen:
+            frozen.setdefault(new, frozen[old])
     inherit_sides(rows, frozen)
     given = assign(rows, clusters, ctx.config.data.splits, frozen)
     sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}
