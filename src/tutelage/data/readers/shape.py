@@ -38,6 +38,7 @@ FINDERS: dict[str, Finder] = {  # in the order they are tried
 FORMATS = ("auto", *FINDERS)
 _CHATS = ("openai-stored", "preference", "latitude", "openpipe", "openai", "sharegpt")
 ORIGINS = ("imported", "drafted", "augmented", "production")  # kinds a row may claim for itself
+_DEPTH = 100  # levels; a version's reader gives up at 200
 _SHAPES_KEPT = 1000  # sets of fields whose shape is remembered
 
 
@@ -83,6 +84,7 @@ class Shaper:
         form = self._form(fields, meta, reading)
         if group is None and self.task == "text" and "document" in meta:
             group = str(meta["document"])
+        _require_writable(messages, label, meta)
         example = Example(
             messages=messages,
             label=label,
@@ -193,6 +195,38 @@ class Shaper:
         near = nearest(_fold(label), list(self._by_fold))
         hint = f", did you mean {self._by_fold[near]!r}" if near else ""
         return f"{label[:60]!r} is not one of the {len(self.output.labels)} labels{hint}"
+
+
+def _require_writable(
+    messages: tuple[Message, ...], label: str | None, meta: dict[str, Any]
+) -> None:
+    """Raise Unusable for what could be written to a version but not read again."""
+    rest = [turn.model_extra for turn in messages if turn.model_extra]
+    if _deep(meta) or any(map(_deep, rest)):
+        raise Unusable("D1-R08", f"a field is nested more than {_DEPTH} levels deep")
+    try:
+        for text in (*(turn.content for turn in messages), label or ""):
+            text.encode()
+        if rest or meta:
+            json.dumps([rest, meta], ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("D1-R02", "not UTF-8 text: half a character") from error
+
+
+def _deep(value: Any) -> bool:
+    """Return whether lists and objects lie in each other more than `_DEPTH` levels deep."""
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [
+            part
+            for item in level
+            if isinstance(item, (dict, list, tuple))
+            for part in (item.values() if isinstance(item, dict) else item)
+            if isinstance(part, (dict, list, tuple))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def known_format(name: str) -> str:
