@@ -15,7 +15,7 @@ from tests.fakes.embedding_backend import EmbeddingBackend
 from tutelage.core import plugins
 from tutelage.core.config import Endpoint
 from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
-from tutelage.inference import embed
+from tutelage.inference import embed, tfidf_embed
 from tutelage.inference.base import Embedder, OnBatch
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.inference.openai_embed import OpenAIEmbedder
@@ -80,8 +80,8 @@ def test_like_texts_are_near(embedder: Embedder) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3, 40])
 def test_tfidf_takes_any_number_of_texts(rows: int) -> None:
     texts = [f"row number {i} of the ledger" for i in range(rows)]
-    assert embed.TfidfEmbedder(8).embed(texts).shape[0] == rows
-    assert not embed.TfidfEmbedder(8).embed(["  "] * rows).any()
+    assert tfidf_embed.TfidfEmbedder(8).embed(texts).shape[0] == rows
+    assert not tfidf_embed.TfidfEmbedder(8).embed(["  "] * rows).any()
 
 
 def test_the_reduction_is_a_truncated_svd() -> None:
@@ -90,16 +90,16 @@ def test_the_reduction_is_a_truncated_svd() -> None:
     rng = np.random.default_rng(0)
     low = rng.standard_normal((120, 5)) @ rng.standard_normal((5, 60))
     matrix = (low + 0.01 * rng.standard_normal((120, 60))).astype(np.float32)
-    reduced = embed.reduce(csr_matrix(matrix), 5, rounds=3)
+    reduced = tfidf_embed.reduce(csr_matrix(matrix), 5, rounds=3)
     left, values, _ = np.linalg.svd(matrix, full_matrices=False)
     expected = left[:, :5] * values[:5]
     np.testing.assert_allclose(reduced @ reduced.T, expected @ expected.T, rtol=0, atol=0.05)
 
 
 def test_the_reduction_of_many_rows_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "_FIT_ROWS", 50)
+    monkeypatch.setattr(tfidf_embed, "_FIT_ROWS", 50)
     texts = [f"{colour} thing {i}" for i in range(60) for colour in ("red", "blue", "green")]
-    vectors = embed.TfidfEmbedder(16).embed(texts)
+    vectors = tfidf_embed.TfidfEmbedder(16).embed(texts)
     assert vectors.shape == (180, 16)
     same, other = vectors[::3] @ vectors[::3].T, vectors[::3] @ vectors[1::3].T
     assert same.mean() > other.mean()
