@@ -137,10 +137,10 @@ def _show_list(console: Console, found: list[Cluster], show: int, path: object) 
         console.print("No two rows say the same.")
     else:
         wrong = sum(cluster.contradictory for cluster in found)
-        console.print(f"[bold]{len(found):,}[/] clusters, {wrong:,} with different labels")
+        console.print(f"[bold]{len(found):,}[/] clusters, {wrong:,} that contradict themselves")
         rows = []
         for cluster in found[:show]:
-            labels = Text(_counts(cluster.labels), style="red" if cluster.contradictory else "")
+            labels = Text(_counts(cluster.labels), style="red" if cluster.mixed else "")
             text = _short(cluster.members[0].example.input_text, 50)
             where = _counts(cluster.sides)
             rows.append((cluster.id, cluster.kind, cluster.rows, where, labels, text))

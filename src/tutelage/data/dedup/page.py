@@ -13,7 +13,7 @@ from tutelage.core import html
 from tutelage.core.example import normalise
 from tutelage.data.dedup.view import KINDS, Cluster, Kind, Member
 
-SHOWN = 200  # clusters on a page; the rest is counted
+SHOWN = 100  # clusters of one group on a page; the rest is counted
 _MEMBERS = 60  # rows of one cluster on a page
 _WHAT: dict[Kind, tuple[str, str]] = {
     "exact": ("Exact", "One input, apart from case and spaces. Copies were left out."),
@@ -27,9 +27,7 @@ def sections(found: Sequence[Cluster], shown: int = 8) -> list[html.Html]:
     """Return what a report says of duplicates: the counts, and the first clusters to look at."""
     if not found:
         return [html.section("Duplicates", html.paragraph("No two rows say the same."))]
-    parts: list[object] = [
-        html.table(("kind", "clusters", "rows", "contradictions"), _counts(found))
-    ]
+    parts: list[object] = [_counts(found)]
     parts += [_cluster(cluster) for cluster in found[:shown]]
     if len(found) > shown:
         rest = f"{len(found) - shown:,} more: `tutelage data dedup --html` shows them."
@@ -44,7 +42,7 @@ def sections(found: Sequence[Cluster], shown: int = 8) -> list[html.Html]:
 
 
 def page(found: Sequence[Cluster], *, project: str, shown: int = SHOWN) -> str:
-    """Return the whole page of the first `shown` clusters, by kind, contradictions on top."""
+    """Return the whole page: contradictions on top, then by kind, `shown` clusters of each."""
     wrong = [cluster for cluster in found if cluster.contradictory]
     top = html.verdict(
         "warn" if wrong else "good",
@@ -55,18 +53,18 @@ def page(found: Sequence[Cluster], *, project: str, shown: int = SHOWN) -> str:
         if wrong
         else "Rows that say the same have the same label.",
     )
-    body = [top, html.table(("kind", "clusters", "rows", "contradictions"), _counts(found))]
-    listed = list(found[:shown])
-    body += _group("Contradictions", "The same words under different labels.", wrong[:shown])
-    for kind in KINDS:
-        title, lead = _WHAT[kind]
-        body += _group(title, lead, [c for c in listed if c.kind == kind and not c.contradictory])
-    left = len(found) - len(listed)
+    rest = [cluster for cluster in found if not cluster.contradictory]
+    groups = [("Contradictions", "Rows that say the same under different labels.", wrong)]
+    groups += [(*_WHAT[kind], [c for c in rest if c.kind == kind]) for kind in KINDS]
+    body = [top, _counts(found)]
+    for title, lead, clusters in groups:
+        if clusters:
+            body.append(_group(title, lead, clusters, shown))
     return html.page(
         f"{project}: duplicates",
         body,
         subtitle="Each cluster opens. Words that differ from its first row are marked.",
-        footer=f"{left:,} smaller clusters are not on this page." if left else "",
+        footer="Decide on a cluster: tutelage data dedup --cluster ID --keep first",
     )
 
 
@@ -86,10 +84,10 @@ def difference(base: str, other: str) -> html.Html:
     return html.join(parts)
 
 
-def _group(title: str, lead: str, found: Sequence[Cluster]) -> list[html.Html]:
-    if not found:
-        return []
-    return [html.section(title, *(_cluster(cluster) for cluster in found), lead=lead)]
+def _group(title: str, lead: str, found: Sequence[Cluster], shown: int) -> html.Html:
+    left = len(found) - shown
+    more = html.paragraph(f"{left:,} more are not on this page.") if left > 0 else ""
+    return html.section(title, *(_cluster(cluster) for cluster in found[:shown]), more, lead=lead)
 
 
 def _cluster(cluster: Cluster) -> html.Html:
@@ -114,16 +112,19 @@ def _row(member: Member, first: Member) -> tuple[object, ...]:
     answer = row.label or row.answer or ""
     base = first.example.label or first.example.answer or ""
     tone: html.Tone = "note" if normalise(answer) == normalise(base) else "bad"
-    return place, member.side, html.badge(tone, _short(answer)), shown
+    side = html.Html(f"<span style='white-space: nowrap'>{html.esc(member.side)}</span>")
+    return place, side, html.badge(tone, _short(answer)), shown
 
 
-def _counts(found: Sequence[Cluster]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
+def _counts(found: Sequence[Cluster]) -> html.Html:
+    """Return the strip of figures: clusters of each kind, and those with several labels."""
+    tiles: list[tuple[str, object, str]] = []
     for kind in KINDS:
         own = [cluster for cluster in found if cluster.kind == kind]
-        wrong = sum(cluster.contradictory for cluster in own)
-        rows.append((_WHAT[kind][0], len(own), sum(c.rows for c in own), wrong))
-    return rows
+        rows = _several(sum(cluster.rows for cluster in own), "row")
+        hint = f"{rows}, {sum(cluster.mixed for cluster in own):,} with several labels"
+        tiles.append((f"{_WHAT[kind][0].lower()} clusters", f"{len(own):,}", hint))
+    return html.stats(tiles)
 
 
 def _short(text: str, room: int = 60) -> str:

@@ -75,11 +75,8 @@ class Cluster:
         return _counted(member.side for member in self.members)
 
     @property
-    def contradictory(self) -> bool:
-        """Whether rows that should have one answer have several.
-
-        Without labels that can be said of one input only: other words may be answered otherwise.
-        """
+    def mixed(self) -> bool:
+        """Whether the rows have several labels; without labels, several answers to one input."""
         labels = {member.example.label for member in self.members} - {None}
         if labels:
             return len(labels) > 1
@@ -87,12 +84,18 @@ class Cluster:
         is_text = self.members[0].example.is_text
         return self.kind == "exact" and not is_text and len(answers) > 1
 
+    @property
+    def contradictory(self) -> bool:
+        """Whether rows that say the same are mixed; rows that are only similar may well be."""
+        return self.kind != "semantic" and self.mixed
+
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
             "id": self.id,
             "kind": self.kind,
             "rows": self.rows,
+            "mixed": self.mixed,
             "contradictory": self.contradictory,
             "labels": self.labels,
             "sides": self.sides,
@@ -126,8 +129,10 @@ def semantic_clusters(members: Sequence[Member], pairs: Pairs, near: Pairs) -> l
 
 
 def ordered(found: Sequence[Cluster]) -> list[Cluster]:
-    """Return contradictions first, then by kind (exact, near, semantic), large ones first."""
-    return sorted(found, key=lambda c: (not c.contradictory, KINDS.index(c.kind), -c.rows, c.id))
+    """Return contradictions first, then exact, near and semantic, mixed and large ones first."""
+    return sorted(
+        found, key=lambda c: (not c.contradictory, KINDS.index(c.kind), not c.mixed, -c.rows, c.id)
+    )
 
 
 def members_of(
