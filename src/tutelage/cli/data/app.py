@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.cli.data import (
+    agree,
     augment,
     balance,
     check,
     duplicates,
     files,
+    label,
     privacy,
     quarantine,
     repairs,
@@ -29,7 +31,18 @@ app = typer.Typer(
     name="data", help="Rows: import, check, clean, split, report.", no_args_is_help=True
 )
 
-for family in (augment, balance, check, duplicates, files, privacy, quarantine, repairs):
+for family in (
+    agree,
+    augment,
+    balance,
+    check,
+    duplicates,
+    files,
+    label,
+    privacy,
+    quarantine,
+    repairs,
+):
     family.register(app)
 
 

@@ -9,8 +9,9 @@ from typing import Literal
 from tutelage.core.errors import nearest
 
 Kind = Literal[
-    "label", "accept", "edit", "skip", "unsure", "comment", "guideline", "back", "quit", "odd"
-]
+    "label", "write", "accept", "edit", "skip", "unsure", "comment", "guideline", "back", "quit",
+    "odd",
+]  # fmt: skip
 COMMANDS: dict[str, Kind] = {
     "s": "skip",
     "u": "unsure",
@@ -25,10 +26,10 @@ ONE_KEY = 9  # labels that have a number key of their own
 
 @dataclass(frozen=True)
 class Press:
-    """What was asked for: `label` for a label, `why` for what can't be understood."""
+    """What was asked for: `text` is the label or the written answer, `why` says what is odd."""
 
     kind: Kind
-    label: str | None = None
+    text: str = ""
     why: str = ""
 
 
@@ -36,7 +37,7 @@ def read_press(text: str, labels: Sequence[str], *, has_draft: bool) -> Press:
     """Return what `text` (a key, or a line) means.
 
     A number is the label at that place (1-based), a word a label or the only one that starts
-    so. Enter accepts the draft.
+    so. Without a list of labels any other text is the answer. Enter accepts the draft.
     """
     word = text.strip()
     if not word:
@@ -45,6 +46,8 @@ def read_press(text: str, labels: Sequence[str], *, has_draft: bool) -> Press:
         return Press("odd", why="there is no draft to accept")
     if word.lower() in COMMANDS and word not in labels:
         return Press(COMMANDS[word.lower()])
+    if not labels:
+        return Press("write", word)
     if word.isdigit() and word not in labels:
         place = int(word)
         if 1 <= place <= len(labels):
