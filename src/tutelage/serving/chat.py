@@ -199,12 +199,14 @@ class _Turn:
             "response": clean(safe_text(self.text)),
             "finish_reason": self.finish_reason[:16] or "error",
             "status": status,
-            "error": error,
+            "error": clean(error) if error else error,
             "latency_ms": latency_ms,
             "first_token_ms": self.first_token_ms,
             "prompt_tokens": prompt_tokens,
             "completion_tokens": answer_tokens,
-            "checks": self.checks,
+            "checks": {
+                name: {**check, "why": clean(check["why"])} for name, check in self.checks.items()
+            },
             "at": utc_now(),
         }
         self.state.log.record(row)

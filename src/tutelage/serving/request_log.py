@@ -258,24 +258,6 @@ def safe_text(text: str) -> str:
 
 
 Redactor = Callable[[str], str]
-_DATE = r"(?!\d{4}-\d\d-\d\d\b)"
-_PHONE = rf"(?<![\w.]){_DATE}\+?\(?\d{{1,4}}\)?(?:[ .-]\(?\d{{2,4}}\)?){{2,4}}(?![\w.])"
-_PATTERNS = (
-    (re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), "[EMAIL]"),
-    (re.compile(r"\b\d{3}-\d{2}-\d{4}\b"), "[SSN]"),
-    (re.compile(_PHONE), "[PHONE]"),
-    (re.compile(r"\b\d{9,}\b"), "[NUMBER]"),
-)
-
-
-def redact(text: str) -> str:
-    """Return `text` without e-mail addresses, phone numbers, SSN-like and long digit runs.
-
-    A modest net for logs, not de-identification: names and addresses stay.
-    """
-    for pattern, name in _PATTERNS:
-        text = pattern.sub(name, text)
-    return text
 
 
 def keep(text: str) -> str:

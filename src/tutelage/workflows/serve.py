@@ -15,6 +15,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -29,7 +30,7 @@ from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.app import create_app
 from tutelage.serving.controller import Controller
 from tutelage.serving.keys import KeyRing, load_keys
-from tutelage.serving.request_log import RequestLog, keep, redact
+from tutelage.serving.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Router
 from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import Telemetry
@@ -207,7 +208,7 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
             keys=KeyRing(required=not _is_loopback(host)),
             slots=Slots(deploy.concurrency, deploy.queue, telemetry),
             split_key=load_split_key(ctx.workspace),
-            redactor=redact if deploy.redact else keep,
+            redactor=_redactor(ctx),
         )
         controller = Controller(
             state,
@@ -220,6 +221,16 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
         state.ready = True
         stack.push_async_callback(_cancel, asyncio.create_task(controller.run()))
         yield state
+
+
+def _redactor(ctx: Context) -> Redactor:
+    """Return what is done to texts before they are logged. `[NAME]` in a log is not undone."""
+    if not ctx.config.deploy.redact:
+        return keep
+    from tutelage.data.privacy.detect import redact_text
+    from tutelage.workflows.data.privacy import kinds_of
+
+    return partial(redact_text, kinds=kinds_of(ctx))
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:
