@@ -96,7 +96,7 @@ class LabelSession:
         self._ctx, self._name, self._work = ctx, name, experts
         self._screen = _Screen(ctx.config.output.labels or ())
         self._past: list[str] = []
-        self._answers = self._skipped = 0
+        self._said: dict[str, bool] = {}  # item: whether it was answered, not skipped
 
     def run(self) -> dict[str, Any]:
         """Go on until the person quits or nothing is left."""
@@ -116,8 +116,8 @@ class LabelSession:
         left = len(self._work.todo(self._ctx, self._name))
         return {
             "annotator": self._name,
-            "answers": self._answers,
-            "skipped": self._skipped,
+            "answers": sum(self._said.values()),
+            "skipped": len(self._said) - sum(self._said.values()),
             "left": left,
         }
 
@@ -173,8 +173,7 @@ class LabelSession:
             self._screen.say(problem.sentence(), "yellow")
             return False
         self._past.append(item.item)
-        self._skipped += press.kind == "skip"
-        self._answers += press.kind != "skip"
+        self._said[item.item] = press.kind != "skip"
         return True
 
     def _show(self, item: Shown) -> None:
