@@ -10,11 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.findings import reason
 from tutelage.data.leakage import LeakCertificate, LeakPair, certificate, twins, with_meaning
 from tutelage.data.pipeline import Dropped
 
+# texts to the name of an embedder and its unit vectors, one a row
+Embed = Callable[[Sequence[str]], tuple[str, NDArray[np.float32]]]
 # the lower side, and the one it is held against
 HELD: tuple[tuple[SplitName, SplitName], ...] = (
     ("train", "test"),
@@ -38,13 +43,13 @@ class Certified:
 def certify(
     sides: Mapping[SplitName, Sequence[Example]],
     *,
-    semantic: str | None = None,
+    embed: Embed | None = None,
     on_pair: Callable[[str], None] | None = None,
 ) -> Certified:
     """Return the sides without exact and near twins across them, and the certificates.
 
-    `semantic` names an embedder: rows of one meaning are then counted, and stay. `on_pair` is told
-    the name of each pair before it is compared.
+    With `embed` rows of one meaning are counted too, and stay. `on_pair` is told the name of each
+    pair before it is compared.
     """
     from tutelage.data.dedup.tfidf import count_grams
 
@@ -58,8 +63,8 @@ def certify(
             if on_pair is not None:
                 on_pair(f"{low}-{high}")
             lost |= _hold(low, high, counts, result)
-    if semantic is not None:
-        _by_meaning(result, semantic)
+    if embed is not None:
+        _by_meaning(result, embed)
     return result
 
 
@@ -94,13 +99,9 @@ def _hold(low: SplitName, high: SplitName, counts: dict[SplitName, Any], result:
     return bool(closest)
 
 
-def _by_meaning(result: Certified, semantic: str) -> None:
-    """Add what an embedder finds to the certificates; all sides are embedded in one call."""
-    from tutelage.inference.embed import load_embedder, resolve
-
-    texts = [row.input_text for split in SPLITS for row in result.sides[split]]
-    name = resolve(semantic, len(texts))
-    vectors = load_embedder(name).embed(texts)
+def _by_meaning(result: Certified, embed: Embed) -> None:
+    """Add twins by meaning to the certificates; all sides are embedded in one call."""
+    name, vectors = embed([row.input_text for split in SPLITS for row in result.sides[split]])
     parts, start = {}, 0
     for split in SPLITS:
         parts[split] = vectors[start : start + len(result.sides[split])]

@@ -16,7 +16,13 @@ from tutelage.data.augment.join import join
 from tutelage.data.findings import summarise
 from tutelage.data.leakage import LeakCertificate
 from tutelage.data.readers.files import find_files, shown
-from tutelage.data.version import DatasetVersion, VersionDraft, write_version
+from tutelage.data.version import (
+    FINDINGS,
+    DatasetVersion,
+    VersionDraft,
+    json_lines,
+    write_version,
+)
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data import augment as augmented
 from tutelage.workflows.data.check import (
@@ -117,12 +123,13 @@ def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> Datase
     sizes: dict[str, int] = {}
     for name in curated.clusters.values():
         sizes[name] = sizes.get(name, 0) + 1
+    findings = all_findings(curated)
     meta = {
         "project": ctx.config.name,
         **made_from,
         "detected": curated.read.detected,
         "steps": curated.result.steps,
-        "findings": summarise(all_findings(curated)),
+        "findings": summarise(findings),
         "leak": curated.leaks["train-test"].as_dict(),
         "leaks": {name: leak.as_dict() for name, leak in curated.leaks.items()},
         "privacy": curated.privacy.summary.as_dict() if curated.privacy else None,
@@ -139,6 +146,11 @@ def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> Datase
         return {
             "report.html": card.html_report(shown, curated.sides, curated.clusters),
             "report.txt": card.text_report(manifest),
+            FINDINGS: json_lines(
+                {"id": one.example, "finding": one.id, "detail": one.detail}
+                for one in findings
+                if one.example
+            ),
         }
 
     return write_version(ctx.workspace.artifacts / "datasets", draft, render)

@@ -1,9 +1,8 @@
-"""`tutelage data …`: check rows, freeze a version, read its report, compare texts for leaks."""
+"""`tutelage data …`: freeze a version, read its report; each family adds its commands."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,9 +14,11 @@ from tutelage.cli.data import (
     duplicates,
     files,
     label,
+    leaks,
     privacy,
     quarantine,
     repairs,
+    versions,
 )
 from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
 from tutelage.core.errors import DataError
@@ -39,9 +40,11 @@ for family in (
     duplicates,
     files,
     label,
+    leaks,
     privacy,
     quarantine,
     repairs,
+    versions,
 ):
     family.register(app)
 
@@ -96,24 +99,3 @@ def report(
             {"dataset": artifact.short, "report": str(folder / "report.html"), **artifact.meta},
             show,
         )
-
-
-@app.command()
-def leaks(
-    train: Annotated[Path, typer.Argument(help="A file with one training text a line.")],
-    test: Annotated[Path, typer.Argument(help="A file with one test text a line.")],
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Count the test texts that have an exact or near twin in the training texts."""
-    with frame(as_json, verbose) as out:
-        from tutelage.data.leakage import leak_certificate
-
-        certificate = leak_certificate(
-            train=train.read_text(encoding="utf-8").splitlines(),
-            test=test.read_text(encoding="utf-8").splitlines(),
-        )
-        data = {"exact": certificate.exact, "near": certificate.near}
-        out.result(data, lambda console: console.print(certificate.text(), markup=False))
-        if certificate.exact or certificate.near:
-            raise typer.Exit(1)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 
+from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.assign import assign, cluster_rows, inherit_sides, share_findings
 from tutelage.data.benchmarks import read_benchmarks, without_matches
@@ -17,10 +20,16 @@ from tutelage.data.certify import certify
 from tutelage.data.findings import Finding
 from tutelage.data.leakage import SEMANTIC, LeakCertificate
 from tutelage.data.pipeline import Dropped
+from tutelage.inference.embed import load_embedder, resolve
+from tutelage.inference.embed_cache import embed_cached
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _AT_ONCE = 500  # ids in one question to the store
 Tell = Callable[[str], None]
@@ -75,7 +84,8 @@ def hold_apart(ctx: Context, sides: Sides, tell: Tell) -> None:
             Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
             for item in dropped
         ]
-    done = certify(sides.rows, semantic=splits.semantic, on_pair=lambda _: tell("certificate"))
+    embed = None if splits.semantic is None else partial(_embed, ctx, splits.semantic)
+    done = certify(sides.rows, embed=embed, on_pair=lambda _: tell("certificate"))
     sides.rows, sides.leaks = done.sides, done.leaks
     sides.dropped += done.dropped
     sides.findings += share_findings(sides.rows, splits)
@@ -125,6 +135,18 @@ def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]
                 for example in records[record]:
                     sides[example] = max(sides.get(example, split), split, key=SPLITS.index)
     return sides
+
+
+def _embed(ctx: Context, name: str, texts: Sequence[str]) -> tuple[str, NDArray[np.float32]]:
+    """Return the name of the embedder, and the texts as its vectors, kept for the next time."""
+    chosen = resolve(name, len(texts))
+    quality, root = ctx.config.data.quality, ctx.workspace.root
+    embedder = load_embedder(chosen, endpoint=quality.endpoint, root=root)
+
+    def listen(done: int, total: int) -> None:
+        ctx.emit(Event("curate", "progress", "meaning", done=done, total=total))
+
+    return chosen, embed_cached(embedder, texts, ctx.workspace.home / "embeddings", listen)
 
 
 def _by_meaning(sides: Sides) -> list[Finding]:
