@@ -32,9 +32,9 @@ def note_turns(
 
 
 def _note_turn(turn: Mapping[str, Any], message: Message) -> dict[str, Any] | None:
-    plain = plain_turn(message)
-    if turn == plain and list(turn) == list(plain):
+    if _is_plain(turn, message):
         return None
+    plain = plain_turn(message)
     noted: dict[str, Any] = {}
     if list(turn) != list(plain):
         noted["keys"] = list(turn)
@@ -47,6 +47,15 @@ def _note_turn(turn: Mapping[str, Any], message: Message) -> dict[str, Any] | No
         if (key not in plain or plain[key] != value) and (key != "content" or content is None)
     }
     return {**noted, "was": was} if was else noted or None
+
+
+def _is_plain(turn: Mapping[str, Any], message: Message) -> bool:
+    """Return whether a turn is spelled as `plain_turn` would; most are role and content alone."""
+    if len(turn) == 2 and not message.model_extra:
+        (one, role), (two, content) = turn.items()
+        return (one, two, role) == ("role", "content", message.role) and content == message.content
+    plain = plain_turn(message)
+    return turn == plain and list(turn) == list(plain)
 
 
 def _frame(part: Any) -> Any:
@@ -100,8 +109,9 @@ def note_fields(fields: Mapping[str, Any], meta: Mapping[str, Any], used: Sequen
     those whose type the Example changed.
     """
     noted: dict[str, Any] = {}
-    if list(fields) != [*used, *meta]:
-        noted["keys"] = list(fields)
+    if list(fields) == [*used, *meta]:
+        return noted
+    noted["keys"] = list(fields)
     was = {key: value for key, value in fields.items() if key not in used and key not in meta}
     return {**noted, "was": was} if was else noted
 

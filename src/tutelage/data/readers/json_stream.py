@@ -41,6 +41,7 @@ class Window:
         self._ended = False
         self.text = ""
         self.at = 0
+        self.raw = ""  # the text of the value read last
 
     def more(self) -> bool:
         """Read on; return False at the end of the text."""
@@ -84,7 +85,7 @@ class Window:
                 raise self._bad("D1-R08", "the entry is nested too deeply") from error
             if end == len(self.text) and self.text[self.at] not in '[{"' and self.more():
                 continue  # a number may have more digits
-            self.at = end
+            self.raw, self.at = self.text[self.at : end], end
             return value
 
     def _may_go_on(self, error: json.JSONDecodeError) -> bool:

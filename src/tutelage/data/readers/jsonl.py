@@ -111,14 +111,17 @@ def _row(line: str, place: str, read: int) -> RawRow | Broken:
 
 def _entries(stream: IO[str]) -> Iterator[Item]:
     """Yield the entries of a list, or of the list in an object, as they come."""
-    for index, value in enumerate(read_values(Window(stream, _LINE_LIMIT)), start=1):
-        place = f"#{index}"
+    window = Window(stream, _LINE_LIMIT)
+    for index, value in enumerate(read_values(window), start=1):
+        place, raw = f"#{index}", window.raw
         if isinstance(value, BadJson):
             yield Broken(value.finding_id, value.detail, place, value.raw)
             continue
         try:
-            raw = json.dumps(value, ensure_ascii=False)
             raw.encode()
+            if "\\u" in raw or not raw.startswith("{"):  # half a character, or members of a row
+                raw = json.dumps(value, ensure_ascii=False)
+                raw.encode()
         except UnicodeEncodeError as error:
             yield Broken("D1-R02", _bad_byte(raw, error.start), place, raw)
             continue

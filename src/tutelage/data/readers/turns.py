@@ -43,7 +43,11 @@ def read_turn(turn: Any, index: int, role: Role | None = None) -> Message:
     known = ROLES.get(str(named).lower())
     if known is None:
         raise Unusable("D2-S02", f"turn {index} has the role {str(named)[:30]!r}")
-    content = _content(turn.get("content", turn.get("value")), index)
+    content = turn.get("content", turn.get("value"))
+    if not isinstance(content, str):
+        content = _content(content, index)
+    if turn.keys() <= _KNOWN:
+        return Message(role=known, content=content)
     rest = {str(k): v for k, v in turn.items() if k not in _KNOWN and v is not None}
     return Message(role=known, content=content, **rest)
 

@@ -22,6 +22,7 @@ from tutelage.data.writers.rows import Row
 
 _BATCH = 1000  # rows
 _INT64 = 2**63
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 Rows = Callable[[], Iterable[Row]]
 
 
@@ -58,7 +59,7 @@ def _remove_left(target: Path) -> None:
 
 def json_line(row: Row) -> str:
     """Return a row as one line of JSON."""
-    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    return _encode(row) + "\n"
 
 
 def write_jsonl(target: Path, rows: Iterable[Row]) -> int:
@@ -88,7 +89,7 @@ def write_csv(target: Path, rows: Rows) -> int:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else _encode(value)
 
 
 def write_parquet(target: Path, rows: Rows) -> int:
@@ -123,7 +124,7 @@ def _fitting(value: Any, kind: str) -> Any:
         return value
     if kind == "number":
         return float(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value if isinstance(value, str) else _encode(value)
 
 
 def _kinds(rows: Iterable[Row]) -> dict[str, str]:
