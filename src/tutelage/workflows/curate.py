@@ -30,6 +30,7 @@ from tutelage.workflows.data.check import (
     all_findings,
     first_waiting,
     read_and_check,
+    skipped_rows,
     waiting_rows,
 )
 from tutelage.workflows.data.repairs import active
@@ -119,7 +120,7 @@ def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:
 
 def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> DatasetVersion:
     quarantine = waiting_rows(curated)
-    dropped = [item.as_dict() for item in curated.result.dropped]
+    dropped = [*skipped_rows(curated), *(item.as_dict() for item in curated.result.dropped)]
     sizes: dict[str, int] = {}
     for name in curated.clusters.values():
         sizes[name] = sizes.get(name, 0) + 1

@@ -469,3 +469,19 @@ def test_a_file_is_exported_row_by_row_and_bad_rows_are_counted(tmp_path: Path) 
     assert (tmp_path / "a.csv").read_text() == "prompt,completion\nq,a\n"
     with pytest.raises(ConfigError, match="only dataset versions have splits"):
         export_file(source, tmp_path / "b.csv", Export(splits=("train",)))
+
+
+def test_skipped_log_entries_are_in_the_versions_dropped_rows(make_project: MakeProject) -> None:
+    root = make_project({}, CHAT_CONFIG)
+    base = {"traceId": "t", "startTime": "2026-01-01", "type": "GENERATION"}
+    rows: list[Any] = [
+        {**base, "input": f"what of {i * 7919:x} {i * 104729:x}?", "output": f"that {i * 31:x}"}
+        for i in range(30)
+    ]
+    write(root / "data" / "traces.jsonl", [*rows, {**rows[0], "type": "SPAN"}])
+    code, out, err = call("data", "split", "--project", str(root), "--json")
+    assert code == 0, err
+    folder = Path(json.loads(out)["path"])
+    (dropped,) = load(folder / "dropped.jsonl")
+    assert dropped["reason"] == "a span, not a call of a model [D1-L01]"
+    assert dropped["line"] == 31

@@ -204,7 +204,8 @@ def _previous(ctx: Context) -> list[Example]:
 
 def all_findings(checked: Checked) -> list[Finding]:
     """Return what reading and the steps found, and the rows that would tie sides together."""
-    rejected = [Finding(r.finding_id, r.reason, r.source) for r in checked.read.rejected]
+    unread = (*checked.read.rejected, *checked.read.skipped)
+    rejected = [Finding(r.finding_id, r.reason, r.source) for r in unread]
     mended = [Finding("D3-L01", "read from its repair", place) for place in checked.read.mended]
     left = [
         Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
@@ -231,6 +232,11 @@ def waiting_rows(checked: Checked) -> list[dict[str, Any]]:
     """Return the rows that wait for a person, in the form of quarantine.jsonl."""
     rejected = [_rejected_row(item) for item in checked.read.rejected]
     return [*rejected, *(item.as_dict() for item in checked.result.quarantined)]
+
+
+def skipped_rows(checked: Checked) -> list[dict[str, Any]]:
+    """Return the log entries that nobody has to mend, in the form of dropped.jsonl."""
+    return [_rejected_row(item) for item in checked.read.skipped]
 
 
 def first_waiting(waiting: list[dict[str, Any]]) -> str | None:
