@@ -91,15 +91,23 @@ def assign(
     named: Mapping[str, str],
     splits: Splits,
     frozen: Mapping[str, SplitName],
+    departed: Sequence[Example] = (),
 ) -> Assignment:
-    """Return the side of every row. `named` maps example id to cluster, `frozen` id to side."""
+    """Return the side of every row. `named` maps example id to cluster, `frozen` id to side.
+
+    `departed` are rows of the version before that are gone: new rows of their clusters, such as a
+    corrected line, take their side.
+    """
     units: dict[str, list[Example]] = defaultdict(list)
     for row in rows:
         units[named[row.id]].append(row)
+    heirs: dict[str, set[SplitName]] = defaultdict(set)
+    for row in departed:
+        heirs[named[row.id]].add(frozen[row.id])
     result = Assignment()
     fresh: list[list[Example]] = []
-    for unit in units.values():
-        sides = {frozen[row.id] for row in unit if row.id in frozen}
+    for name, unit in units.items():
+        sides = {frozen[row.id] for row in unit if row.id in frozen} or heirs.get(name)
         if sides:
             _settle(unit, max(sides, key=_ABOVE.__getitem__), frozen, result)
         else:
@@ -145,7 +153,7 @@ def _settle(
     unit: list[Example], side: SplitName, frozen: Mapping[str, SplitName], result: Assignment
 ) -> None:
     """Give a cluster with frozen rows the highest of their sides; others' rows are left out."""
-    anchor = next(row for row in unit if frozen.get(row.id) == side)
+    anchor = next((row for row in unit if frozen.get(row.id) == side), unit[0])
     for row in unit:
         own = frozen.get(row.id, side)
         if own == side:

@@ -20,12 +20,13 @@ from tutelage.data.certify import certify
 from tutelage.data.findings import Finding
 from tutelage.data.leakage import SEMANTIC, LeakCertificate
 from tutelage.data.pipeline import Dropped
+from tutelage.data.version import load_version
 from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow
-from tutelage.workflows.context import Context
+from tutelage.workflows.context import Context, last_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,15 +57,18 @@ def give_sides(
 
     `renamed` gives new ids by old ones: a row whose identifiers were replaced keeps its side.
     """
-    tell("clusters")
-    clusters = cluster_rows(rows, ctx.config.data.dedup.threshold)
-    tell("sides")
     frozen = arrived_sides(ctx.store, rows) | frozen_sides(ctx.store)
     for old, new in (renamed or {}).items():
         if old in frozen:
             frozen.setdefault(new, frozen[old])
     inherit_sides(rows, frozen)
-    given = assign(rows, clusters, ctx.config.data.splits, frozen)
+    departed = _departed(ctx, rows, frozen)
+    tell("clusters")
+    clusters = cluster_rows([*rows, *departed], ctx.config.data.dedup.threshold)
+    tell("sides")
+    given = assign(rows, clusters, ctx.config.data.splits, frozen, departed)
+    for row in departed:
+        clusters.pop(row.id, None)
     sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}
     for row in rows:
         if row.id in given.sides:
@@ -135,6 +139,18 @@ def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]
                 for example in records[record]:
                     sides[example] = max(sides.get(example, split), split, key=SPLITS.index)
     return sides
+
+
+def _departed(
+    ctx: Context, rows: Sequence[Example], frozen: Mapping[str, SplitName]
+) -> list[Example]:
+    """Return the rows of the version before that are gone, but for augmented ones."""
+    artifact = last_output(ctx, "curate")
+    if artifact is None or not ctx.path_of(artifact).exists():
+        return []
+    here = {row.id for row in rows}
+    gone = load_version(ctx.path_of(artifact)).besides(here)
+    return [row for row in gone if row.id in frozen and row.origin.kind != "augmented"]
 
 
 def _embed(ctx: Context, name: str, texts: Sequence[str]) -> tuple[str, NDArray[np.float32]]:
