@@ -26,6 +26,36 @@ EncodingOption = Annotated[
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
 
+SourceArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A dataset version (its first digits), or a file or folder of rows.",
+        show_default="the newest version",
+    ),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The file to write, or a folder.")
+]
+WriteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="openai (JSON lines), csv or parquet.",
+        show_default="by the output's ending",
+    ),
+]
+SplitOption = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="Only this split; can be given again.", show_default="all"),
+]
+PromptOption = Annotated[
+    bool, typer.Option("--prompt", help="Put the project's prompt before each row.")
+]
+BareOption = Annotated[
+    bool, typer.Option("--bare", help="Only what hosted fine-tuning takes: turns and tools.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `tutelage data`."""
@@ -138,35 +168,12 @@ def _show_import(console: Console, done: Imported, following: str) -> None:
 
 
 def export(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            help="A dataset version (its first digits), or a file or folder of rows.",
-            show_default="the newest version",
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write, or a folder.")
-    ] = Path("export"),
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="openai (JSON lines), csv or parquet.",
-            show_default="by the output's ending",
-        ),
-    ] = None,
-    split: Annotated[
-        list[str] | None,
-        typer.Option("--split", help="Only this split; can be given again.", show_default="all"),
-    ] = None,
-    prompt: Annotated[
-        bool, typer.Option("--prompt", help="Put the project's prompt before each row.")
-    ] = False,
-    bare: Annotated[
-        bool, typer.Option("--bare", help="Only what hosted fine-tuning takes: turns and tools.")
-    ] = False,
+    source: SourceArgument = None,
+    output: OutputOption = Path("export"),
+    format: WriteOption = None,
+    split: SplitOption = None,
+    prompt: PromptOption = False,
+    bare: BareOption = False,
     force: ForceOption = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
