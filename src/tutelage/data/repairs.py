@@ -1,7 +1,7 @@
 """Changes that people decided on single rows, applied before the rows are checked.
 
 A source file is never edited. A repaired row has a new id, remembers the row it was
-(`origin.parents`), and stays on that row's side of the split. A line that is no row at all is
+(`origin.parents`) and who decided (`origin.author`), and stays on that row's side of the split. A line that is no row at all is
 replaced while it is read, by rows kept under the hash of its text.
 """
 
@@ -89,13 +89,17 @@ class RepairStep:
             repaired = current
             for repair in own:
                 repaired = apply(repaired, repair, self._output)
-            if repaired.id in seen:
+            if repaired.id == current.id:
                 break
-            seen.add(repaired.id)
-            origin = row.origin.model_copy(update={"parents": (row.id,)})
-            current = repaired.model_copy(update={"origin": origin})
-        if current is not row:
-            findings.append(at(current, "D4-R01", f"was {row.id}"))
+            author = own[-1].author or row.origin.author
+            told = {"parents": (row.id,), "author": author}
+            current = repaired.model_copy(update={"origin": row.origin.model_copy(update=told)})
+            if current.id in seen:  # back to what it was before
+                break
+            seen.add(current.id)
+        if current.id == row.id:
+            return row, None
+        findings.append(at(current, "D4-R01", f"was {row.id}"))
         return current, None
 
 
