@@ -1,8 +1,8 @@
 """Changes that people decided on single rows, applied before the rows are checked.
 
 A source file is never edited. A repaired row has a new id, remembers the row it was
-(`origin.parents`) and who decided (`origin.author`), and stays on that row's side of the split. A line that is no row at all is
-replaced while it is read, by rows kept under the hash of its text.
+(`origin.parents`) and who decided (`origin.author`), and stays on that row's side of the split. A
+line that is no row at all is replaced while it is read, by rows kept under the hash of its text.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ class RepairStep:
         """Return the row after all its repairs, and the repair that drops it, if one does."""
         current, seen = row, {row.id}
         for _ in range(_CHAIN):
-            own = self._by_id.get(current.id, ())
+            own = self._by_id.get(current.id, [])
             dropped = next((repair for repair in own if repair.action == "drop"), None)
             if dropped is not None:
                 return row, dropped
             repaired = current
             for repair in own:
                 repaired = apply(repaired, repair, self._output)
-            if repaired.id == current.id:
+            if _same(repaired, current):
                 break
             author = own[-1].author or row.origin.author
             told = {"parents": (row.id,), "author": author}
@@ -97,7 +97,7 @@ class RepairStep:
             if current.id in seen:  # back to what it was before
                 break
             seen.add(current.id)
-        if current.id == row.id:
+        if _same(current, row):
             return row, None
         findings.append(at(current, "D4-R01", f"was {row.id}"))
         return current, None
@@ -119,6 +119,11 @@ def apply(row: Example, repair: Repair, output: OutputFormat) -> Example:
     turns = list(row.messages)
     turns[places[-1]] = turns[places[-1]].model_copy(update={"content": repair.value})
     return row.model_copy(update={"messages": tuple(turns)})
+
+
+def _same(one: Example, other: Example) -> bool:
+    """Return whether two rows say the same to the letter; ids do not see case and space."""
+    return (one.messages, one.label) == (other.messages, other.label)
 
 
 def _answered(row: Example, text: str) -> tuple[Message, ...]:

@@ -24,7 +24,7 @@ from tutelage.data.annotation.export import ANNOTATED, row_of
 from tutelage.data.annotation.items import item_id
 from tutelage.data.annotation.votes import Accept, Decision, Vote, Voted, decide
 from tutelage.data.readers.shape import Shaper
-from tutelage.data.repairs import Repair
+from tutelage.data.repairs import Action, Repair
 from tutelage.data.version import json_lines
 from tutelage.store.annotations import DraftRow
 from tutelage.store.artifacts import SplitRow
@@ -143,16 +143,13 @@ def _changes(rows: Sequence[_Row], decision: Decision, one: Voted) -> list[Repai
     why = decision.why or {"adjudicated": "decided", "agreed": "experts agree"}.get(
         decision.kind, "most experts agree"
     )
-    action = "label" if decision.label is not None else "answer"
-    value = decision.label if decision.label is not None else decision.answer
-    wanted = Vote("", decision.label, decision.answer).value
-    found = []
-    for row in rows:
-        has = Vote("", row.label if action == "label" else None, row.answer).value
-        if has != wanted:
-            why_here = f"{why} (item {one.item.id})"
-            found.append(Repair(row.id, action, value or "", why_here, who))  # type: ignore[arg-type]
-    return found
+    action: Action = "label" if decision.label is not None else "answer"
+    value = (decision.label if decision.label is not None else decision.answer) or ""
+    return [
+        Repair(row.id, action, value, f"{why} (item {one.item.id})", who)
+        for row in rows
+        if value != ((row.label if action == "label" else row.answer) or "")
+    ]
 
 
 def _write(ctx: Context, new: Sequence[tuple[Voted, Decision]]) -> Path:
