@@ -378,6 +378,31 @@ def test_a_csv_of_logs_is_ready_to_train_in_one_command(
     ]  # fmt: skip
 
 
+def test_columns_can_be_named_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs.csv").write_text("customer,us,day\nhi,hello,1\n")
+    code, _, err = call("data", "import", "logs.csv", "-o", "a.jsonl")
+    assert code == 2
+    assert "logs.csv:2: the only row can't be used; the first: no input found" in err
+    code, _, err = call(
+        "data", "import", "logs.csv", "-o", "a.jsonl", "--input", "customer", "--answer", "us"
+    )
+    assert code == 0, err
+    assert load(tmp_path / "a.jsonl")[0]["messages"][1]["content"] == "hello"
+    (tmp_path / "old.csv").write_bytes("prompt,completion\ncaf\u00e9?,oui\n".encode("cp1252"))
+    assert call("data", "import", "old.csv", "-o", "b.jsonl")[0] == 2
+    assert call("data", "import", "old.csv", "-o", "b.jsonl", "--encoding", "cp1252")[0] == 0
+    assert load(tmp_path / "b.jsonl")[0]["messages"][0]["content"] == "caf\u00e9?"
+    code, _, err = call("data", "import", "old.csv", "-o", "c.jsonl", "--encoding", "cp9999")
+    assert code == 2
+    assert "Traceback" not in err and "'cp9999'" in err
+    code, _, err = call("data", "import", "old.csv")
+    assert code == 2
+    assert "or the file to write with --output FILE" in err
+
+
 def test_an_import_refuses_what_would_be_read_or_lost(make_project: MakeProject) -> None:
     root = labelled(make_project({}))
     ctx = open_context(root)

@@ -25,7 +25,17 @@ EncodingOption = Annotated[
     typer.Option("--encoding", help="Of text files, such as cp1252.", show_default="found"),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
-
+FilesArgument = Annotated[
+    list[str], typer.Argument(help="Files or folders, or hf:org/name[:split] of the hub.")
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option("--to", help="Name of the file in data/.", show_default="the first file's name"),
+]
+TargetOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Write this file instead; needs no project."),
+]
 SourceArgument = Annotated[
     str | None,
     typer.Argument(
@@ -64,20 +74,12 @@ def register(app: typer.Typer) -> None:
 
 
 def import_(
-    files: Annotated[
-        list[str], typer.Argument(help="Files or folders, or hf:org/name[:split] of the hub.")
-    ],
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", help="Name of the file in data/.", show_default="the first file's name"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write this file instead; needs no project."),
-    ] = None,
+    files: FilesArgument,
+    to: ToOption = None,
+    output: TargetOption = None,
     format: FormatOption = "auto",
+    input: Annotated[str | None, typer.Option("--input", help="The column that asks.")] = None,
+    answer: Annotated[str | None, typer.Option("--answer", help="The one that answers.")] = None,
     encoding: EncodingOption = None,
     force: ForceOption = False,
     project: ProjectOption = HERE,
@@ -94,6 +96,7 @@ def import_(
 
         ctx = _project_of(project, needed=output is None, emit=out.emit)
         known = work.reading_of(ctx, format, encoding) if ctx else work.Reading(format, encoding)
+        known = known.with_columns(input, answer)
         if output is None:
             done = work.import_into(ctx, files, to=to, reading=known, force=force)
         else:

@@ -5,6 +5,7 @@ They are fetched once, by `tutelage data import`; curation itself never asks the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,7 @@ def _load(name: HubName) -> dict[str, Any]:
             fix="Run `pip install 'tutelage[tables]'`",
         ) from error
     datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells every retry
     try:
         found = datasets.load_dataset(name.name, name.config, split=name.split)
     except Exception as error:  # many kinds: not there, not reachable, no such split, gated
@@ -77,7 +79,7 @@ def _load(name: HubName) -> dict[str, Any]:
         raise EnvironmentProblem(
             f"the data set can't be loaded ({first})",
             where=f"{PREFIX}{name.name}",
-            fix="Check the name and split, and the network (HF_HUB_OFFLINE is not set?); or save "
-            "it elsewhere with save_to_disk and import the folder",
+            fix="Check the name, the split and the network; or save it elsewhere with "
+            "save_to_disk and import the folder",
         ) from error
     return dict(found) if isinstance(found, dict) else {name.split or str(found.split): found}

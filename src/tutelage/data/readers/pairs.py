@@ -15,10 +15,15 @@ from tutelage.data.readers.turns import Unusable, as_text, is_turns, looks_like_
 
 INPUTS = (
     "prompt", "input", "text", "question", "query", "instruction", "sentence", "utterance",
-    "description", "document", "content", "message", "source",
+    "description", "document", "content", "message", "source", "request", "user_input",
+    "user_message", "user_query", "user",
 )  # fmt: skip
 LABELS = ("label", "category", "class", "intent", "target")
-ANSWERS = ("completion", "output", "answer", "response", "summary", "expected_output", *LABELS)
+ANSWERS = (
+    "completion", "output", "answer", "response", "summary", "expected_output", "reply",
+    "model_output", "model_response", "generated_text", "assistant_message", "assistant_response",
+    "bot_response", "assistant", *LABELS,
+)  # fmt: skip
 TEXTS = ("text", "content", "document", "body", "passage")
 _REPLIES = ("output", "response", "completion", "answer")
 _CONTEXTS = ("context", "passage", "contexts")

@@ -6,11 +6,12 @@ to turn one file into another.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,6 +43,12 @@ class Reading:
     columns: Columns = field(default_factory=Columns)
     output: OutputFormat = field(default_factory=OutputFormat)
     task: Task = "generation"
+
+    def with_columns(self, input: str | None, output: str | None) -> Reading:
+        """Return the same with other columns named; what is None stays."""
+        named = {"input": input, "output": output}
+        update = {key: value for key, value in named.items() if value is not None}
+        return replace(self, columns=self.columns.model_copy(update=update))
 
     def shaper(self) -> Shaper:
         """Return the reader of rows; answers are taken as they are, curation checks them."""
@@ -152,6 +159,7 @@ def import_files(
     """
     reading = reading or Reading()
     known_format(reading.format)
+    _require_encoding(reading.encoding)
     if output.exists() and not force:
         raise DataError(
             "the file is there already",
@@ -172,6 +180,15 @@ def import_files(
     if not job.rows:
         raise nothing_usable(job.first, job.rejected + job.skipped, job.detected)
     return job.result(output, left)
+
+
+def _require_encoding(name: str | None) -> None:
+    try:
+        codecs.lookup(name or "utf-8")
+    except LookupError as error:
+        raise ConfigError(
+            f"{name!r} is no encoding", fix="Use one such as utf-8, cp1252 or latin-1"
+        ) from error
 
 
 def _writing(path: Path) -> TextIO:
