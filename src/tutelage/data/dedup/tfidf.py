@@ -87,7 +87,7 @@ def _matrix(cut: tuple[array[int], array[int]], columns: int) -> Any:
     from scipy.sparse import csr_matrix
 
     pieces, ends = (np.asarray(part) for part in cut)
-    shape = (len(ends) - 1, max(1, columns))
+    shape = (len(ends) - 1, columns)
     matrix = csr_matrix((np.ones(len(pieces), np.float32), pieces, ends), shape=shape)
     matrix.sum_duplicates()
     return matrix
