@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from tutelage.cli.screens import plan_view
 from tutelage.core.events import Event
@@ -79,13 +81,13 @@ class Live:
         if not event.message:
             return
         if event.kind == "warning":
-            self.console.print("  [yellow]![/]", event.message, soft_wrap=False)
+            self.console.print("  [yellow]![/]", Text(event.message), soft_wrap=False)
         elif event.kind == "done":
             seconds = time.monotonic() - self._started
             took = f"[dim]{seconds:.1f} s[/]" if seconds >= 0.05 else ""
-            self.console.print("  [green]✓[/]", event.message, took)
+            self.console.print("  [green]✓[/]", Text(event.message), took)
         elif event.kind in ("note", "start"):
-            self.console.print("  [dim]·[/]", event.message)
+            self.console.print("  [dim]·[/]", Text(event.message))
 
     def _progress(self, event: Event) -> None:
         if self._bar is None:
@@ -117,7 +119,7 @@ class Live:
 
 def _describe(event: Event) -> str:
     """Return the words beside the bar: the message and the numbers people watch."""
-    parts = [event.message] if event.message else []
+    parts = [escape(event.message)] if event.message else []
     loss = event.data.get("loss")
     validation = event.data.get("validation_loss")
     if isinstance(loss, float):

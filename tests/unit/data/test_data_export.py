@@ -153,7 +153,7 @@ turns = st.builds(
     ),
     st.sampled_from(["system", "developer", "user", "assistant", "tool"]),
     st.none() | texts | parts,
-    st.dictionaries(st.sampled_from(["name", "refusal", "tool_calls", "id", "weight"]),
+    st.dictionaries(st.sampled_from(["name", "refusal", "value", "from", "id", "weight"]),
                     st.none() | st.just("x") | st.just(1), max_size=2),
     st.booleans(),
 )  # fmt: skip
@@ -510,3 +510,13 @@ def test_skipped_log_entries_are_in_the_versions_dropped_rows(make_project: Make
     (dropped,) = load(folder / "dropped.jsonl")
     assert dropped["reason"] == "a span, not a call of a model [D1-L01]"
     assert dropped["line"] == 31
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(make_project: MakeProject) -> None:
+    config = CHAT_CONFIG + 'data: {columns: {input: "[/b]", output: "[red]"}}\n'
+    table = "[/b],[red]\n" + "".join(f"what of {i * 7919:x}?,that {i}\n" for i in range(20))
+    root = make_project({"rows.csv": table}, config)
+    code, out, err = call("data", "check", "--project", str(root))
+    assert code == 0, err
+    assert "([/b] → [red], as data.columns says)" in " ".join(out.split())
+    assert "([/b] → [red], as data.columns says)" in err

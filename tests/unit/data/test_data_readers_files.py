@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from tutelage.core import plugins
 from tutelage.core.config import Columns
 from tutelage.core.errors import DataError, EnvironmentProblem
 from tutelage.core.output import OutputFormat
 from tutelage.data.readers import json_stream, jsonl, table
-from tutelage.data.readers.base import ReadResult, read_sources
+from tutelage.data.readers.base import Broken, RawRow, ReadResult, read_sources
 from tutelage.data.readers.form import fields_of
 from tutelage.data.readers.hub import HubName, parse_name, read_hub
 from tutelage.data.readers.json_stream import BadJson, Window, read_values
@@ -350,3 +351,17 @@ def test_rows_of_the_hub_carry_their_split(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(Exception, match="names no data set"):
         parse_name(name)
+
+
+@pytest.mark.parametrize("name", sorted(plugins.available("readers")))
+@pytest.mark.parametrize("body", [b"", b"\n", b"\0\1\2" * 50, b"{[\"',\xff\n" * 20])
+def test_every_reader_gives_items_or_one_sentence(tmp_path: Path, name: str, body: bytes) -> None:
+    reader = plugins.load("readers", name)()
+    path = tmp_path / "odd"
+    path.write_bytes(body)
+    assert isinstance(reader.accepts(path, body), bool)
+    try:
+        items = list(reader.read(path, "utf-8"))
+    except EnvironmentProblem as missing:
+        pytest.skip(missing.what)
+    assert all(isinstance(item, (RawRow, Broken)) for item in items)

@@ -64,10 +64,12 @@ def check(
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:
+    from rich.text import Text
+
     from tutelage.cli.screens import indented, simple_table
 
     for line in result["detected"]:
-        console.print(f"[dim]·[/] {line}")
+        console.print("[dim]·[/]", Text(line))
     console.print(f"[bold]{result['kept']:,}[/] rows can be used, {result['lost']:,} can't")
     rows = [(f["id"], f["severity"], f["count"], f["what"]) for f in result["findings"]]
     if rows:

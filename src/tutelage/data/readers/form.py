@@ -32,7 +32,11 @@ def note_turns(
 
 
 def _note_turn(turn: Mapping[str, Any], message: Message) -> dict[str, Any] | None:
-    if _is_plain(turn, message):
+    if (
+        _is_plain(turn, message)
+        or "role" not in turn
+        or ("value" in turn and "content" not in turn)
+    ):
         return None
     plain = plain_turn(message)
     noted: dict[str, Any] = {}

@@ -20,7 +20,7 @@ ROLES: dict[str, Role] = {
     "tool": "tool", "function": "tool", "observation": "tool",
 }  # fmt: skip
 TEXT_PARTS = ("text", "input_text", "output_text")
-_KNOWN = {"role", "from", "content", "value", "weight"}
+_PLAIN = {"role", "content", "weight"}
 
 
 class Unusable(Exception):
@@ -46,9 +46,10 @@ def read_turn(turn: Any, index: int, role: Role | None = None) -> Message:
     content = turn.get("content", turn.get("value"))
     if not isinstance(content, str):
         content = _content(content, index)
-    if turn.keys() <= _KNOWN:
+    if turn.keys() <= _PLAIN:
         return Message(role=known, content=content)
-    rest = {str(k): v for k, v in turn.items() if k not in _KNOWN and v is not None}
+    used = {"role" if "role" in turn else "from", "content" if "content" in turn else "value"}
+    rest = {str(k): v for k, v in turn.items() if k not in used and k != "weight" and v is not None}
     return Message(role=known, content=content, **rest)
 
 
