@@ -33,6 +33,8 @@ def tidy_code(text: str) -> str:
     Python's leading tabs become four spaces each.
     """
     edged = _edges(text)
+    if edged.endswith("\\"):
+        return text  # the line goes on in the one that would be cut off
     bare = _TRAILING.sub("", edged)
     spaced = _LEADING.sub(lambda found: found[0].expandtabs(4), bare)
     if spaced == edged:
