@@ -403,6 +403,21 @@ def test_columns_can_be_named_on_the_command_line(
     assert "or the file to write with --output FILE" in err
 
 
+def test_documents_become_rows_of_raw_text(
+    tmp_path: Path, make_project: MakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules.md").write_text("# Rules\n\nWash hands.\n")
+    assert call("data", "import", "rules.md", "-o", "corpus.jsonl")[0] == 0
+    row = {"text": "# Rules\n\nWash hands.", "passage": 1, "document": "rules.md"}
+    assert load(tmp_path / "corpus.jsonl") == [row]
+    other = open_context(make_project({}, CHAT_CONFIG))
+    with pytest.raises(DataError, match=r"only where the task is text.*Set task: text"):
+        import_into(other, ["rules.md"])
+    text = open_context(make_project({}, "name: t\ntask: text\nmodel: demo\n"))
+    assert import_into(text, ["rules.md", "corpus.jsonl"]).rows == 2
+
+
 def test_an_import_refuses_what_would_be_read_or_lost(make_project: MakeProject) -> None:
     root = labelled(make_project({}))
     ctx = open_context(root)

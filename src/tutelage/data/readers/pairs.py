@@ -100,7 +100,7 @@ def _pair(source: str, extra: str | None, answer: str, system: str | None, is_la
 
     def read(fields: Fields) -> Reading:
         value = fields.get(source)
-        if _is_chat(value):
+        if isinstance(value, dict) or _is_chat(value):
             messages = said(value, "user")
         else:
             text = _joined(value, fields.get(extra) if extra else None)

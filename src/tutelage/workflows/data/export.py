@@ -12,7 +12,6 @@ from tutelage.core.errors import ConfigError, DataError, nearest
 from tutelage.core.events import Emit, Event, silent
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.readers.base import Rejected, Tally, nothing_usable, read_file
-from tutelage.data.readers.files import files_of
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.data.writers.files import write_csv, write_jsonl, write_parquet
 from tutelage.data.writers.rows import Row, is_pair, is_plain, openai_row, table_row
@@ -91,6 +90,7 @@ def export_version(
             for split, target in targets.items()
             if found.manifest["counts"][split]
         }
+    job.finish(sum(files.values()))
     return Exported(found.hash[:12], chosen, files)
 
 
@@ -113,8 +113,9 @@ def export_file(
 
     def rows() -> Iterator[tuple[Example, SplitName | None]]:
         left.clear()
-        for path in files_of(source, reading.task, []):
-            for item in read_file(path, reading.shaper(), Tally(str(path)), reading.encoding):
+        for path in reading.files(source, []):
+            shaper = reading.shaper(path)
+            for item in read_file(path, shaper, Tally(str(path)), reading.encoding):
                 if isinstance(item, Example):
                     yield item, None
                 else:
@@ -126,6 +127,7 @@ def export_file(
         raise nothing_usable(next(iter(left), None), len(left), [str(source)])
     write = job.lines if chosen == "openai" else job.table
     count = write(target, rows)
+    job.finish(count)
     first = f"{left[0].source}: {left[0].reason}" if left else None
     return Exported(str(source), chosen, {str(target): count}, len(left), first)
 
@@ -183,6 +185,11 @@ class _Writing:
             if self._done % _EVERY == 0:
                 self._emit(Event(STAGE, "progress", "", self._done, self._total))
             yield with_prompt(example, self._how.prompt), split
+
+    def finish(self, rows: int) -> None:
+        """Say that it is done, if anybody was told how far it was."""
+        if self._done >= _EVERY:
+            self._emit(Event(STAGE, "done", f"{rows:,} rows"))
 
 
 def format_of(output: Path, named: str | None) -> str:

@@ -22,7 +22,7 @@ from tutelage.core.example import Example
 from tutelage.core.output import OutputFormat
 from tutelage.core.workspace import Workspace
 from tutelage.data.readers.base import Rejected, Tally, nothing_usable, read_file, shaped
-from tutelage.data.readers.files import files_of, find_files
+from tutelage.data.readers.files import files_of, find_files, is_documents, reader_for
 from tutelage.data.readers.hub import PREFIX, parse_name, read_hub
 from tutelage.data.readers.shape import Shaper, known_format
 from tutelage.data.writers.files import json_line, replacing
@@ -43,6 +43,7 @@ class Reading:
     columns: Columns = field(default_factory=Columns)
     output: OutputFormat = field(default_factory=OutputFormat)
     task: Task = "generation"
+    documents: bool = True  # whether documents are read, as raw text
 
     def with_columns(self, input: str | None, output: str | None) -> Reading:
         """Return the same with other columns named; what is None stays."""
@@ -50,9 +51,16 @@ class Reading:
         update = {key: value for key, value in named.items() if value is not None}
         return replace(self, columns=self.columns.model_copy(update=update))
 
-    def shaper(self) -> Shaper:
+    def files(self, path: Path, notes: list[str]) -> list[Path]:
+        """Return the files that a path names and that can be read; what is skipped is noted."""
+        raw = self.documents or self.format == "text"
+        return files_of(path, "text" if raw else self.task, notes)
+
+    def shaper(self, path: Path | None = None) -> Shaper:
         """Return the reader of rows; answers are taken as they are, curation checks them."""
-        task: Task = "text" if self.format == "text" else self.task
+        reader = reader_for(path) if path else None
+        raw = self.format == "text" or (reader is not None and is_documents(reader))
+        task: Task = "text" if raw else self.task
         return Shaper(self.columns, self.output, task, format=self.format, strict=False)
 
 
@@ -77,7 +85,8 @@ def reading_of(ctx: Context, format: str = "auto", encoding: str | None = None) 
     """Return how a project's settings read files; group and time stay fields of their own."""
     config = ctx.config
     columns = Columns(input=config.data.columns.input, output=config.data.columns.output)
-    return Reading(format, encoding, columns, config.output.format(), config.task)
+    output, raw = config.output.format(), config.task == "text"
+    return Reading(format, encoding, columns, output, config.task, documents=raw)
 
 
 def import_into(
@@ -203,19 +212,20 @@ class _Import:
         self.detected: list[str] = []
         self.first: Rejected | None = None  # an error before a row that was only skipped
         self.left: TextIO = io.StringIO()
+        self._seen = 0
         self._reading = reading
         self._emit = emit
 
     def examples(self, sources: Sequence[str]) -> Iterator[Example]:
         """Yield every usable row; write down the others."""
-        task: Task = "text" if self._reading.format == "text" else self._reading.task
         for source in sources:
             if source.startswith(PREFIX):
                 yield from self._hub(source)
                 continue
-            for path in files_of(Path(source), task, self.detected):
+            for path in self._reading.files(Path(source), self.detected):
                 tally = Tally(str(path), size=path.stat().st_size)
-                found = read_file(path, self._reading.shaper(), tally, self._reading.encoding)
+                shaper = self._reading.shaper(path)
+                found = read_file(path, shaper, tally, self._reading.encoding)
                 yield from self._usable(found, tally)
 
     def _hub(self, source: str) -> Iterator[Example]:
@@ -225,8 +235,9 @@ class _Import:
         yield from self._usable(shaped(items, self._reading.shaper(), tally), tally)
 
     def _usable(self, found: Iterable[Example | Rejected], tally: Tally) -> Iterator[Example]:
-        for number, item in enumerate(found, start=1):
-            if number % _EVERY == 0:
+        for item in found:
+            self._seen += 1
+            if self._seen % _EVERY == 0:
                 self._emit(
                     Event(STAGE, "progress", tally.name, tally.read, tally.size or None)
                 )  # fmt: skip
@@ -247,7 +258,9 @@ class _Import:
         self.left.write(json_line(left_row(row)))
 
     def result(self, output: Path, left: Path) -> Imported:
-        """Return the figures."""
+        """Return the figures; say that it is done if anybody was told how far it was."""
+        if self._seen >= _EVERY:
+            self._emit(Event(STAGE, "done", f"{self.rows:,} rows"))
         first = self.first if self.first and self.first.is_error else None
         return Imported(
             output=str(output),
