@@ -125,7 +125,7 @@ def _show(console: Console, found: Agreement) -> None:
         ]  # fmt: skip
         console.print(indented(simple_table(("people", "items", "kappa", "95 %"), pairs)))
     for one, two, met in found.confusions[:3]:
-        console.print(f"{one} / {two} met on {met:.0f} items", style="dim", markup=False)
+        console.print(f"given to one item: {one} and {two}, {met:.0f} ×", style="dim", markup=False)
     for note in found.notes:
         console.print(f"! {note}", style="yellow", markup=False)
 

@@ -135,7 +135,7 @@ def label_as(
             from tutelage.workflows.data.experts_lines import answer_lines
 
             done = answer_lines(ctx, name, answers)
-            told = f"{done['kept']} answers kept, {done['unchanged']} were there"
+            told = f"answers kept {done['kept']}, there before {done['unchanged']}"
             out.result(done, lambda console: console.print(told))
             if done["refused"]:
                 first = done["refused"][0]
@@ -153,8 +153,8 @@ def label_as(
         out.result(
             summary,
             lambda console: console.print(
-                f"{summary['answers']} answers, {summary['skipped']} skipped, "
-                f"{summary['left']} left"
+                f"answers {summary['answers']}, skipped {summary['skipped']}, "
+                f"left {summary['left']}"
             ),
         )
 
@@ -205,11 +205,10 @@ def draft(
         done = work(ctx, _positive(count, "--count")).as_dict()
 
         def show(console: Console) -> None:
-            told = f"{done['drafted']} drafts by {done['model']}, {done['tokens']:,} tokens"
-            for key, words in (("unreadable", "unreadable"), ("failed", "failed")):
-                if done[key]:
-                    told += f", {done[key]} {words}"
-            console.print(f"{told}; {done['left']} items without one", markup=False)
+            told = f"drafts by {done['model']} {done['drafted']}, tokens {done['tokens']:,}"
+            for key in ("unreadable", "failed"):
+                told += f", {key} {done[key]}" if done[key] else ""
+            console.print(f"{told}; items without one {done['left']}", markup=False)
 
         out.result(done, show)
 
@@ -261,11 +260,12 @@ def publish(
 
         def show(console: Console) -> None:
             console.print(
-                f"{done['new']} new rows, {done['repaired']} rows repaired, "
-                f"{done['confirmed']} confirmed"
+                f"new rows {done['new']}, rows repaired {done['repaired']}, "
+                f"confirmed {done['confirmed']}"
             )
             console.print(
-                f"[dim]{done['open']} items wait for answers, {done['undecided']} for a decision[/]"
+                f"items that wait for answers {done['open']}, for a decision {done['undecided']}",
+                style="dim",
             )
 
         out.result(done, show)

@@ -44,7 +44,7 @@ def people(
             from tutelage.cli.screens import indented, simple_table
 
             if retire is not None:
-                console.print(f"{retire} is off; {handed} items go to the others", markup=False)
+                console.print(f"{retire} is off; items for the others: {handed}", markup=False)
             head = ("name", "", "answers", "pace", "as the others", "as decided", "gave")
             rows = [_person(one) for one in found]
             if rows:
@@ -69,7 +69,7 @@ def progress(
             from tutelage.cli.screens import duration, indented, simple_table
 
             states = ", ".join(f"{count} {state}" for state, count in done["states"].items())
-            console.print(f"{done['items']} items: {states or 'none'}; {done['answers']} answers")
+            console.print(f"items {done['items']}: {states or 'none'}; answers {done['answers']}")
             rows = [
                 (
                     one["name"],
@@ -115,7 +115,7 @@ def disputes(
                 for one in found
             ]
             if rows:
-                console.print(f"{len(whole)} items need a decision")
+                console.print(f"items that need a decision: {len(whole)}")
                 console.print(indented(simple_table(("item", "text", "said", "likely"), rows)))
             else:
                 console.print("Nothing is disputed.")
@@ -150,7 +150,7 @@ def adjudicate(
             out.result(
                 summary,
                 lambda console: console.print(
-                    f"{summary['decided']} decided, {summary['left']} left"
+                    f"decided {summary['decided']}, left {summary['left']}"
                 ),
             )
             return

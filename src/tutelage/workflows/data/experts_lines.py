@@ -51,6 +51,7 @@ def answer_lines(ctx: Context, annotator: str, path: Path) -> dict[str, Any]:
             why = f"{problem.what}. {problem.fix}" if problem.fix else problem.what
             result["refused"].append({"line": number, "why": why})
         ctx.emit(Event(STAGE, "progress", "answers", done=place, total=len(work)))
+    ctx.emit(Event(STAGE, "done", f"{result['kept']} answers by {annotator}"))
     return result
 
 

@@ -101,13 +101,14 @@ def _rows_by_item(ctx: Context) -> dict[str, list[_Row]]:
     """Return the rows there are by what they ask, with the label that is in force for each."""
     version = newest_version(ctx)
     current = version.all_rows() if version is not None else []
-    replaced = {parent for row in current for parent in row.origin.parents}
+    there = {row.id for row in current}
+    replaced = {parent for row in current for parent in row.origin.parents} - there
     rows = [*current, *_published(ctx)]
     found: dict[str, list[_Row]] = defaultdict(list)
     seen: set[str] = set()
     repaired = _in_force(kept_repairs.active(ctx))
     for row in rows:
-        if row.id in seen or (row.id in replaced and row not in current):
+        if row.id in seen or row.id in replaced:
             continue
         seen.add(row.id)
         label, answer = row.label, row.answer
