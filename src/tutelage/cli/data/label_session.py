@@ -1,7 +1,7 @@
 """The terminal sessions: labelling item after item, and deciding disputes. Keys, not menus.
 
-With few labels a single key answers; with many, or without a terminal, a line does. All is drawn
-on stderr. What a key means is in data/annotation/keys.py, what is kept in workflows.
+With few labels a single key answers; with many or none, or without a terminal, a line does. All is
+drawn on stderr. What a key means is in data/annotation/keys.py, what is kept in workflows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Screen:
     def __init__(self, labels: Sequence[str]) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.labels = tuple(labels)
-        self.by_key = sys.stdin.isatty() and len(labels) <= ONE_KEY
+        self.by_key = sys.stdin.isatty() and 1 <= len(labels) <= ONE_KEY
 
     def ask(self, *, has_draft: bool) -> Press:
         """Return the next press; the end of the input quits."""

@@ -44,6 +44,8 @@ def read_press(text: str, labels: Sequence[str], *, has_draft: bool) -> Press:
         if has_draft:
             return Press("accept")
         return Press("odd", why="there is no draft to accept")
+    if not word.isprintable():
+        return Press("odd", why="that key means nothing here")
     if word.lower() in COMMANDS and word not in labels:
         return Press(COMMANDS[word.lower()])
     if not labels:
