@@ -45,8 +45,10 @@ _REAL = frozenset(_OTHERS.split())
 _KNOWN = frozenset((*_NUMBERS, *_NEGATIONS))
 _MENDED = frozenset(word for word in (*_KNOWN, *_UNITS) if len(word) > 3 or word in _KNOWN)
 _DIGIT = re.compile(r"\d")
+_AMOUNT = r"(?:(?<![\w.,])[-−])?\d+(?:[.,]\d+)*"
+_DIGITS_ONLY = re.compile(_AMOUNT)
 _FACT = re.compile(
-    r"(?P<number>(?:(?<![\w.,])[-−])?\d+(?:[.,]\d+)*)"
+    rf"(?P<number>{_AMOUNT})"
     rf"(?:\s?(?P<unit>{'|'.join(sorted(_UNITS, key=len, reverse=True))})(?!\w))?"
     rf"|\b(?:(?P<word>{'|'.join(_NUMBERS)})|(?P<negation>{'|'.join(_NEGATIONS)}))\b"
     r"|(?P<short>n['’]t\b)"
@@ -54,6 +56,13 @@ _FACT = re.compile(
 _THOUSANDS = re.compile(r",(?=\d{3}(?!\d))")
 _MARKS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~', " "))
 _NONE: Facts = ((), 0)
+
+
+def digits(text: str) -> tuple[str, ...]:
+    """Return the numbers written in digits, in order: what no misspelling explains."""
+    if not _DIGIT.search(text):
+        return ()
+    return tuple(_number(match) for match in _DIGITS_ONLY.findall(text))
 
 
 def facts(text: str) -> Facts:
@@ -65,8 +74,9 @@ def facts(text: str) -> Facts:
     for match in _FACT.finditer(text):
         if match["number"]:
             unit = match["unit"] or ""
-            number = _THOUSANDS.sub("", match["number"]).replace("−", "-")
-            numbers.append(number + (unit.removesuffix("s") if len(unit) > 2 else unit))
+            numbers.append(
+                _number(match["number"]) + (unit.removesuffix("s") if len(unit) > 2 else unit)
+            )
         elif match["word"]:
             numbers.append(_DIGITS.get(match["word"], match["word"]))
         else:
@@ -79,6 +89,10 @@ def same_facts(one: str, two: str) -> bool:
     if facts(one) == facts(two):
         return True
     return facts(_mended(one, two)) == facts(_mended(two, one))
+
+
+def _number(text: str) -> str:
+    return _THOUSANDS.sub("", text).replace("−", "-")
 
 
 def _may_hold(text: str) -> bool:

@@ -2,9 +2,9 @@
 
 Candidates come from minhash.py. A pair is near if the share of letters that agree (one minus the
 optimal string alignment distance over the longer length: Damerau 1964 without repeated edits)
-reaches the threshold, or a stricter one with the words sorted. A guard keeps apart what differs
-in a number, a unit or a negation (facts.py), or puts one word for another (wording.py). Nothing is
-dropped here.
+reaches the threshold, or a stricter one with the words sorted and fillers left out. A guard keeps
+apart what differs in a number, a unit or a negation (facts.py), or puts one word for another
+(wording.py). Nothing is dropped here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from tutelage.core.example import normalise
 from tutelage.data.dedup.base import Pairs
-from tutelage.data.dedup.facts import same_facts
+from tutelage.data.dedup.facts import digits, same_facts
 from tutelage.data.dedup.minhash import candidates
-from tutelage.data.dedup.wording import same_words
+from tutelage.data.dedup.wording import same_words, words_in_order
 
 _CHUNK = 200_000  # pairs compared at once
-_ORDER = 0.75  # with the words sorted only this share of the letters may differ
+_ORDER = 0.5  # with the words sorted only this share of the letters may differ
 _THREADED = 20_000  # from this many pairs on all cores compare
 
 
@@ -39,7 +39,11 @@ class NearDuplicates:
     def pairs(self, texts: Sequence[str]) -> Pairs:
         """Return the near-duplicate pairs i < j, sorted, shape (P, 2)."""
         clean = [normalise(text) for text in texts]
-        return self._verified(clean, candidates(clean, self._threshold))
+        numbers = [digits(text) for text in clean]
+        found = candidates(clean, self._threshold, numbers)
+        if self._guard:
+            found = found[_equal(numbers, found)]
+        return self._verified(clean, found)
 
     def like(self, text: str, texts: Sequence[str]) -> list[int]:
         """Return the positions of the texts that are near-duplicates of `text`, every one."""
@@ -100,6 +104,14 @@ def _mean_the_same(one: str, two: str) -> bool:
     return one == two or (same_facts(one, two) and same_words(one, two))
 
 
+def _equal(values: Sequence[tuple[str, ...]], pairs: Pairs) -> NDArray[np.bool_]:
+    """Return which pairs have equal values, shape (P,)."""
+    known: dict[tuple[str, ...], int] = {}
+    number = np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
+    same: NDArray[np.bool_] = number[pairs[:, 0]] == number[pairs[:, 1]]
+    return same
+
+
 def _words_sorted(texts: Sequence[str], pairs: Pairs) -> dict[int, str]:
-    """Return the texts that occur in `pairs` with their words in order, by position."""
-    return {i: " ".join(sorted(texts[i].split())) for i in np.unique(pairs).tolist()}
+    """Return the texts that occur in `pairs`, their words in order, by position."""
+    return {i: words_in_order(texts[i]) for i in np.unique(pairs).tolist()}

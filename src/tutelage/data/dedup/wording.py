@@ -1,4 +1,4 @@
-"""Whether two close texts use the same words, or put one word in the place of another.
+"""The words of two close texts: their order, their fillers, and one in the place of another.
 
 "Was my transfer declined" and "was my transfer cancelled" agree in most letters and mean different
 things: a word that carries meaning gave way to another. A misspelt word, a word more, words in
@@ -24,9 +24,19 @@ _SMALL = (
     "wanted was we were what what's when where where's which while who whom whose why will "
     "wish with would yes yet you your yours"
 )
+_FILLERS = frozenset(
+    ("a", "an", "the", "please", "kindly", "just", "really", "actually", "also", "still", "quite",
+     "very", "hi", "hello", "thanks")
+)  # fmt: skip
 _CARRY_NOTHING = frozenset(_SMALL.split())
 _LIKE = 0.6  # share of letters that agree in two spellings of one word
 _JOINED = 0.8  # the same of words written together and apart ("top up", "topup")
+
+
+def words_in_order(text: str) -> str:
+    """Return the words of a text sorted, without articles, greetings and other fillers."""
+    words = sorted(word.strip('.,;:!?"()') for word in text.split())
+    return " ".join(word for word in words if word not in _FILLERS) or " ".join(words)
 
 
 def same_words(one: str, two: str) -> bool:

@@ -33,7 +33,7 @@ from tutelage.workflows.data.repairs import record
 from tutelage.workflows.project import require_output
 
 STAGE = "dedup"
-_FORM = 2  # raised when what is kept on disk, or how it is found, changes
+_FORM = 3  # raised when what is kept on disk, or how it is found, changes
 
 
 @dataclass(frozen=True)
