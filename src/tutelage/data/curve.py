@@ -1,8 +1,6 @@
 """What more rows would bring: a power law with a floor, fitted to nested parts of the data.
 
-err(n) = a · n^(−b) + c (Hestness et al. 2017, arXiv 1712.00409; Cortes et al. 1993). For each
-exponent and floor of a grid the scale is found in closed form, so the best fit is global. Points
-count by their binomial variance. Intervals come from resampling the scored rows and the repeats,
+The fit itself is in power_law.py. Intervals come from resampling the scored rows and the repeats,
 and drawing exponent and floor by their likelihood, since few points tell the floor badly. It
 trains nothing: a `Score` does.
 """
@@ -18,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
+from tutelage.data.power_law import PowerLaw, fit_laws
 
 MIN_ROWS = 20  # with fewer rows a point says nothing
 ROWS_A_LABEL = 2  # below it errors fall slower than a power law: such points are not fitted
 MIN_POINTS = 4
-WIDEST = 0.10  # half the interval of doubling, above which the answer is "too few to say"
-_EXPONENTS = np.linspace(0.05, 2.0, 40)
-_FLOORS = 25  # from 0 to the lowest error seen
+MIN_SCORED = 40  # rows scored at each size, over all repeats
+_OFF = 0.03  # how far the curve may miss its own largest point, inside its interval or not
+WIDEST = 0.04  # half the interval of doubling, above which the answer is "too few to say"
 _DRAWS = 400
-_Z = 2.0  # pseudo-counts of right and of wrong rows (Agresti and Coull 1998)
 
 Array = NDArray[np.float64]
 Score = Callable[[Sequence[int]], Sequence[float]]
@@ -40,19 +38,6 @@ class Point:
     rows: int
     repeat: int
     hits: Array
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """err(n) = scale · n^(−exponent) + floor, errors as ratios."""
-
-    scale: float
-    exponent: float
-    floor: float
-
-    def error(self, rows: float) -> float:
-        """Return the expected share of wrong answers with `rows` training rows."""
-        return float(self.scale * float(rows) ** -self.exponent + self.floor)
 
 
 @dataclass(frozen=True)
@@ -161,12 +146,11 @@ def fit_curve(
     steps = draws[:, targets.index(last)] - draws[:, targets.index(2 * last)]
     gain = _gain(law, last, steps, confidence)
     check = _check(table, usable, rng, confidence)
-    wide = (gain[2] - gain[1]) / 2
-    enough = wide <= WIDEST and (check is None or bool(check["inside"]) or check["off"] <= 0.03)
-    sentence = _sentence(last, now, doubled, gain, check if not enough else None, wide)
+    problem = _problem(int(table.whole([last])[1][0]), gain, check)
+    sentence = problem or _sentence(now, doubled, gain)
     return Curve(
-        shown, usable, law, now, doubled, gain, line, check, confidence, enough, sentence
-    )  # fmt: skip
+        shown, usable, law, now, doubled, gain, line, check, confidence, problem is None, sentence
+    )
 
 
 def forecast(
@@ -231,44 +215,8 @@ class _Table:
         return errors, counts
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Every exponent (rows) and floor (columns), the best scale and the misfit of each.
-
-    Scales are of n over the largest n.
-    """
-
-    scale: Array
-    floors: Array
-    misfit: Array
-    top: float
-
-    def errors(self, rows: Sequence[int]) -> Array:
-        """Return the error each law expects at each of `rows`, shape (E, F, len(rows))."""
-        shrink = (np.asarray(rows, float) / self.top)[None, :] ** -_EXPONENTS[:, None]
-        found = self.scale[:, :, None] * shrink[:, None, :] + self.floors[None, :, None]
-        return np.minimum(found, 1.0)
-
-
-def _grid(sizes: Sequence[int], errors: Array, counts: Array) -> _Grid:
-    """Weighted least squares of the scale for all exponents and floors at once."""
-    top = float(sizes[-1])
-    shrink = (np.asarray(sizes, float) / top)[None, :] ** -_EXPONENTS[:, None]  # E, points
-    floors = np.linspace(0.0, max(float(errors.min()), 1e-4), _FLOORS)
-    smooth = (errors * counts + _Z) / (counts + 2 * _Z)
-    weights = np.where(counts > 0, (counts + 2 * _Z) / (smooth * (1 - smooth)), 0.0)
-    rest = errors[None, :] - floors[:, None]  # F, points
-    above = shrink @ (weights * rest).T  # E, F
-    scale = np.maximum(above / (weights * shrink**2).sum(axis=1)[:, None], 0.0)
-    off = scale[:, :, None] * shrink[:, None, :] - rest[None, :, :]
-    return _Grid(scale, floors, (weights * off**2).sum(axis=2), top)
-
-
 def _fit(table: _Table, sizes: Sequence[int]) -> PowerLaw:
-    grid = _grid(sizes, *table.whole(sizes))
-    i, j = np.unravel_index(int(grid.misfit.argmin()), grid.misfit.shape)
-    exponent = float(_EXPONENTS[i])
-    return PowerLaw(float(grid.scale[i, j]) * grid.top**exponent, exponent, float(grid.floors[j]))
+    return fit_laws(sizes, *table.whole(sizes)).best()
 
 
 def _draws(
@@ -277,11 +225,8 @@ def _draws(
     """Return errors expected at `targets`, shape (draws, targets), one law a resampling."""
     found = np.empty((_DRAWS, len(targets)))
     for k in range(_DRAWS):
-        grid = _grid(sizes, *table.resampled(sizes, rng))
-        chance = np.exp(-0.5 * (grid.misfit - grid.misfit.min())).ravel()
-        place = int(np.searchsorted(chance.cumsum(), rng.random() * chance.sum()))
-        i, j = np.unravel_index(min(place, chance.size - 1), grid.misfit.shape)
-        found[k] = grid.errors(targets)[i, j]
+        laws = fit_laws(sizes, *table.resampled(sizes, rng))
+        found[k] = laws.drawn(rng.random()).errors(targets)
     return found
 
 
@@ -337,27 +282,30 @@ def _check(
     }
 
 
-def _sentence(
-    rows: int,
-    now: Forecast,
-    doubled: Forecast,
-    gain: tuple[float, float, float],
-    failed: dict[str, float] | None,
-    wide: float,
-) -> str:
-    """Return the answer in one sentence for a person."""
-    if failed is not None:
+def _problem(
+    scored: int, gain: tuple[float, float, float], check: dict[str, float] | None
+) -> str | None:
+    """Return why the curve can't be relied on, or None."""
+    if scored < MIN_SCORED:
+        return f"too few rows to say: {scored} rows are scored, {MIN_SCORED} are needed"
+    if check is not None and not check["inside"] and check["off"] > _OFF:
         return (
-            f"too few rows to say: from up to {failed['from_rows']:,.0f} rows the curve expects "
-            f"{failed['expected']:.1%} at {rows:,}, measured were {failed['measured']:.1%}"
+            f"too few rows to say: from up to {check['from_rows']:,.0f} rows the curve expects "
+            f"{check['expected']:.1%} at {check['rows']:,.0f}, measured were "
+            f"{check['measured']:.1%}"
         )
-    if wide > WIDEST:
+    if (gain[2] - gain[1]) / 2 > WIDEST:
         return (
             f"too few rows to say: doubling would bring between {100 * gain[1]:+.1f} and "
             f"{100 * gain[2]:+.1f} points"
         )
+    return None
+
+
+def _sentence(now: Forecast, doubled: Forecast, gain: tuple[float, float, float]) -> str:
+    """Return the answer in one sentence for a person."""
     return (
-        f"with {2 * rows:,} rows instead of {rows:,} expect {doubled.accuracy:.1%} "
+        f"with {doubled.rows:,} rows instead of {now.rows:,} expect {doubled.accuracy:.1%} "
         f"({doubled.low:.1%} to {doubled.high:.1%}) instead of {now.accuracy:.1%}: "
         f"{100 * gain[0]:+.1f} points ({100 * gain[1]:+.1f} to {100 * gain[2]:+.1f})"
     )
