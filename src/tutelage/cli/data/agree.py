@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tutelage.data.quality.agreement import Agreement
 
 _LABELS = 12  # shown
+_PAIR_ITEMS = 10  # items two people share from which on they are shown
 
 
 def register(app: typer.Typer) -> None:
@@ -117,11 +118,12 @@ def _show(console: Console, found: Agreement) -> None:
     )[:_LABELS]
     table = [(o.label, o.answers, _number(o.agreement), _span(o.low, o.high)) for o in weakest]
     console.print(indented(simple_table(("label", "answers", "agreement", "95 %"), table)))
-    if len(found.pairs) > 1:
+    shared = [p for p in found.pairs if p.n >= _PAIR_ITEMS]
+    if len(found.pairs) > 1 and shared:
         pairs = [
             (f"{p.first} / {p.second}", p.n, _number(p.kappa.value),
              _span(p.kappa.low, p.kappa.high))
-            for p in found.pairs
+            for p in shared
         ]  # fmt: skip
         console.print(indented(simple_table(("people", "items", "kappa", "95 %"), pairs)))
     for one, two, met in found.confusions[:3]:

@@ -14,6 +14,7 @@ from tutelage.data.quality.agreement import Agreement, Coefficient, Strength
 
 _LABELS = 40  # labels shown
 _DISPUTES = 12  # disputed items shown
+_PAIR_ITEMS = 10  # items two people share from which on their line is drawn
 _TONES: dict[Strength, html.Tone] = {
     "reliable": "good", "tentative": "warn", "unreliable": "bad", "unknown": "note",
 }  # fmt: skip
@@ -102,7 +103,7 @@ def _pairs(told: Agreement) -> list[html.Html]:
     bars = [
         _bar(f"{pair.first} and {pair.second}", pair.kappa)
         for pair in told.pairs
-        if pair.kappa.value is not None
+        if pair.kappa.value is not None and pair.n >= _PAIR_ITEMS
     ]
     rows = [
         (pair.first, pair.second, pair.n, _shown(pair.percent), _shown(pair.kappa.value))
@@ -127,7 +128,7 @@ def _confusions(told: Agreement) -> list[html.Html]:
     return [
         html.section(
             "Labels that are mixed up",
-            html.bars(rows, unit=" items"),
+            html.bars(rows, unit=" ×"),
             lead="How often both were given to one item. Say in the guideline how to tell them "
             "apart.",
         )
@@ -152,19 +153,28 @@ def _people(people: Sequence[Annotator]) -> list[html.Html]:
             _rate(one.with_others.hits, one.with_others.n),
             _rate(one.with_adjudicated.hits, one.with_adjudicated.n),
             f"{one.accepted} of {one.drafts}" if one.drafts else "–",
-            "; ".join(f"{said} for {true}" for true, said, _ in one.mixes_up) or "–",
         )
         for one in people
     ]
+    mixed = [
+        (one.name, true, said, round(count, 1))
+        for one in people
+        for true, said, count in one.mixes_up
+    ]
     head = (
-        "", "answers", "skipped", "unsure", "pace", "as the others", "as decided",
-        "drafts kept", "gave",
+        "", "answers", "skipped", "unsure", "pace", "as the others", "as decided", "drafts kept",
     )  # fmt: skip
     return [
         html.section(
             "Annotators",
             html.intervals(bars, percent=True) if bars else "",
             html.table(head, rows),
+            html.details(
+                "What each one mixes up",
+                html.table(("", "likely right", "was given", "times, estimated"), mixed),
+            )
+            if mixed
+            else "",
             lead="How often each one says what most of the others say, with a 95 % interval.",
         )
     ]
