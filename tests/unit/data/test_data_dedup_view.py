@@ -312,7 +312,7 @@ def test_dropping_near_duplicates_is_a_setting(root: Path) -> None:
 def test_planted_rows_of_banking77_are_in_clusters(
     make_project: MakeProject, shared_data: Path
 ) -> None:
-    planted = plant(read_banking77(shared_data)[::3], 4)
+    planted = plant(read_banking77(shared_data)[::6], 4)
     root = make_project(
         {},
         CONFIG.replace("output: {field: intent, labels: [freeze, fee, rate]}\n", "").replace(
