@@ -8,6 +8,9 @@ import re
 from typing import Any
 
 
+_CLASSES = ("Project", "Output", "Dataset", "Evaluation")
+
+
 def python_api() -> str:
     """Return the page of the public Python surface."""
     import tutelage
@@ -29,8 +32,11 @@ def python_api() -> str:
             continue
         if not inspect.isclass(thing):
             parts.append(_signature(f"tutelage.{name}", thing, "##"))
-    for name in ("Project", "Output", "Dataset", "Evaluation"):
-        thing = getattr(module, name)
+    desk = importlib.import_module("tutelage.workflows.data.desk")
+    desks = [thing for thing in vars(desk).values() if inspect.isclass(thing)]
+    desks = [thing for thing in desks if thing.__module__ == desk.__name__]
+    for thing in (*(getattr(module, n) for n in _CLASSES), *desks):
+        name = thing.__name__
         parts.append(f"## {name}\n\n{inspect.getdoc(thing)}\n")
         for member, value in vars(thing).items():
             if not member.startswith("_") and (inspect.isfunction(value) or _is_property(value)):

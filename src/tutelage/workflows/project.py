@@ -15,6 +15,8 @@ from tutelage.workflows.context import Context, last_output, open_context
 if TYPE_CHECKING:
     from tutelage.core.example import Example, SplitName
     from tutelage.training.planner import Plan
+    from tutelage.workflows.data.augment import Augmented
+    from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, VersionsDesk
     from tutelage.workflows.run import RunSummary
 
 
@@ -63,6 +65,35 @@ class Project:
 
     def __init__(self, context: Context) -> None:
         self.context = context
+
+    @property
+    def data(self) -> DataDesk:
+        """Files in and out, checks and repairs, duplicates, identifiers."""
+        from tutelage.workflows.data.desk import DataDesk
+
+        return DataDesk(self.context)
+
+    @property
+    def versions(self) -> VersionsDesk:
+        """The dataset versions there are, and what changed between them."""
+        from tutelage.workflows.data.desk import VersionsDesk
+
+        return VersionsDesk(self.context)
+
+    @property
+    def experts(self) -> ExpertsDesk:
+        """Who labels what, what they said, and how far they agree."""
+        from tutelage.workflows.data.desk import ExpertsDesk
+
+        return ExpertsDesk(self.context)
+
+    def augment(
+        self, method: str = "paraphrase", count: int | None = None, texts: Path | None = None
+    ) -> Augmented:
+        """Let the teacher write training rows; `curate` takes them up."""
+        from tutelage.workflows.data.augment import augment
+
+        return augment(self.context, method, count, texts)
 
     def curate(self) -> Dataset:
         """Import, validate, clean, deduplicate and split; return the dataset version."""
