@@ -7,7 +7,6 @@ import inspect
 import re
 from typing import Any
 
-
 _CLASSES = ("Project", "Output", "Dataset", "Evaluation")
 
 
