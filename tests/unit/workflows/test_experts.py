@@ -591,6 +591,73 @@ def test_a_published_text_can_be_corrected_later(ctx: Context) -> None:
     assert [row.label for row in version.all_rows() if row.input_text == NEW[0]] == ["cold"]
 
 
+def test_text_that_curation_repairs_is_published_once(ctx: Context, project: Path) -> None:
+    curate(ctx)
+    (project / "texts.txt").write_text("a red cafÃ© by the road\n")
+    texts(ctx, "anna")
+    answer_all(ctx, "anna", by_colour)
+    assert publish(ctx)["new"] == 1
+    curate(ctx)
+    again = publish(ctx)
+    assert (again["new"], again["repaired"], again["confirmed"]) == (0, 0, 1)
+    version = newest_version(ctx)
+    assert version is not None
+    assert "a red café by the road" in [row.input_text for row in version.all_rows()]
+
+
+FREE = """\
+name: notes
+task: summarization
+model: demo
+data: {sources: [data/*]}
+"""
+
+
+def test_texts_are_corrected_to_the_letter(make_project: MakeProject) -> None:
+    notes = [f"a note about case number {n}, which was long and dull" for n in range(12)]
+    lines = "".join(
+        json.dumps({"prompt": note, "completion": f"case {n} was dull"}) + "\n"
+        for n, note in enumerate(notes)
+    )
+    ctx = open_context(make_project({"rows.jsonl": lines}, FREE))
+    add_annotators(ctx, ["anna", "ben"])
+    curate(ctx)
+    assign(ctx, Order(("anna", "ben"), 2, 4))
+    texts_ = {one.text: one.item for one in todo(ctx, "anna")}
+    first, second, third, fourth = list(texts_.values())
+    for name in ("anna", "ben"):
+        submit(ctx, Given(first, name, answer="It was dull."))
+        number = next(t for t, i in texts_.items() if i == second).split()[5].rstrip(",")
+        submit(ctx, Given(second, name, answer=f"Case {number} was dull"))
+        submit(ctx, Given(third, name, answer=f"{name} says it was dull"))
+        skip(ctx, name, fourth)
+    with pytest.raises(DataError, match="the answers are texts"):
+        agree(ctx)
+    assert [one["state"] for one in disputed(ctx)] == ["disputed", "skipped"]
+    done = publish(ctx)
+    assert (done["repaired"], done["undecided"]) == (2, 2)  # case counts in a text
+    curate(ctx)
+    version = newest_version(ctx)
+    assert version is not None
+    answers = {row.answer for row in version.all_rows()}
+    assert {"It was dull.", f"Case {number} was dull"} <= answers
+    assert publish(ctx)["repaired"] == 0
+    ctx.store.close()
+
+
+def test_labels_without_a_list_come_from_the_dataset(make_project: MakeProject) -> None:
+    config = BASIC_CONFIG.replace("output: {field: family, labels: [warm, cold]}\n", "")
+    lines = "".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in ROWS)
+    ctx = open_context(make_project({"rows.jsonl": lines}, config))
+    add_annotators(ctx, ["anna"])
+    curate(ctx)
+    assign(ctx, Order(("anna",), count=2))
+    item = next_item(ctx, "anna")
+    assert item is not None and item.labels == ["cold", "warm"]
+    assert submit(ctx, Given(item.item, "anna", "lukewarm")).label == "lukewarm"
+    ctx.store.close()
+
+
 def test_most_votes_count_only_when_asked(ctx: Context) -> None:
     disagree(ctx)
     assert publish(ctx)["new"] == 10

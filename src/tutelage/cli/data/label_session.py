@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from tutelage.workflows.context import Context
     from tutelage.workflows.data.experts import Shown
 
-_LABEL_KEYS = "enter draft · s skip · u unsure · c comment · b back · ? guideline · q quit"
-_TEXT_KEYS = "enter draft · e write · s skip · u unsure · c comment · b back · ? guideline · q quit"
+_KEYS = "enter draft · e write · s skip · u unsure · c comment · b back · ? guideline · q quit"
 
 
 class _Screen:
@@ -92,9 +91,10 @@ class LabelSession:
 
     def __init__(self, ctx: Context, name: str) -> None:
         from tutelage.workflows.data import experts
+        from tutelage.workflows.data.experts_answer import known_labels
 
         self._ctx, self._name, self._work = ctx, name, experts
-        self._screen = _Screen(ctx.config.output.labels or ())
+        self._screen = _Screen(known_labels(ctx))
         self._past: list[str] = []
         self._said: dict[str, bool] = {}  # item: whether it was answered, not skipped
 
@@ -186,7 +186,7 @@ class LabelSession:
             screen.console.print("[dim]draft[/] ", end="")
             screen.console.print(plain(item.draft["text"]), markup=False, style="green")
         screen.choices()
-        screen.say(_LABEL_KEYS if screen.labels else _TEXT_KEYS)
+        screen.say(_KEYS)
 
     def _guideline(self) -> None:
         from tutelage.workflows.data.experts_people import guideline
@@ -200,9 +200,10 @@ class AdjudicationSession:
 
     def __init__(self, ctx: Context, by: str) -> None:
         from tutelage.workflows.data import experts_review
+        from tutelage.workflows.data.experts_answer import known_labels
 
         self._ctx, self._by, self._work = ctx, by, experts_review
-        self._screen = _Screen(ctx.config.output.labels or ())
+        self._screen = _Screen(known_labels(ctx))
 
     def run(self) -> dict[str, Any]:
         """Decide until the person quits or nothing is left."""

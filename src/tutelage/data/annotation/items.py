@@ -18,6 +18,7 @@ from tutelage.core.example import Example, Message, Origin, SplitName, normalise
 from tutelage.core.output import OutputFormat
 from tutelage.data.filters.base import at
 from tutelage.data.findings import Finding
+from tutelage.data.normalise.text import repair
 from tutelage.data.readers.base import Broken, RawRow
 from tutelage.data.readers.jsonl import JsonlReader
 from tutelage.data.readers.pairs import ANSWERS, INPUTS
@@ -54,8 +55,11 @@ class ReadItems:
 
 
 def item_id(messages: Iterable[Message]) -> str:
-    """Return the name of what is asked: 24 hex digits of the hash of roles and contents."""
-    turns = [[turn.role, normalise(turn.content)] for turn in messages]
+    """Return the name of what is asked: 24 hex digits of the hash of roles and contents.
+
+    Text counts as curation will have it, so that a raw text and its cleaned row are one item.
+    """
+    turns = [[turn.role, normalise(repair(turn.content))] for turn in messages]
     return content_hash({"asked": turns})[:24]
 
 

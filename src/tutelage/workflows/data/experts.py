@@ -28,7 +28,7 @@ from tutelage.store.annotations import (
     ItemRow,
 )
 from tutelage.workflows.context import Context
-from tutelage.workflows.data.experts_answer import checked_answer
+from tutelage.workflows.data.experts_answer import checked_answer, known_labels
 from tutelage.workflows.data.experts_people import current_version, require
 from tutelage.workflows.data.experts_rows import find_item, item_of
 
@@ -234,7 +234,7 @@ def _shown(ctx: Context, session: Session, row: ItemRow, name: str) -> Shown:
         item=row.id,
         text=item.text,
         messages=[m.model_dump(exclude_none=True) for m in item.example.messages],
-        labels=list(ctx.config.output.labels or ()),
+        labels=known_labels(ctx),
         draft=_plain_draft(draft) if draft is not None else None,
         guideline=current_version(session),
         done=counted.get("done", 0) + counted.get("skipped", 0),

@@ -7,10 +7,9 @@ from tutelage.core.errors import DataError
 from tutelage.data.annotation.items import Item, answered
 from tutelage.data.filters.base import Filter, FilterSettings, load_filters
 from tutelage.data.findings import catalogue
-from tutelage.data.readers.shape import Shaper
 from tutelage.data.readers.turns import Unusable
-from tutelage.workflows.context import Context
-from tutelage.workflows.data.experts_rows import wanted_columns
+from tutelage.workflows.context import Context, last_output
+from tutelage.workflows.data.check import shaper_of
 
 _LAYERS = ("schema", "content")
 
@@ -19,6 +18,15 @@ def is_labelled(config: Settings) -> bool:
     """Return whether the project's answers are labels."""
     closed = bool(config.output.labels or config.output.field)
     return closed or config.task == "classification"
+
+
+def known_labels(ctx: Context) -> list[str]:
+    """Return the labels to choose from: the settings' list, or those the dataset has."""
+    config = ctx.config
+    if config.output.labels or not is_labelled(config):
+        return list(config.output.labels or ())
+    artifact = last_output(ctx, "curate")
+    return sorted(artifact.meta.get("labels", {})) if artifact is not None else []
 
 
 def checked_answer(
@@ -35,7 +43,7 @@ def checked_answer(
         if value is None or not value.strip():
             raise DataError("the answer has no label", where=item.id, fix="Choose one, or skip")
         try:
-            found = Shaper(wanted_columns(ctx), config.output.format(), config.task).answer(value)
+            found = shaper_of(ctx).answer(value)
         except Unusable as problem:
             raise _refused(problem.finding_id, problem.detail, item) from problem
         return found[1], None

@@ -22,8 +22,9 @@ from tutelage.store.annotations import (
     DraftRow,
 )
 from tutelage.workflows.context import Context
+from tutelage.workflows.data.check import columns_of
 from tutelage.workflows.data.experts_people import known_name
-from tutelage.workflows.data.experts_rows import keep_items, known_rows, wanted_columns
+from tutelage.workflows.data.experts_rows import keep_items, known_rows
 
 
 def import_answers(
@@ -41,7 +42,7 @@ def import_answers(
     written, if the file is no export or the question can't be told.
     """
     wanted = Wanted(
-        columns=wanted_columns(ctx),
+        columns=columns_of(ctx),
         output=ctx.config.output.format(),
         task=ctx.config.task,
         question=question,

@@ -31,13 +31,13 @@ from tutelage.store.annotations import (
 )
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
+from tutelage.workflows.data.check import columns_of
 from tutelage.workflows.data.experts_people import require
 from tutelage.workflows.data.experts_rows import (
     item_of,
     keep_items,
     known_rows,
     require_version,
-    wanted_columns,
 )
 
 Source = Literal["random", "active", "file", "production", "import", "disputed"]
@@ -141,7 +141,7 @@ def _choose(ctx: Context, fresh: list[Item], order: Order) -> tuple[list[Item], 
 def _from_file(ctx: Context, order: Order, findings: list[Finding]) -> list[Item]:
     if order.file is None:
         raise DataError("no file is named", fix="Say which one: --file texts.txt")
-    read = read_items(order.file, wanted_columns(ctx))
+    read = read_items(order.file, columns_of(ctx))
     findings += read.findings
     return known_rows(ctx, read.items)
 

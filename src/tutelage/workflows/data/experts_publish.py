@@ -23,16 +23,15 @@ from tutelage.core.workspace import atomic_write
 from tutelage.data.annotation.export import ANNOTATED, row_of
 from tutelage.data.annotation.items import item_id
 from tutelage.data.annotation.votes import Accept, Decision, Vote, Voted, decide
-from tutelage.data.readers.shape import Shaper
 from tutelage.data.repairs import Action, Repair
 from tutelage.data.version import json_lines
 from tutelage.store.annotations import DraftRow
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data import repairs as kept_repairs
-from tutelage.workflows.data.check import clean_step
+from tutelage.workflows.data.check import clean_step, columns_of, shaper_of
 from tutelage.workflows.data.experts_review import load_votes
-from tutelage.workflows.data.experts_rows import newest_version, wanted_columns
+from tutelage.workflows.data.experts_rows import newest_version
 
 FOLDER = "data"
 PREFIX = "annotated-"
@@ -115,8 +114,16 @@ def _rows_by_item(ctx: Context) -> dict[str, list[_Row]]:
         for action, value in repaired.get(row.id, {}).items():
             label = value if action == "label" else label
             answer = value if action == "answer" else answer
-        found[item_id(row.context)].append(_Row(row.id, label, answer))
+        found[_asked(row)].append(_Row(row.id, label, answer))
     return found
+
+
+def _asked(row: Example) -> str:
+    """Return the item of a row: the one it was published from, or the one it asks."""
+    told = row.meta.get(ANNOTATED)
+    if isinstance(told, dict) and isinstance(told.get("item"), str):
+        return str(told["item"])
+    return item_id(row.context)
 
 
 def _in_force(repairs: Iterable[Repair]) -> dict[str, dict[str, str]]:
@@ -129,8 +136,7 @@ def _in_force(repairs: Iterable[Repair]) -> dict[str, dict[str, str]]:
 
 def _published(ctx: Context) -> list[Example]:
     """Return the rows of the published files, as curation will have them."""
-    config = ctx.config
-    shaper = Shaper(wanted_columns(ctx), config.output.format(), config.task)
+    shaper = shaper_of(ctx)
     rows = []
     for path in published_files(ctx):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -155,14 +161,14 @@ def _changes(rows: Sequence[_Row], decision: Decision, one: Voted) -> list[Repai
 
 def _write(ctx: Context, new: Sequence[tuple[Voted, Decision]]) -> Path:
     """Freeze the sides that production gave, then write the file whole."""
-    columns, output = wanted_columns(ctx), ctx.config.output.format()
+    columns, output = columns_of(ctx), ctx.config.output.format()
     drafts = _drafts(ctx, new)
     rows = [
         row_of(one.item, decision, columns, output, drafts.get(one.item.id))
         for one, decision in sorted(new, key=lambda pair: pair[0].item.id)
     ]
     name = f"{PREFIX}{content_hash(rows)[:12]}.jsonl"
-    shaper = Shaper(columns, output, ctx.config.task)
+    shaper = shaper_of(ctx)
     examples = clean_step(ctx).run([shaper.example(row, name)[0] for row in rows]).kept
     _freeze(ctx, examples, {one.item.id: one for one, _ in new})
     path = ctx.workspace.root / FOLDER / name

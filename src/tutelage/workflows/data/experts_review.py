@@ -56,7 +56,14 @@ def load_votes(ctx: Context, batch: str | None = None) -> list[Voted]:
 
 def ratings(ctx: Context, *, order: Sequence[str] = (), batch: str | None = None) -> Ratings:
     """Return the matrix of labels of the store; raise DataError if there are none."""
-    found = ratings_of(load_votes(ctx, batch), order)
+    voted = load_votes(ctx, batch)
+    found = ratings_of(voted, order)
+    if not found.items and any(one.answers for one in voted):
+        raise DataError(
+            "the answers are texts, and agreement is computed on labels",
+            where=str(ctx.workspace.root),
+            fix="`tutelage data label disputes` shows the texts that differ most",
+        )
     if not found.items:
         raise DataError(
             "nobody has labelled anything yet",

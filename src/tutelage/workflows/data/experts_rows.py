@@ -8,7 +8,6 @@ from dataclasses import replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.core.config import Columns
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.annotation.items import Item, item_id
@@ -35,17 +34,6 @@ def newest_version(ctx: Context) -> DatasetVersion | None:
     if artifact is None or not ctx.path_of(artifact).exists():
         return None
     return load_version(ctx.path_of(artifact))
-
-
-def wanted_columns(ctx: Context) -> Columns:
-    """Return the project's columns, with the group and time its splits ask for."""
-    data = ctx.config.data
-    return data.columns.model_copy(
-        update={
-            "group": data.columns.group or data.splits.group,
-            "time": data.columns.time or data.splits.time,
-        }
-    )
 
 
 def known_rows(ctx: Context, items: Iterable[Item]) -> list[Item]:
