@@ -26,6 +26,11 @@ _STRING = re.compile(r'"(?P<body>(?:[^"\\\n]|\\.)*)(?P<close>"?)(?P<colon>\s*:)?
 _ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
                      r"|\\u[0-9a-fA-F]{4}|\\.")  # fmt: skip
 _NUMBER = re.compile(r"(?<![\w.+-])-?\d+(?![\w.+-])")
+# Pairs in a broken row: those of a Python dictionary, and a number after a key.
+_LOOSE = re.compile(
+    r"'(?P<key>[\w -]{1,60})'\s*:\s*(?:'(?P<said>(?:[^'\\\n]|\\.)*)'"
+    r"|(?P<digits>-?\d+)(?![\w.+-]))|:\s*(?P<number>-?\d+)(?![\w.+-])"
+)
 _BARE = re.compile(r'"(\[[A-Z]+_[0-9a-f.]+(?: [^\]"]{2,10})?\])"')
 _SHOWN = re.compile(r"\[[A-Z]+(?:_[0-9a-f.]+)?(?: [^\]]{2,10})?\]")
 _DELIMITERS = ",;\t|"
@@ -171,7 +176,7 @@ def _json_row(text: str) -> _Row:
     at = 0
     for match in _STRING.finditer(text):
         pieces += _gap(text, at, match.start(), name, valid)
-        at = match.end()
+        at = match.end() - len(match["colon"] or "")
         start, end = match.span("body")
         pieces.append(_Piece(start, end, "json", None if match["colon"] else name))
         if match["colon"]:
@@ -186,12 +191,24 @@ def _json_row(text: str) -> _Row:
 
 
 def _gap(text: str, start: int, end: int, name: str | None, valid: bool) -> list[_Piece]:
+    """Return the numbers between two strings; of a broken row also the text around them."""
     if valid:
         return [
             _Piece(*match.span(), "json", name, bare=True)
             for match in _NUMBER.finditer(text, start, end)
         ]
-    return [_Piece(start, end, "text", name)] if text[start:end].strip() else []
+    pieces: list[_Piece] = []
+    at = start
+    for match in _LOOSE.finditer(text, start, end):
+        which = next(key for key in ("said", "digits", "number") if match[key] is not None)
+        low, high = match.span(which)
+        pieces.append(_Piece(at, low, "text"))
+        if which == "number":
+            pieces.append(_Piece(low, high, "json", name, bare=True))
+        else:
+            pieces.append(_Piece(low, high, "text", match["key"]))
+        at = high
+    return [*pieces, _Piece(at, end, "text")]
 
 
 def _table_rows(text: str) -> Iterator[_Row]:
@@ -232,7 +249,11 @@ def _redact_row(row: _Row, replacer: Replacer, group: str | None, result: FileRe
     parts: list[str] = []
     at = found = 0
     for piece in row.pieces:
-        done, spans = _redact_piece(row.text[piece.start : piece.end], piece, replacer, whose)
+        raw = row.text[piece.start : piece.end]
+        if group is not None and piece.field == group and raw.strip():
+            done, spans = _redact_group(raw, piece, replacer)
+        else:
+            done, spans = _redact_piece(raw, piece, replacer, whose)
         parts += [row.text[at : piece.start], done]
         at = piece.end
         result.counts.update(span.kind for span in spans)
@@ -272,6 +293,15 @@ def _redact_piece(
         parts += [raw[at:low], replacer.token(span, form, group)]
         at = high
     return "".join([*parts, raw[at:]]), [s for s in spans if s.kind != "text"]
+
+
+def _redact_group(raw: str, piece: _Piece, replacer: Replacer) -> tuple[str, list[Span]]:
+    """Return the pseudonym of the field that says whose a row is: all of it, whatever it holds."""
+    text, _ = _reading(raw, piece)
+    span = Span(0, len(text), "group", 1.0, "its field says whose the row is", text)
+    usual = piece.inside != "json" or piece.bare or json_inside(text) == raw
+    token = replacer.token(span, Form(text, None if usual else raw, piece.bare))
+    return (f'"{token}"' if piece.bare else token), [span]
 
 
 def _kept_inside(spans: list[Span], text: str, piece: _Piece) -> list[Span]:

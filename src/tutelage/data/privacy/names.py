@@ -8,6 +8,7 @@ Single family names without a cue, and rare names without one, are not found. Na
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 
@@ -21,6 +22,7 @@ _LINK = r"(?:van|von|de|del|della|der|den|di|da|dos|du|la|le|bin|ibn|al|el|ter|t
 _INITIAL = r"(?:[A-Z]\.?(?![\w'’]))"
 _GAP = r"(?:[ \t]+|,[ ]?(?=[A-Z]\.))"
 _FULL = rf"{_CAP}(?:{_GAP}(?:{_INITIAL}|(?:{_LINK}[ ])*{_CAP})){{0,4}}"
+_WITH_LINK = rf"(?:{_LINK}[ ])*{_FULL}"
 _LOWER = rf"{_PART}(?:[ ]{_PART}){{0,3}}"
 
 _RUN = re.compile(rf"(?<![\w@.'’/-])(?:{_INITIAL}[ ])?{_FULL}")
@@ -33,7 +35,7 @@ _TITLE = re.compile(
     r"|Sr|Hr|Fr)\."
     r"|(?:MR|MRS|MS|DR|PROF)\b\.?|(?i:mister|missus|miss|doctor|professor|nurse|madame"
     r"|monsieur|señora?|senora?|herr|frau|reverend|rabbi|imam|pastor|sergeant|captain|judge)\b)"
-    rf"[ \t]+(?P<name>{_FULL})"
+    rf"[ \t]+(?P<name>{_WITH_LINK})"
 )
 # A statement of the name; small letters count too ("my name is priya").
 _STATED = re.compile(
@@ -56,7 +58,7 @@ _NEAR = re.compile(
     r"|caregiver|surgeon|physician|therapist|psychiatrist|dentist|pediatrician|cardiologist)\b"
     rf"(?:[ ]?[,:-])?[ \t\n]+(?P<name>{_FULL})"
 )
-_DEAR = re.compile(rf"\b(?:Dear|DEAR|dear)[ ]+(?P<name>{_FULL})")
+_DEAR = re.compile(rf"\b(?:Dear|DEAR|dear)[ ]+(?P<name>{_WITH_LINK})")
 _SIGNED = re.compile(
     r"(?:^|\n)[ \t]*(?i:(?:kind|best|warm|many)?[ ]?regards|(?:yours[ ])?(?:sincerely|faithfully"
     r"|truly)|yours|best[ ]wishes|many[ ]thanks|thanks|thank[ ]you|cheers|love|signed(?:[ ]by)?)"
@@ -144,7 +146,8 @@ def _stated_name(said: str, rest: str) -> str:
     for part in parts:
         low = _plain(part)
         capital = part[:1].isupper()
-        listed = low in given or low in family or low in also_words
+        bare = _bare(part)
+        listed = bare in given or bare in family or bare in also_words
         if (low in _NEVER and not (listed and capital and taken)) or not (capital or listed):
             break
         taken.append(part)
@@ -185,7 +188,11 @@ def _plain(part: str) -> str:
 
 
 def _bare(part: str) -> str:
-    return _plain(part).replace("'", "").split("-")[0]
+    """Return a word as the lists have it: no accents, no apostrophe, the first of a double."""
+    low = _plain(part).replace("'", "").split("-")[0]
+    if low.isascii():
+        return low
+    return "".join(c for c in unicodedata.normalize("NFKD", low) if not unicodedata.combining(c))
 
 
 def _is_common(name: str) -> bool:
@@ -212,7 +219,7 @@ def _listed(text: str) -> Iterator[Span]:
             at, word = pieces[index]
             first = _bare(word)
             double = _plain(word).split("-")
-            if (len(double) > 1 and double[1] not in given) or (
+            if (len(double) > 1 and _bare(double[1]) not in given) or (
                 first not in given and not (first in also_words and first not in _NEVER)
             ):
                 index += 1

@@ -22,20 +22,22 @@ _LINK = (
 
 
 def _cue(
-    cue: str, kind: str, value: str = _VALUE, *, number: bool = False
+    cue: str, kind: str, value: str = _VALUE, *, number: bool = False, of: str = ""
 ) -> tuple[str, re.Pattern[str]]:
     """Return a kind and the pattern of a cue, a link, and the value as group `v`.
 
-    `number`: the link must hold "number", "id" or the like.
+    `number`: the link must hold "number", "id" or the like. `of`: words that may stand between.
     """
     link = _LINK.replace(")?", ")", 1) if number else _LINK
     said = "|".join(in_order("cues.txt", cue))
-    return kind, re.compile(rf"(?<![A-Za-z0-9])(?:{said}){link}(?P<v>{value})(?!\w)", re.IGNORECASE)
+    return kind, re.compile(
+        rf"(?<![A-Za-z0-9])(?:{said}){of}{link}(?P<v>{value})(?!\w)", re.IGNORECASE
+    )
 
 
-_DIGITS = r"\d(?:[ .-]?\d){3,24}"
 _LONG = r"\d(?:[ .-]?\d){4,24}"
 _CODE = r"(?=[A-Z0-9-]{0,19}\d)[A-Z0-9](?:[A-Z0-9]|[-./](?=[A-Z0-9])){4,23}"
+_TEMPLATE = r"(?:[ ](?:template|hash|scan|record|profile|sample|ref|reference|file|token))?"
 # The order is the precedence: what is more specific stands first.
 _CUES = (
     _cue("ssn", "ssn", r"\d{3}[ .-]?\d{2}[ .-]?\d{4}|\d{4}"),
@@ -50,12 +52,7 @@ _CUES = (
     ),
     _cue("device", "device", _CODE, number=True),
     _cue("serial", "device", _CODE),
-    _cue(
-        "biometric",
-        "biometric",
-        r"(?:(?:template|hash|scan|record|profile|sample|ref|reference|file"
-        r"|token)[ :#]*)?" + _CODE,
-    ),
+    _cue("biometric", "biometric", _CODE, of=_TEMPLATE),
     _cue("account", "account", _LONG),
     _cue("card", "account", r"\d(?:[ .-]?\d){11,18}"),
     _cue("document", "other", _CODE),
@@ -95,6 +92,7 @@ _HANDLE = re.compile(
 _GIVEN_ENDING = re.compile(
     r"\b(?:end(?:s|ing)?|last|finish\w*|final)\b[^.\n]{0,24}$|[*x•]{2,}[ -]?$", re.IGNORECASE
 )
+_LEAD = re.compile(r"(?:mrn|ssn|id|no|nr|vin|npi|dea|iban|rx)[ ]", re.IGNORECASE)
 _SMALL_WORDS = words("words.txt", "small")
 _ALONE: tuple[tuple[re.Pattern[str], str, float, str, Callable[[str], bool]], ...] = (
     (_IBAN, "account", 0.99, "a valid IBAN", checks.iban),
@@ -130,9 +128,14 @@ def find_numbers(text: str) -> Iterator[Span]:
         return
     for kind, cue in _CUES:
         for match in cue.finditer(text):
-            value = match["v"]
-            if _is_value(kind, value) and not _GIVEN_ENDING.search(text[: match.start("v")][-40:]):
-                yield Span(*match.span("v"), kind, 0.9, "the words before it say so", _same(value))
+            start, end = match.span("v")
+            if lead := _LEAD.match(match["v"]):
+                start += lead.end()
+            value = text[start:end]
+            if _is_value(kind, value) and not _GIVEN_ENDING.search(
+                text[max(0, start - 40) : start]
+            ):
+                yield Span(start, end, kind, 0.9, "the words before it say so", _same(value))
 
 
 def _is_value(kind: str, value: str) -> bool:
@@ -140,7 +143,7 @@ def _is_value(kind: str, value: str) -> bool:
     digits = digits_of(value)
     word = re.match(r"([A-Za-z]+) ", value)
     if word and (not word[1].isupper() or word[1].lower() in _SMALL_WORDS):
-        return False
+        return False  # "of 15"
     if kind != "ssn" and re.fullmatch(
         r"(?:19|20)\d\d|\d{1,2}[/.-]\d{1,2}(?:[/.-]\d{2,4})?|\d{1,3}(?:[.,]\d+)?", value
     ):

@@ -151,20 +151,15 @@ def hidden_repairs(ctx: Context, repairs: Sequence[Repair]) -> list[Repair]:
     """Return repairs whose values hold pseudonyms instead of identifiers, if mode is redact."""
     if ctx.config.data.privacy.mode != "redact" or not any(repair.value for repair in repairs):
         return list(repairs)
+    group = ctx.config.data.columns.group or ctx.config.data.splits.group
     with opened(ctx, keep=True) as pseudonyms:
-        return [
-            replace(
-                repair,
-                value=_redacted(repair.value, ".jsonl" if repair.action == "line" else ".txt",
-                                pseudonyms),
-                reason=pseudonyms.redact(repair.reason).text,
-            )
-            for repair in repairs
-        ]  # fmt: skip
 
+        def hidden(repair: Repair) -> Repair:
+            suffix = ".jsonl" if repair.action == "line" else ".txt"
+            value = redact_file_text(repair.value, suffix, pseudonyms, group).text
+            return replace(repair, value=value, reason=pseudonyms.redact(repair.reason).text)
 
-def _redacted(text: str, suffix: str, pseudonyms: Pseudonyms) -> str:
-    return redact_file_text(text, suffix, pseudonyms).text
+        return [hidden(repair) for repair in repairs]
 
 
 def vault_path(ctx: Context) -> Path:
