@@ -274,6 +274,18 @@ def test_a_report_has_a_section_of_duplicates() -> None:
     assert "No two rows" in page.sections([])[0]
 
 
+def test_a_report_needs_no_project() -> None:
+    rows = [
+        example("How do I freeze my card?", "freeze"),
+        example("how do i freeze my crad", "fee"),
+    ]
+    copy = {"finding": "D4-E01", "cause": rows[0].id, "row": rows[0].model_dump(mode="json")}
+    members = view.members_of(rows, {rows[0].id: "train", rows[1].id: "test"}, [copy])
+    near, exact = view.exact_and_near(members)
+    assert (near.kind, near.contradictory, near.sides) == ("near", True, {"train": 1, "test": 1})
+    assert (exact.kind, exact.rows) == ("exact", 2)
+
+
 def test_free_answers_contradict_only_on_one_input() -> None:
     one = [
         Member(example("a b", answer="yes"), "train"),

@@ -16,7 +16,7 @@ from tutelage.core.artifact import content_hash
 from tutelage.core.example import Example, normalise
 from tutelage.data.dedup.base import Pairs
 from tutelage.data.dedup.exact import input_key
-from tutelage.data.dedup.near import clusters
+from tutelage.data.dedup.near import NearDuplicates, clusters
 from tutelage.data.dedup.semantic import stars
 
 Kind = Literal["exact", "near", "semantic"]
@@ -101,6 +101,13 @@ class Cluster:
             "sides": self.sides,
             "members": [member.as_dict() for member in self.members],
         }
+
+
+def exact_and_near(members: Sequence[Member], threshold: float = 80.0) -> list[Cluster]:
+    """Return the exact and near clusters in order: what a report shows, without an embedder."""
+    texts = [member.example.input_text for member in members]
+    near = near_clusters(members, NearDuplicates(threshold).pairs(texts))
+    return ordered([*exact_clusters(members), *near])
 
 
 def exact_clusters(members: Sequence[Member]) -> list[Cluster]:

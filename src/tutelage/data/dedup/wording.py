@@ -28,6 +28,7 @@ _FILLERS = frozenset(
     ("a", "an", "the", "please", "kindly", "just", "really", "actually", "also", "still", "quite",
      "very", "hi", "hello", "thanks")
 )  # fmt: skip
+_MARKS = str.maketrans(dict.fromkeys('.,;:!?"()', " "))
 _CARRY_NOTHING = frozenset(_SMALL.split())
 _LIKE = 0.6  # share of letters that agree in two spellings of one word
 _JOINED = 0.8  # the same of words written together and apart ("top up", "topup")
@@ -35,8 +36,9 @@ _JOINED = 0.8  # the same of words written together and apart ("top up", "topup"
 
 def words_in_order(text: str) -> str:
     """Return the words of a text sorted, without articles, greetings and other fillers."""
-    words = sorted(word.strip('.,;:!?"()') for word in text.split())
-    return " ".join(word for word in words if word not in _FILLERS) or " ".join(words)
+    words = text.translate(_MARKS).split()
+    words.sort()
+    return " ".join([word for word in words if word not in _FILLERS]) or " ".join(words)
 
 
 def same_words(one: str, two: str) -> bool:
