@@ -2,7 +2,8 @@
 
 A cluster is everything that must stay on one side: near-duplicates and rows of one group. Sides
 given earlier are never changed. Where a new row ties two frozen sides together, the lower one's
-rows (train before validation before test) are left out, so that a test row never leaks.
+rows (train before validation before test) are left out, so that a test row never leaks. A new
+production row whose own side is another than its cluster's is left out itself.
 """
 
 from __future__ import annotations
@@ -92,11 +93,13 @@ def assign(
     splits: Splits,
     frozen: Mapping[str, SplitName],
     departed: Sequence[Example] = (),
+    arrived: Mapping[str, SplitName] | None = None,
 ) -> Assignment:
     """Return the side of every row. `named` maps example id to cluster, `frozen` id to side.
 
     `departed` are rows of the version before that are gone: new rows of their clusters, such as a
-    corrected line, take their side.
+    corrected line, take their side. `arrived` is the side of new production rows; where another
+    side has their cluster already, they are left out.
     """
     units: dict[str, list[Example]] = defaultdict(list)
     for row in rows:
@@ -104,12 +107,15 @@ def assign(
     heirs: dict[str, set[SplitName]] = defaultdict(set)
     for row in departed:
         heirs[named[row.id]].add(frozen[row.id])
+    arrived = arrived or {}
+    own = {**arrived, **frozen}
     result = Assignment()
     fresh: list[list[Example]] = []
     for name, unit in units.items():
         sides = {frozen[row.id] for row in unit if row.id in frozen} or heirs.get(name)
+        sides = sides or {arrived[row.id] for row in unit if row.id in arrived}
         if sides:
-            _settle(unit, max(sides, key=_ABOVE.__getitem__), frozen, result)
+            _settle(unit, max(sides, key=_ABOVE.__getitem__), own, result)
         else:
             fresh.append(unit)
     fresh.sort(key=_order)
@@ -150,13 +156,12 @@ def share_findings(sides: Mapping[SplitName, Sequence[Example]], splits: Splits)
 
 
 def _settle(
-    unit: list[Example], side: SplitName, frozen: Mapping[str, SplitName], result: Assignment
+    unit: list[Example], side: SplitName, own: Mapping[str, SplitName], result: Assignment
 ) -> None:
-    """Give a cluster with frozen rows the highest of their sides; others' rows are left out."""
-    anchor = next((row for row in unit if frozen.get(row.id) == side), unit[0])
+    """Give a cluster a side; rows with another side of their `own` are left out."""
+    anchor = next((row for row in unit if own.get(row.id) == side), unit[0])
     for row in unit:
-        own = frozen.get(row.id, side)
-        if own == side:
+        if own.get(row.id, side) == side:
             result.sides[row.id] = side
             continue
         why = reason("D10-X01", f"a twin of {anchor.origin.source or anchor.id} in {side}")

@@ -116,18 +116,25 @@ def write_version(
     return load_version(named_dir(folder, fill))
 
 
-def load_version(directory: Path) -> DatasetVersion:
-    """Return the version in `directory`; raise DataError if a file is missing or was changed."""
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return the manifest of a version; raise DataError if there is none that can be read."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
-        digest = str(manifest["hash"])
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        if not (isinstance(manifest["files"], dict) and isinstance(manifest["hash"], str)):
+            raise TypeError("files or hash of another type")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "this is not a dataset version (no readable manifest.json)",
             where=str(directory),
             fix="Run `tutelage run` to make it again",
         ) from error
+    return manifest
+
+
+def load_version(directory: Path) -> DatasetVersion:
+    """Return the version in `directory`; raise DataError if a file is missing or was changed."""
+    manifest = read_manifest(directory)
+    files, digest = manifest["files"], manifest["hash"]
     for name in [*(f"{split}.jsonl" for split in SPLITS), CLUSTERS]:
         path = directory / name
         if not path.is_file() or hash_file(path) != files.get(name):

@@ -149,6 +149,23 @@ def test_groups_of_production_records_are_known_by_their_hash() -> None:
     assert sides_of(rows, frozen={kept.id: "test"})[imported.id] == "test"
 
 
+def test_new_production_rows_keep_their_side_or_stay_out() -> None:
+    known, fresh = row("one", group="patient 7"), row("two", group="patient 8")
+    origin = Origin(kind="production", source="r1")
+    clash = row("three", group=group_key(known), origin=origin)
+    leads = row("four", group=group_key(fresh), origin=origin)
+    alone = row("five", origin=origin)
+    rows = [known, fresh, clash, leads, alone, *distinct(10)]
+    arrived: dict[str, SplitName] = {clash.id: "test", leads.id: "test", alone.id: "validation"}
+    result = assign(rows, cluster_rows(rows), Splits(), {known.id: "train"}, (), arrived)
+    assert result.sides[known.id] == "train"
+    assert result.sides[fresh.id] == result.sides[leads.id] == "test"
+    assert result.sides[alone.id] == "validation"
+    (left,) = result.dropped
+    assert left.example is clash
+    assert left.cause == known.id
+
+
 # --- time
 
 TIMED = Splits(time="at")

@@ -20,6 +20,7 @@ from tutelage.cli.main import app
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, Message, Origin, SplitName, normalise
+from tutelage.data import leak_page
 from tutelage.data.benchmarks import find_matches, read_benchmark, read_benchmarks
 from tutelage.data.certify import certify
 from tutelage.data.dedup.cosine import similar_pairs
@@ -354,3 +355,23 @@ def test_production_rows_keep_the_side_they_arrived_with(make_project: MakeProje
     ]
     sides = arrived_sides(ctx.store, rows)
     assert sides == {rows[0].id: "test", rows[1].id: "validation", rows[2].id: "validation"}
+
+
+def test_the_cards_of_a_report() -> None:
+    leak = {
+        "exact": 0, "near": 0, "semantic": None, "train_rows": 7000, "test_rows": 1500,
+        "threshold": 0.9, "embedder": None,
+    }  # fmt: skip
+    (card,) = leak_page.certificates({"leaks": {"train-test": leak}})
+    assert "train and test" in card
+    assert "7,000 and 1,500" in card
+    assert "by meaning" not in card
+    told = {**leak, "near": 3, "semantic": 4, "embedder": "minilm"}
+    (card,) = leak_page.certificates({"leaks": {"validation-test": told}})
+    assert "leaks" in card
+    assert "(minilm)" in card
+    made = {"sources": {"data/<x>.csv": "ab" * 32}, "parents": ["cd" * 32], "repairs": ["b1"]}
+    (card,) = leak_page.lineage(made)
+    assert "data/&lt;x&gt;.csv" in card
+    assert "It came after cdcdcdcdcdcd. Batches of repairs in it: 1." in card
+    assert leak_page.certificates({}) == leak_page.lineage({}) == []

@@ -14,7 +14,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.example import Example, Message
 from tutelage.data.benchmarks import find_matches, read_benchmark
 from tutelage.data.leakage import LeakCertificate, leak_certificate
-from tutelage.data.version import load_version
+from tutelage.data.version import load_version, read_manifest
 from tutelage.workflows.context import Context
 from tutelage.workflows.project import require_output
 
@@ -33,7 +33,7 @@ def of_version(ctx: Context) -> dict[str, Any]:
     Raises DataError if there is no version yet.
     """
     artifact = require_output(ctx, "curate")
-    manifest = load_version(ctx.path_of(artifact)).manifest
+    manifest = read_manifest(ctx.path_of(artifact))
     leaks = manifest.get("leaks") or {"train-test": manifest.get("leak")}
     return {"dataset": artifact.short, "leaks": leaks}
 

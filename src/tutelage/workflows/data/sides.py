@@ -57,7 +57,7 @@ def give_sides(
 
     `renamed` gives new ids by old ones: a row whose identifiers were replaced keeps its side.
     """
-    frozen = arrived_sides(ctx.store, rows) | frozen_sides(ctx.store)
+    frozen = frozen_sides(ctx.store)
     for old, new in (renamed or {}).items():
         if old in frozen:
             frozen.setdefault(new, frozen[old])
@@ -66,7 +66,8 @@ def give_sides(
     tell("clusters")
     clusters = cluster_rows([*rows, *departed], ctx.config.data.dedup.threshold)
     tell("sides")
-    given = assign(rows, clusters, ctx.config.data.splits, frozen, departed)
+    arrived = arrived_sides(ctx.store, rows)
+    given = assign(rows, clusters, ctx.config.data.splits, frozen, departed, arrived)
     for row in departed:
         clusters.pop(row.id, None)
     sides: dict[SplitName, list[Example]] = {split: [] for split in SPLITS}

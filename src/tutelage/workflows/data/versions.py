@@ -17,7 +17,7 @@ from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
 from tutelage.data import diff_page
 from tutelage.data.diff import VersionDiff, compare
-from tutelage.data.version import DatasetVersion, load_version
+from tutelage.data.version import DatasetVersion, load_version, read_manifest
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.repairs import RepairRow
 from tutelage.workflows.context import Context, find_artifact, last_output
@@ -56,7 +56,7 @@ def versions(ctx: Context) -> list[dict[str, Any]]:
     found = []
     for artifact in _artifacts(ctx):
         folder = ctx.path_of(artifact)
-        manifest = load_version(folder).manifest if folder.is_dir() else {}
+        manifest = read_manifest(folder) if folder.is_dir() else {}
         found.append(
             {
                 "hash": artifact.short,
