@@ -28,16 +28,18 @@ def agree(
     file: Annotated[
         Path | None, typer.Argument(help="A table with answers; without it, the project's.")
     ] = None,
-    columns: Annotated[str, typer.Option("--columns", help="One column a rater: anna,ben.")] = "",
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="One column a rater: anna,ben.")
+    ] = None,
     long: Annotated[
-        str, typer.Option("--long", help="One row an answer: item,annotator,label.")
-    ] = "",
+        str | None, typer.Option("--long", help="One row an answer: item,annotator,label.")
+    ] = None,
     level: Annotated[
         str, typer.Option("--level", help="nominal, ordinal or interval.")
     ] = "nominal",
     order: Annotated[
-        str, typer.Option("--order", help="The values of an ordinal scale, lowest first.")
-    ] = "",
+        str | None, typer.Option("--order", help="The values of an ordinal scale, lowest first.")
+    ] = None,
     batch: Annotated[str | None, typer.Option("--batch", help="Items of this batch only.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write the report here.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the intervals.")] = 7,
@@ -52,7 +54,7 @@ def agree(
 
         if level not in LEVELS:
             raise DataError(f"{level!r} is no level", fix=f"Known: {', '.join(LEVELS)}")
-        scale = _parts(order)
+        scale = _parts(order or "")
         if file is not None:
             if not columns and not long:
                 raise DataError(
@@ -61,7 +63,7 @@ def agree(
                     fix="Name them: --columns anna,ben, or --long item,annotator,label",
                 )
             read = read_long if long else read_columns
-            ratings = read(file, _parts(long or columns), order=scale)
+            ratings = read(file, _parts(long or columns or ""), order=scale)
         else:
             from tutelage.workflows.context import open_context
             from tutelage.workflows.data.experts_review import ratings as from_store

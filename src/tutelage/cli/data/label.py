@@ -32,7 +32,7 @@ def guideline(
     file: Annotated[
         Path | None, typer.Argument(help="A text file: the new version. Without it: show.")
     ] = None,
-    note: Annotated[str, typer.Option("--note", help="What changed, and why.")] = "",
+    note: Annotated[str | None, typer.Option("--note", help="What changed, and why.")] = None,
     by: Annotated[str | None, typer.Option("--by", help="Who wrote it.")] = None,
     history: Annotated[bool, typer.Option("--history", help="List all versions.")] = False,
     project: ProjectOption = HERE,
@@ -49,7 +49,7 @@ def guideline(
             if not file.is_file():
                 raise DataError("there is no such file", where=str(file), fix="Check the path")
             text = file.read_text(encoding="utf-8-sig", errors="replace")
-            version = work.set_guideline(ctx, text, note=note, author=by)
+            version = work.set_guideline(ctx, text, note=note or "", author=by)
             out.result(
                 {"version": version},
                 lambda console: console.print(f"version {version} of the guideline is in force"),
@@ -223,8 +223,8 @@ def import_file(
         str | None, typer.Option("--text", help="The field that holds the input.")
     ] = None,
     people: Annotated[
-        str, typer.Option("--people", help="The tool's ids and names here: 1=anna,2=ben.")
-    ] = "",
+        str | None, typer.Option("--people", help="The tool's ids and names here: 1=anna,2=ben.")
+    ] = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -236,7 +236,7 @@ def import_file(
 
         done = import_answers(
             open_context(project, out.emit), file, question=question, text=text,
-            people=_mapping(people),
+            people=_mapping(people or ""),
         )  # fmt: skip
         out.result(done, lambda console: _imported(console, done))
 

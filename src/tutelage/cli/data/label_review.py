@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def people(
-    add: Annotated[str, typer.Option("--add", help="New people: anna,ben.")] = "",
+    add: Annotated[str | None, typer.Option("--add", help="New people: anna,ben.")] = None,
     retire: Annotated[
         str | None, typer.Option("--retire", help="Take a person off; answers stay.")
     ] = None,
@@ -35,7 +35,7 @@ def people(
         from tutelage.workflows.data.experts_review import people as records
 
         ctx = open_context(project, out.emit)
-        added = work.add_annotators(ctx, [n for n in add.split(",") if n.strip()])
+        added = work.add_annotators(ctx, [n for n in (add or "").split(",") if n.strip()])
         handed = work.retire_annotator(ctx, retire) if retire is not None else 0
         by_name = {one["name"]: one for one in records(ctx)}
         found = [{**one, "record": by_name.get(one["name"])} for one in work.annotators(ctx)]
@@ -130,7 +130,7 @@ def adjudicate(
     by: Annotated[str | None, typer.Option("--by", help="Who decides.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="The label it has.")] = None,
     answer: Annotated[str | None, typer.Option("--answer", help="The answer it has.")] = None,
-    why: Annotated[str, typer.Option("--why", help="The reason, for the others.")] = "",
+    why: Annotated[str | None, typer.Option("--why", help="The reason, for the others.")] = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -154,7 +154,7 @@ def adjudicate(
                 ),
             )
             return
-        done = work(ctx, item, by=by, label=label, answer=answer, why=why)
+        done = work(ctx, item, by=by, label=label, answer=answer, why=why or "")
         shown = done["label"] if done["label"] is not None else done["answer"]
         out.result(
             done,
