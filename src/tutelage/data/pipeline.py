@@ -75,11 +75,19 @@ OnStep = Callable[[dict[str, Any]], None]
 
 
 def run_steps(
-    rows: Sequence[Example], steps: Sequence[Step], on_step: OnStep | None = None
+    rows: Sequence[Example],
+    steps: Sequence[Step],
+    on_step: OnStep | None = None,
+    on_begin: Callable[[str], None] | None = None,
 ) -> PipelineResult:
-    """Run the steps in order; `on_step` gets {step, kept, dropped, quarantined, reasons}."""
+    """Run the steps in order; `on_step` gets {step, kept, dropped, quarantined, reasons}.
+
+    `on_begin` gets the name of each step before it runs.
+    """
     result = PipelineResult(list(rows))
     for step in steps:
+        if on_begin is not None:
+            on_begin(step.name)
         before = len(result.kept)
         done = step.run(result.kept)
         lost = len(done.dropped) + len(done.quarantined)

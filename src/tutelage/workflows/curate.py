@@ -33,16 +33,12 @@ from tutelage.workflows.data.check import (
     skipped_rows,
     waiting_rows,
 )
+from tutelage.workflows.data.progress import tell
 from tutelage.workflows.data.repairs import active
 from tutelage.workflows.data.sides import Sides, freeze, give_sides, hold_apart
 from tutelage.workflows.data.versions import lineage
 
 STAGE = "curate"
-# the share of the usual time that is over when a step begins (bench/curate.py)
-_BEGINS = {
-    "rows": 0.0, "clusters": 0.4, "sides": 0.7, "benchmarks": 0.72, "certificate": 0.75,
-    "version": 0.8, "freeze": 0.95,
-}  # fmt: skip
 
 
 @dataclass
@@ -86,26 +82,20 @@ def quarantine_sentence(meta: Mapping[str, Any]) -> str | None:
 
 
 def _work(ctx: Context, sources: Mapping[str, str]) -> Artifact:
-    tell = partial(_tell, ctx)
-    tell("rows")
+    announce = partial(tell, ctx)
     checked = read_and_check(ctx, keep=True)
     curated = _Curated(checked.read, checked.result, checked.privacy)
-    sides = give_sides(ctx, checked.result.kept, tell, checked.renamed)
+    sides = give_sides(ctx, checked.result.kept, announce, checked.renamed)
     _join_augmented(ctx, curated, sides)
-    hold_apart(ctx, sides, tell)
+    hold_apart(ctx, sides, announce)
     curated.sides, curated.clusters, curated.leaks = sides.rows, sides.clusters, sides.leaks
     curated.result.dropped += sides.dropped
     curated.result.findings += sides.findings
-    tell("version")
+    announce("version")
     version = _write(ctx, curated, lineage(ctx, sources))
-    tell("freeze")
+    announce("freeze")
     freeze(ctx.store, sides)
     return _artifact(ctx, version, curated)
-
-
-def _tell(ctx: Context, step: str) -> None:
-    """Say which step begins, and how much of the usual time is over."""
-    ctx.emit(Event(STAGE, "progress", step, done=_BEGINS.get(step), total=1.0))
 
 
 def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:

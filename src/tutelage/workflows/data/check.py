@@ -6,6 +6,7 @@ Curation begins with `read_and_check`; `tutelage data check` shows what it gave.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select
@@ -30,6 +31,7 @@ from tutelage.data.version import load_version
 from tutelage.store.artifacts import SplitRow
 from tutelage.workflows.context import Context, last_output
 from tutelage.workflows.data import privacy
+from tutelage.workflows.data.progress import tell
 from tutelage.workflows.data.repairs import active
 
 _STAGE = "curate"  # checking is its first part
@@ -67,6 +69,7 @@ def read_and_check(ctx: Context, *, keep: bool = False) -> Checked:
 
     Raises DataError if what is left can't teach anything; the sentence names the first lost row.
     """
+    tell(ctx, "read")
     read = read_rows(ctx)
     read.detected = privacy.hidden_lines(ctx, read.detected)
     for line in read.detected:
@@ -75,7 +78,9 @@ def read_and_check(ctx: Context, *, keep: bool = False) -> Checked:
     if same is not None:
         raise same
     chosen = steps(ctx, keep=keep)
-    result = run_steps(read.examples, chosen, lambda entry: _tell_step(ctx, entry))
+    result = run_steps(
+        read.examples, chosen, lambda entry: _tell_step(ctx, entry), partial(tell, ctx)
+    )
     checked = Checked(read, result, privacy.step_of(chosen))
     privacy.tell(ctx, checked.privacy, result)
     stop = fatal(checked.result.findings)
