@@ -15,6 +15,7 @@ from typing import IO, Any
 
 _CHUNK = 1 << 20  # characters read at once, at least
 _NEAR_END = 16  # characters before the window's end in which a value may be cut off
+_LONGEST_INDENT = 40  # characters before an object that is looked for
 _SPACE = re.compile(r"[ \t\r\n\ufeff]*")
 WRAPPERS = (
     "data", "rows", "examples", "items", "records", "results", "entries", "samples", "dataset",
@@ -42,6 +43,7 @@ class Window:
         self.text = ""
         self.at = 0
         self.raw = ""  # the text of the value read last
+        self.indents: set[str] = set()  # space before objects that begin a line, as read so far
 
     def more(self) -> bool:
         """Read on; return False at the end of the text."""
@@ -101,17 +103,32 @@ class Window:
         return BadJson(finding_id, detail, self.text[self.at : self.at + 2000])
 
     def skip_to_next(self, indent: str | None) -> bool:
-        """Step to the next line that begins an object at `indent`; False if there is none."""
-        if indent is None:
+        """Step to the next line that begins an object as others began; False if there is none.
+
+        `indent` is the space to look for where no object was read yet.
+        """
+        pattern = self._beginning(indent)
+        if pattern is None:
             return False
-        pattern = re.compile(r"\n" + re.escape(indent) + r"(?=\{)")
         self.at += 1
         while (match := pattern.search(self.text, self.at)) is None:
-            self.at = max(self.at, len(self.text) - len(indent) - 2)
+            self.at = max(self.at, len(self.text) - _LONGEST_INDENT)
             if not self.more():
                 return False
         self.at = match.end()
         return True
+
+    def before_next(self, raw: str, indent: str | None) -> str:
+        """Return the part of `raw` before the line that `skip_to_next` would step to."""
+        pattern = self._beginning(indent)
+        return pattern.split(raw, maxsplit=1)[0].rstrip() if pattern is not None else raw
+
+    def _beginning(self, indent: str | None) -> re.Pattern[str] | None:
+        known = self.indents or ({indent} if indent is not None else set())
+        if not known:
+            return None
+        spaces = "|".join(map(re.escape, sorted(known)))
+        return re.compile(rf"\n(?:{spaces})(?=\{{)")
 
     def indent(self) -> str | None:
         """Return the space before the next value if it is the first on its line."""
@@ -129,29 +146,47 @@ def read_values(window: Window) -> Iterator[Any]:
             yield from _elements(window)
         elif character == "{":
             yield from _object(window)
-        elif not (yield from _one(window, "")):
-            return
+        elif character in ",]":
+            window.take(character)
+            yield BadJson("D1-R01", "the list ends here, and more follows", character)
+            yield from _elements(window)
+        elif not (yield from _one(window, window.indent())):
+            yield _lost(window)
 
 
 def _one(window: Window, indent: str | None) -> Generator[Any, None, bool]:
     """Yield the next value; return whether reading can go on."""
     try:
-        yield window.value()
+        value = window.value()
     except BadJson as bad:
+        bad.raw = window.before_next(bad.raw, indent)
         yield bad
         return window.skip_to_next(indent)
+    if isinstance(value, dict) and indent is not None and len(indent) < _LONGEST_INDENT:
+        window.indents.add(indent)
+    if _is_batch(value):
+        yield from value
+    else:
+        yield value
     return True
+
+
+def _is_batch(value: Any) -> bool:
+    """Return whether an element is a list of rows, not the turns of one row."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(row, dict) and not row.keys() & {"role", "from"} for row in value)
+    )
 
 
 def _elements(window: Window) -> Iterator[Any]:
     """Yield the elements of a list whose bracket was taken."""
-    indent: str | None = None
     while (character := window.peek()) and character != "]":
         if character == ",":
             window.take(",")
             continue
-        indent = indent if indent is not None else window.indent()
-        if not (yield from _one(window, indent)):
+        if not (yield from _one(window, window.indent())):
             yield _lost(window)
             return
     if not window.take("]"):
@@ -180,6 +215,11 @@ def _object(window: Window) -> Iterator[Any]:
                 window.take(",")
                 continue
             key = window.value()
+            if isinstance(key, dict) and not fields:
+                yield BadJson("D1-R01", "the list begins with the wrong bracket", "{")
+                yield key
+                yield from _elements(window)
+                return
             if not isinstance(key, str) or not window.take(":"):
                 raise BadJson("D1-R01", "not valid JSON: a field has no name or no value", start)
             if window.peek() == "[" and key.lower() in WRAPPERS and _holds_objects(window):
