@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tutelage.core.example import Example, Message
 
@@ -32,17 +33,33 @@ def conversation(
 ) -> tuple[Message, ...]:
     """Return the turns before the answer, with the project's prompt as the system message.
 
-    A row with its own system message keeps it. Contents are neutralised, the prompt is not:
-    it is the project's own text.
+    A row with its own system message keeps it. Contents and tool calls are neutralised, the
+    prompt is not: it is the project's own text.
     """
     turns = example.context if isinstance(example, Example) else tuple(example)
     specials = tuple(specials)
-    safe = tuple(
-        turn.model_copy(update={"content": neutralise(turn.content, specials)}) for turn in turns
-    )
+    safe = tuple(_inert(turn, specials) for turn in turns)
     if prompt and not (safe and safe[0].role == "system"):
         return (Message(role="system", content=prompt.strip()), *safe)
     return safe
+
+
+def _inert(turn: Message, specials: tuple[str, ...]) -> Message:
+    """Return the turn with its content, and whatever text rides along, neutralised."""
+    update: dict[str, Any] = {"content": neutralise(turn.content, specials)}
+    for name, value in (turn.model_extra or {}).items():
+        update[name] = _inert_value(value, specials)
+    return turn.model_copy(update=update)
+
+
+def _inert_value(value: Any, specials: tuple[str, ...]) -> Any:
+    if isinstance(value, str):
+        return neutralise(value, specials)
+    if isinstance(value, dict):
+        return {key: _inert_value(part, specials) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_inert_value(part, specials) for part in value]
+    return value
 
 
 def with_prompt(example: Example, prompt: str) -> Example:

@@ -95,7 +95,7 @@ def separability(first: Sequence[str], second: Sequence[str], seed: int) -> Sepa
             continue
         model = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=_ANY),
-            LogisticRegression(C=10.0, max_iter=300, class_weight="balanced"),
+            LogisticRegression(C=3.0, tol=1e-3, max_iter=100, class_weight="balanced"),
         )
         try:
             model.fit([texts[i] for i in np.flatnonzero(~test)], train_sides)
@@ -168,7 +168,7 @@ def topics(first: Sequence[str], second: Sequence[str], seed: int) -> list[Topic
     low, high = _TOPICS
     count = max(low, min(high, len(texts) // _TEXTS_A_TOPIC))
     space = normalize(TruncatedSVD(size, random_state=seed).fit_transform(matrix))
-    found = KMeans(min(count, len(texts)), n_init=3, random_state=seed).fit(space)
+    found = KMeans(min(count, len(texts)), n_init=2, random_state=seed).fit(space)
     near = np.einsum("nd,nd->n", space, normalize(found.cluster_centers_)[found.labels_])
     members = np.where(near < _LEAST_COSINE, -1, found.labels_)
     names = vectoriser.get_feature_names_out()
