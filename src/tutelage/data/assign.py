@@ -50,22 +50,18 @@ def cluster_rows(rows: Sequence[Example], threshold: float = 80.0) -> dict[str, 
     be kept, but never on two sides), by tf-idf cosine, and rows with the same group.
     """
     texts = [row.input_text for row in rows]
-    matrix = weigh(*count_grams(texts))[0]
-    left, right, _ = similar_pairs(matrix, matrix, _COSINE)
     first: dict[str, int] = {}
     groups = [
         (first.setdefault(group_key(row), index), index)
         for index, row in enumerate(rows)
         if row.group is not None
     ]
-    pairs = np.concatenate(
-        [
-            np.asarray(NearDuplicates(threshold, guard=False).pairs(texts)).reshape(-1, 2),
-            np.stack([left, right], axis=1),
-            np.array(groups, dtype=np.int64).reshape(-1, 2),
-        ]
-    )
+    near = NearDuplicates(threshold, guard=False).pairs(texts)
+    pairs = np.concatenate([near.reshape(-1, 2), np.array(groups, dtype=np.int64).reshape(-1, 2)])
     roots = clusters(len(rows), pairs)
+    matrix = weigh(*count_grams(texts))[0]
+    left, right, _ = similar_pairs(matrix, matrix, _COSINE, roots)
+    roots = clusters(len(rows), np.concatenate([pairs, np.stack([left, right], axis=1)]))
     return {row.id: rows[root].id for row, root in zip(rows, roots, strict=True)}
 
 

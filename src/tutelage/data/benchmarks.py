@@ -22,7 +22,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.example import Example, normalise
 from tutelage.core.output import OutputFormat
 from tutelage.data.findings import reason
-from tutelage.data.leakage import THRESHOLD, twins
+from tutelage.data.leakage import find_twins
 from tutelage.data.pipeline import Dropped
 
 LONGEST, SHORTEST = 13, 8  # words of a run
@@ -106,14 +106,11 @@ def find_matches(rows: Sequence[Example], texts: Sequence[BenchmarkText]) -> lis
     inputs, held = [row.input_text for row in rows], [item.text for item in texts]
     ours, theirs = vectorise(inputs, held)
     found: dict[int, Match] = {}
-    pairs, _ = twins(inputs, held, ours, theirs, THRESHOLD)
-    for pair in sorted(pairs, key=lambda pair: -pair.cosine):
-        same = normalise(inputs[pair.train]) == normalise(held[pair.test])
-        how: How = "exact" if same else "near"
+    for row, pair in find_twins(inputs, held, ours, theirs).of_train.items():
+        same = normalise(inputs[row]) == normalise(held[pair.test])
         detail = "" if same else f" (cosine {pair.cosine:.2f})"
-        known = found.get(pair.train)
-        if known is None or (same and known.how == "near"):
-            found[pair.train] = Match(pair.train, how, texts[pair.test].place, detail)
+        how: How = "exact" if same else "near"
+        found[row] = Match(row, how, texts[pair.test].place, detail)
     for match in _overlaps(rows, texts):
         found.setdefault(match.row, match)
     return [found[index] for index in sorted(found)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.findings import reason
-from tutelage.data.leakage import LeakCertificate, LeakPair, certificate, twins, with_meaning
+from tutelage.data.leakage import LeakCertificate, certificate, find_twins, with_meaning
 from tutelage.data.pipeline import Dropped
 
 # texts to the name of an embedder and its unit vectors, one a row
@@ -78,25 +78,18 @@ def _hold(low: SplitName, high: SplitName, counts: dict[SplitName, Any], result:
         left, right = weigh(counts[low], counts[high])
     else:  # too few rows to take weights from
         left, right = weigh(counts["train"], counts[low], counts[high], unseen=True)[1:]
-    pairs, exact = twins(texts[0], texts[1], left, right)
-    result.leaks[f"{low}-{high}"] = certificate(pairs, exact, (len(lower), len(upper)))
-    closest: dict[int, LeakPair] = {}
-    for pair in pairs:
-        known = closest.get(pair.train)
-        if known is None or pair.cosine > known.cosine:
-            closest[pair.train] = pair
-    for index in sorted(closest):
-        twin = upper[closest[index].test]
-        detail = (
-            f"cosine {closest[index].cosine:.2f} with {twin.origin.source or twin.id} in {high}"
-        )
-        why = reason("D10-X01", detail)
+    found = find_twins(texts[0], texts[1], left, right)
+    result.leaks[f"{low}-{high}"] = certificate(found, (len(lower), len(upper)))
+    for index, pair in sorted(found.of_train.items()):
+        twin = upper[pair.test]
+        place = f"{twin.origin.source or twin.id} in {high}"
+        why = reason("D10-X01", f"cosine {pair.cosine:.2f} with {place}")
         result.dropped.append(Dropped(lower[index], "D10-X01", why, twin.id))
-    if closest:
-        stays = [index for index in range(len(lower)) if index not in closest]
+    if found.of_train:
+        stays = [index for index in range(len(lower)) if index not in found.of_train]
         result.sides[low] = [lower[index] for index in stays]
         counts[low] = counts[low][stays]
-    return bool(closest)
+    return bool(found.of_train)
 
 
 def _by_meaning(result: Certified, embed: Embed) -> None:

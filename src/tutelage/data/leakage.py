@@ -7,7 +7,7 @@ is named, means a cosine of at least 0.95 between embeddings: the same request i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +96,9 @@ def leak_certificate(
     """
     from tutelage.data.dedup.tfidf import vectorise
 
-    known, asked = vectorise(train, test)
-    pairs, exact = twins(train, test, known, asked, threshold)
-    found = certificate(pairs, exact, (len(train), len(test)), threshold)
+    left, right = vectorise(train, test)
+    rows = len(train), len(test)
+    found = certificate(find_twins(train, test, left, right, threshold), rows, threshold)
     if semantic is None:
         return found
     from tutelage.inference.embed import load_embedder, resolve
@@ -108,37 +108,86 @@ def leak_certificate(
     return with_meaning(found, vectors[: len(train)], vectors[len(train) :], name)
 
 
-def twins(
+@dataclass(frozen=True)
+class Twins:
+    """Every row with an exact or near twin, and its closest one: by test row and by train row.
+
+    `exact` are the test rows whose twin is exact.
+    """
+
+    of_test: dict[int, LeakPair]
+    of_train: dict[int, LeakPair]
+    exact: frozenset[int]
+
+
+def find_twins(
     train: Sequence[str],
     test: Sequence[str],
     left: Any,
     right: Any,
     threshold: float = THRESHOLD,
-) -> tuple[list[LeakPair], set[int]]:
-    """Return every exact or near pair, and the test rows that have an exact twin.
+) -> Twins:
+    """Return all rows that have a twin. Equal texts have the cosine 1, and are compared once.
 
-    `left` and `right` are the texts as `tfidf.weigh` gives them. Equal texts have the cosine 1.
+    `left` and `right` are the texts as `tfidf.weigh` gives them.
     """
+    import numpy as np
+
     from tutelage.data.dedup.cosine import similar_pairs
 
-    places: dict[str, list[int]] = {}
-    for index, text in enumerate(train):
-        places.setdefault(normalise(text), []).append(index)
-    same = {i: places[key] for i, text in enumerate(test) if (key := normalise(text)) in places}
-    found = {(one, two): 1.0 for two, ones in same.items() for one in ones}
-    if train and test:
-        close = similar_pairs(left, right, threshold)
-        for one, two, cosine in zip(*(part.tolist() for part in close), strict=True):
-            found.setdefault((one, two), round(min(cosine, 1.0), 6))
-    return [LeakPair(*key, cosine) for key, cosine in found.items()], set(same)
+    ours, theirs = _by_text(train), _by_text(test)
+    one, two = ([rows[0] for rows in part.values()] for part in (ours, theirs))
+    left = left if len(one) == len(train) else left[one]
+    right = right if len(two) == len(test) else right[two]
+    i, j, cosine = similar_pairs(left, right, threshold)
+    place = {text: index for index, text in enumerate(ours)}
+    same = [(place[text], index) for index, text in enumerate(theirs) if text in place]
+    equal = np.array(same, dtype=np.int64).reshape(-1, 2)
+    i, j = np.concatenate([equal[:, 0], i]), np.concatenate([equal[:, 1], j])
+    cosine = np.concatenate([np.full(len(equal), 2.0), np.minimum(cosine, 1.0)])  # exact first
+    of_test: dict[int, LeakPair] = {}
+    of_train: dict[int, LeakPair] = {}
+    groups = list(ours.values()), list(theirs.values())
+    for index in _firsts(j, i, cosine):
+        for row in groups[1][j[index]]:
+            of_test[row] = _pair(groups[0][i[index]][0], row, cosine[index])
+    for index in _firsts(i, j, cosine):
+        for row in groups[0][i[index]]:
+            of_train[row] = _pair(row, groups[1][j[index]][0], cosine[index])
+    exact = frozenset(row for _, index in same for row in groups[1][index])
+    return Twins(of_test, of_train, exact)
+
+
+def _by_text(texts: Sequence[str]) -> dict[str, list[int]]:
+    """Return the positions of each distinct normalised text."""
+    found: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        found.setdefault(normalise(text), []).append(index)
+    return found
+
+
+def _firsts(
+    of: NDArray[np.int64], other: NDArray[np.int64], cosine: NDArray[np.float64]
+) -> list[int]:
+    """Return the place of the highest cosine of each value in `of`."""
+    import numpy as np
+
+    order = np.lexsort((other, -cosine, of))
+    first = np.unique(of[order], return_index=True)[1]
+    places: list[int] = order[first].tolist()
+    return places
+
+
+def _pair(train: int, test: int, cosine: float) -> LeakPair:
+    return LeakPair(train, test, round(min(float(cosine), 1.0), 6))
 
 
 def certificate(
-    pairs: Sequence[LeakPair], exact: set[int], rows: tuple[int, int], threshold: float = THRESHOLD
+    found: Twins, rows: tuple[int, int], threshold: float = THRESHOLD
 ) -> LeakCertificate:
-    """Return the certificate for what `twins` found in two lists of so many rows."""
-    closest = _closest(pairs)
-    return LeakCertificate(len(exact), len(closest), *rows, threshold, closest)
+    """Return the certificate for the twins of two lists of so many rows."""
+    closest = _closest_first(found.of_test.values())
+    return LeakCertificate(len(found.exact), len(closest), *rows, threshold, closest)
 
 
 def with_meaning(
@@ -159,16 +208,12 @@ def with_meaning(
         for row in np.flatnonzero(highest >= SEMANTIC):
             cosine = round(min(float(highest[row]), 1.0), 6)
             best.append(LeakPair(int(nearest[row]), start + int(row), cosine))
-    closest = _closest(best)
+    closest = _closest_first(best)
     return replace(found, semantic=len(closest), semantic_pairs=closest, embedder=embedder)
 
 
-def _closest(pairs: Sequence[LeakPair]) -> tuple[LeakPair, ...]:
-    """Return the closest pair of each test row, closest first."""
-    best: dict[int, LeakPair] = {}
-    for pair in sorted(pairs, key=lambda pair: (-pair.cosine, pair.test, pair.train)):
-        best.setdefault(pair.test, pair)
-    return tuple(best.values())
+def _closest_first(pairs: Iterable[LeakPair]) -> tuple[LeakPair, ...]:
+    return tuple(sorted(pairs, key=lambda pair: (-pair.cosine, pair.test)))
 
 
 def _shown(pairs: Sequence[LeakPair], how: str) -> list[str]:

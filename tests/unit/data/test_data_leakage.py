@@ -24,6 +24,7 @@ from tutelage.data import leak_page
 from tutelage.data.benchmarks import find_matches, read_benchmark, read_benchmarks
 from tutelage.data.certify import certify
 from tutelage.data.dedup.cosine import similar_pairs
+from tutelage.data.dedup.near import clusters
 from tutelage.data.dedup.tfidf import count_grams, vectorise, weigh
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import open_context
@@ -375,3 +376,25 @@ def test_the_cards_of_a_report() -> None:
     assert "data/&lt;x&gt;.csv" in card
     assert "It came after cdcdcdcdcdcd. Batches of repairs in it: 1." in card
     assert leak_page.certificates({}) == leak_page.lineage({}) == []
+
+
+def test_pairs_between_clusters_join_what_all_pairs_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.data.dedup.cosine._BLOCK_PAIRS", 500)
+    rng = random.Random(5)
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+    base = [" ".join(rng.choices(words, k=4)) for _ in range(60)]
+    texts = [*base, *(text + " so" for text in base)]
+    (matrix,) = vectorise(texts)
+    i, j, _ = similar_pairs(matrix, matrix, 0.8)
+    few_i, few_j, _ = similar_pairs(matrix, matrix, 0.8, list(range(len(texts))))
+    assert len(few_i) < len(i)
+    every = clusters(len(texts), np.stack([i, j], axis=1))
+    assert clusters(len(texts), np.stack([few_i, few_j], axis=1)) == every
+    known = similar_pairs(matrix, matrix, 0.8, every)
+    assert len(known[0]) == 0
+
+
+def test_thousands_of_equal_texts_are_compared_once() -> None:
+    found = tutelage.leak_certificate(train=["yes"] * 20_000 + ["no"], test=["Yes "] * 20_000)
+    assert (found.exact, found.near) == (20_000, 20_000)
+    assert {pair.train for pair in found.pairs} == {0}

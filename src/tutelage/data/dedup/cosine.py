@@ -8,7 +8,7 @@ share a rare feature are compared (prefix filtering: Bayardo, Ma, Srikant 2007).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,39 +17,67 @@ from numpy.typing import NDArray
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
+_NONE: Pairs = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
 _BLOCK_PAIRS = 4_000_000  # candidate pairs held at once
 _CHUNK = 20_000  # pairs whose bound is computed at once
 _BUCKETS = 128  # parts of a row that the bound is made of
 _ROUNDING = 1e-6  # of a cosine of float32 vectors
 
 
-def similar_pairs(left: Any, right: Any, threshold: float) -> Pairs:
+def similar_pairs(
+    left: Any, right: Any, threshold: float, clusters: Sequence[int] | None = None
+) -> Pairs:
     """Return (rows of left, rows of right, cosines) of every pair at or above `threshold`.
 
     `left` and `right` are CSR matrices with unit rows over the same features, shapes (N, V) and
     (M, V), float32. With the same object twice only pairs i < j are returned. A cosine within 1e-6
     below the threshold counts as reaching it.
+
+    With `clusters`, the cluster of each row of the one matrix, pairs inside a cluster are left
+    out, and clusters grow with what is found: enough to join all that belongs together.
     """
     same = left is right
+    name = None if clusters is None else np.asarray(clusters, dtype=np.int64)
     left, right = _by_rarity(left, right)
     one = _rare_part(left, threshold)
     two = (one if same else _rare_part(right, threshold)).T.tocsr()
     fold = _fold(left)
     folded = fold, fold if same else _fold(right)
-    found: list[Pairs] = []
+    found = [_NONE]
     for start, stop in _blocks(one, two):
         candidates = (one[start:stop] @ two).tocoo()
         i, j = candidates.row.astype(np.int64) + start, candidates.col.astype(np.int64)
         if same:
             i, j = i[i < j], j[i < j]
+        if name is not None:
+            apart = name[i] != name[j]
+            i, j = i[apart], j[apart]
         for a, b in _possible(i, j, folded, threshold):
             cosine = np.asarray(left[a].multiply(right[b]).sum(axis=1)).ravel()
             near = cosine >= threshold - _ROUNDING
             found.append((a[near], b[near], cosine[near].astype(np.float64)))
-    if not found:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
-    rows, columns, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
+        if name is not None:
+            found = [_together(found)]
+            name = _joined(name, *found[0][:2])
+    return _together(found)
+
+
+def _together(parts: Sequence[Pairs]) -> Pairs:
+    rows, columns, cosines = (np.concatenate(part) for part in zip(*parts, strict=True))
     return rows, columns, cosines
+
+
+def _joined(
+    name: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the clusters after those of a[k] and b[k] became one."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(name)
+    graph = coo_matrix((np.ones(len(a), np.int8), (name[a], name[b])), shape=(count, count))
+    joined: NDArray[np.int64] = connected_components(graph, directed=False)[1][name]
+    return joined.astype(np.int64)
 
 
 def _by_rarity(left: Any, right: Any) -> tuple[Any, Any]:
