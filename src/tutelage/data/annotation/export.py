@@ -13,6 +13,7 @@ from tutelage.core.config import Columns
 from tutelage.core.output import OutputFormat
 from tutelage.data.annotation.items import Item, answered
 from tutelage.data.annotation.votes import Decision
+from tutelage.data.readers.form import fields_of
 
 ANNOTATED = "annotated"
 _OWN = ("messages", "label", "origin", ANNOTATED)
@@ -38,7 +39,8 @@ def row_of(
     for name, value in ((columns.group, example.group), (columns.time, example.time)):
         if name is not None and value is not None:
             row[name] = value
-    row |= {key: value for key, value in example.meta.items() if key not in row | _reserved()}
+    own = fields_of(example)
+    row |= {key: value for key, value in own.items() if key not in row | _reserved()}
     kind = "drafted" if draft is not None else example.origin.kind
     row["origin"] = {"kind": kind, "author": ", ".join(decision.by), "parents": []}
     row[ANNOTATED] = {

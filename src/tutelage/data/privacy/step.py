@@ -22,6 +22,7 @@ from tutelage.data.privacy.files import redact_file_text
 from tutelage.data.privacy.kinds import KINDS, Span
 from tutelage.data.privacy.masks import Masks
 from tutelage.data.privacy.pseudonyms import Pseudonyms
+from tutelage.data.readers.form import FORM
 
 Mode = Literal["flag", "redact"]
 Opened = Callable[[], AbstractContextManager[Pseudonyms]]
@@ -180,7 +181,11 @@ class _Redaction:
 
     def _meta(self, row: Example) -> dict[str, Any]:
         """Return the kept fields; the record that a production row came from stays a link."""
-        meta: dict[str, Any] = self._value(row.meta, None)
+        meta: dict[str, Any] = self._value(
+            {key: value for key, value in row.meta.items() if key != FORM}, None
+        )
+        if FORM in row.meta:  # how the file spelled the row, no text of it
+            meta[FORM] = row.meta[FORM]
         linked = row.origin.kind == "production" and "record" in row.meta
         return {**meta, "record": row.meta["record"]} if linked else meta
 
@@ -270,7 +275,8 @@ def _texts(row: Example, output: OutputFormat) -> Iterator[tuple[str, str | None
         for key, value in (message.model_extra or {}).items():
             yield from _leaves(f"turn {place}, {key}", key, value)
     for key, value in row.meta.items():
-        yield from _leaves(f"field {key!r}", key, value)
+        if key != FORM:
+            yield from _leaves(f"field {key!r}", key, value)
 
 
 def _leaves(where: str, name: str, value: Any) -> Iterator[tuple[str, str | None, str]]:

@@ -79,7 +79,7 @@ class Shaper:
         messages, label = self._answered(reading)
         group = self._named(fields, self.columns.group, "data.splits.group")
         time = _time(self._named(fields, self.columns.time, "data.splits.time"))
-        used = {*reading.used, self.columns.group, self.columns.time}
+        used = {*reading.used, self.columns.group, self.columns.time, FORM}
         meta = {str(k): v for k, v in fields.items() if k not in used and v not in (None, "")}
         form = self._form(fields, meta, reading)
         if group is None and self.task == "text" and "document" in meta:
