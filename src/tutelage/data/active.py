@@ -27,7 +27,9 @@ STRATEGIES: tuple[Strategy, ...] = (
     "auto", "uncertainty", "diversity", "disagreement", "failure", "random",
 )  # fmt: skip
 _SEEN_TWICE = 2  # labelled rows a known label, from which on the classifier is asked
-_WIDE = 20  # candidates a wanted row: the most doubtful this many are grouped
+_WIDE = 20  # candidates that are grouped, a wanted row: the most doubtful ones
+_SHARE = 0.1  # of the pool, the candidates' largest part
+_LEAST = 3  # candidates a wanted row, however small the pool
 _COMMITTEE = 5  # classifiers, each fitted on a bootstrap sample
 _POOL = 20_000  # rows looked at; of a larger pool a random part
 
@@ -260,7 +262,8 @@ def _grouped(
     if wanted <= 0 or not len(free):
         return
     ranked = free[np.argsort(-value[free], kind="stable")]
-    candidates = ranked[: max(_WIDE * wanted, 1)]
+    width = max(_LEAST * wanted, min(_WIDE * wanted, round(_SHARE * len(value))))
+    candidates = ranked[:width]
     groups = weighted_groups(
         search.pool.vectors[candidates], value[candidates], wanted, search.rng
     )  # fmt: skip
@@ -316,10 +319,16 @@ def _committee(search: _Search) -> tuple[Array, list[str]]:
     mean = each.mean(axis=0)
     ratio = np.log(np.maximum(each, 1e-12)) - np.log(np.maximum(mean, 1e-12))
     apart: Array = (each * ratio).sum(axis=2).mean(axis=0) / np.log(_COMMITTEE)
-    best = each.argmax(axis=2)  # CN
-    words = []
-    for column in best.T:
-        counts = Counter(names[k] for k in column).most_common(3)
+    return np.clip(apart, 0.0, 1.0), [_votes(names, chances) for chances in each.swapaxes(0, 1)]
+
+
+def _votes(names: Sequence[str], chances: Array) -> str:
+    """Return what the committee says of one row in words; `chances` are of shape (C, L)."""
+    counts = Counter(names[k] for k in chances.argmax(axis=1)).most_common(3)
+    if len(counts) > 1:
         shown = ", ".join(f"{label!r} {count}" for label, count in counts)
-        words.append(f"{_COMMITTEE} classifiers vote {shown}")
-    return np.clip(apart, 0.0, 1.0), words
+        return f"{_COMMITTEE} classifiers vote {shown}"
+    sure = chances.max(axis=1)
+    return (
+        f"{_COMMITTEE} classifiers say {counts[0][0]!r}, {sure.min():.0%} to {sure.max():.0%} sure"
+    )

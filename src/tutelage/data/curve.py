@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.core.errors import DataError
+from tutelage.core.errors import EXIT_NOT_ENOUGH_EVIDENCE, DataError
 from tutelage.data.power_law import PowerLaw, fit_laws
 
 MIN_ROWS = 20  # with fewer rows a point says nothing
@@ -82,10 +82,12 @@ def sizes(rows: int, labels: int = 0, points: int = 7) -> list[int]:
     """
     least = smallest(labels)
     if rows < MIN_ROWS:
-        raise DataError(
+        error = DataError(
             f"{rows} training rows are too few for a learning curve",
-            fix=f"Label at least {MIN_ROWS}, better {2 * MIN_ROWS}",
+            fix=f"Label at least {MIN_ROWS}, better {4 * MIN_ROWS}",
         )
+        error.exit_code = EXIT_NOT_ENOUGH_EVIDENCE
+        raise error
     start = min(max(least, math.ceil(rows / 20)), max(MIN_ROWS // 2, rows // 4))
     wanted = np.geomspace(start, rows, points)
     return sorted({round(float(size)) for size in wanted} | {rows})
@@ -147,7 +149,7 @@ def fit_curve(
     gain = _gain(law, last, steps, confidence)
     check = _check(table, usable, rng, confidence)
     problem = _problem(int(table.whole([last])[1][0]), gain, check)
-    sentence = problem or _sentence(now, doubled, gain)
+    sentence = problem or _sentence(last, doubled, gain)
     return Curve(
         shown, usable, law, now, doubled, gain, line, check, confidence, problem is None, sentence
     )
@@ -302,10 +304,10 @@ def _problem(
     return None
 
 
-def _sentence(now: Forecast, doubled: Forecast, gain: tuple[float, float, float]) -> str:
+def _sentence(rows: int, doubled: Forecast, gain: tuple[float, float, float]) -> str:
     """Return the answer in one sentence for a person."""
     return (
-        f"with {doubled.rows:,} rows instead of {now.rows:,} expect {doubled.accuracy:.1%} "
-        f"({doubled.low:.1%} to {doubled.high:.1%}) instead of {now.accuracy:.1%}: "
-        f"{100 * gain[0]:+.1f} points ({100 * gain[1]:+.1f} to {100 * gain[2]:+.1f})"
+        f"{doubled.rows:,} rows instead of {rows:,} would bring {100 * gain[0]:+.1f} points "
+        f"({100 * gain[1]:+.1f} to {100 * gain[2]:+.1f}): {doubled.accuracy:.1%} are expected "
+        f"({doubled.low:.1%} to {doubled.high:.1%})"
     )

@@ -47,7 +47,7 @@ def test_a_known_law_is_found_again(law: tuple[float, float, float]) -> None:
     assert found.enough
     assert found.check is not None
     assert found.check["off"] < 0.03
-    assert "with 4,000 rows instead of 2,000 expect " in found.sentence
+    assert "4,000 rows instead of 2,000 would bring " in found.sentence
     assert [p.rows for p in found.points] == counts
 
 

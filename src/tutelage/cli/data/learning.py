@@ -13,7 +13,7 @@ from tutelage.core.errors import EXIT_NOT_ENOUGH_EVIDENCE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from tutelage.data.valuation import Valuation, Valued
     from tutelage.workflows.data.learning import CurveReport, Suggested
@@ -126,11 +126,12 @@ def value(
 
 
 def _show_suggested(console: Console, found: Suggested) -> None:
-    from tutelage.cli.screens import indented, simple_table
-
-    rows = [(_short(row.text, 70), row.strategy, row.reason) for row in found.rows]
-    console.print(f"[bold]{len(rows):,}[/] of {found.pool:,} texts, by {found.strategy}")
-    console.print(indented(simple_table(("text", "by", "why"), rows)))
+    console.print(
+        f"[bold]{len(found.rows):,}[/] of {found.pool:,} texts, by {found.strategy}, with "
+        f"{found.labelled:,} labelled rows known"
+    )
+    for number, row in enumerate(found.rows, start=1):
+        console.print(_block(str(number), row.text, f"{row.strategy}: {row.reason}"))
     for reason, count in found.left_out.items():
         console.print(f"[dim]· {count:,} left out: {reason}[/]")
     if found.first_unreadable:
@@ -187,18 +188,21 @@ def _show_value(console: Console, found: Valuation, show: int, path: Path | None
 
 
 def _show_rows(console: Console, title: str, rows: Sequence[Valued]) -> None:
-    from tutelage.cli.screens import indented, simple_table
-
-    if not rows:
-        return
-    console.print(f"[bold]{title}[/]")
-    cells = [
-        (row.id[:8], f"{row.value:+.3f}", _short(row.answer, 30), _short(row.text, 60), row.reason)
-        for row in rows
-    ]
-    console.print(indented(simple_table(("row", "value", "answer", "text", "why"), cells)))
+    if rows:
+        console.print(f"[bold]{title}[/]")
+    for row in rows:
+        said = f"{row.id[:8]} says {row.answer!r}; {row.reason}"
+        console.print(_block(f"{row.value:+.3f}", row.text, said))
 
 
-def _short(text: str, room: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= room else line[: room - 1] + "…"
+def _block(mark: str, text: str, why: str) -> RenderableType:
+    """Return a row: its mark, its text, and below it why it is here."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=8, justify="right")
+    table.add_column(overflow="fold")
+    table.add_row(Text(mark, "bold"), Group(Text(" ".join(text.split())[:200]), Text(why, "dim")))
+    return table
