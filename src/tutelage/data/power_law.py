@@ -65,11 +65,16 @@ class Laws:
         return PowerLaw(scale, exponent, float(self.floors[j]))
 
 
-def fit_laws(sizes: Sequence[int], errors: Array, counts: Array) -> Laws:
-    """Return the laws for `errors`, measured on `counts` rows each, at rising `sizes`."""
+def fit_laws(
+    sizes: Sequence[int], errors: Array, counts: Array, floors_tried: int = _FLOORS
+) -> Laws:
+    """Return the laws for `errors`, measured on `counts` rows each, at rising `sizes`.
+
+    With one floor tried, that floor is 0.
+    """
     top = float(sizes[-1])
     shrink = (np.asarray(sizes, float) / top)[None, :] ** -_EXPONENTS[:, None]  # E, points
-    floors = np.linspace(0.0, max(float(errors.min()), 1e-4), _FLOORS)
+    floors = np.linspace(0.0, max(float(errors.min()), 1e-4), floors_tried)
     smooth = (errors * counts + _Z) / (counts + 2 * _Z)
     weights = np.where(counts > 0, (counts + 2 * _Z) / (smooth * (1 - smooth)), 0.0)
     rest = errors[None, :] - floors[:, None]  # F, points
