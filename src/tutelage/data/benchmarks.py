@@ -81,16 +81,17 @@ def read_benchmarks(root: Path, patterns: Sequence[str]) -> list[BenchmarkText]:
     return texts
 
 
-def read_benchmark(path: Path, name: str = "") -> list[BenchmarkText]:
+def read_benchmark(path: Path, name: str = "", *, answers: bool = True) -> list[BenchmarkText]:
     """Return the texts of one file: a line each of .txt, the inputs and long answers of rows.
 
-    Where no input is found in a row, all its text fields count. Raises DataError if the file
-    can't be read or holds no text.
+    Where no input is found in a row, all its text fields count. Without `answers` only inputs are
+    read. Raises DataError if the file can't be read or holds no text.
     """
     name = name or str(path)
     if not path.is_file():
         raise DataError("there is no such file", where=name, fix="Check the path")
-    found = list(_lines(path, name) if path.suffix.lower() == ".txt" else _rows(path, name))
+    is_text = path.suffix.lower() == ".txt"
+    found = list(_lines(path, name) if is_text else _rows(path, name, answers))
     texts = [item for item in found if _WORD.search(item.text)]
     if not texts:
         raise DataError(
@@ -170,7 +171,7 @@ def _lines(path: Path, name: str) -> Iterator[BenchmarkText]:
         yield BenchmarkText(line, f"{name}:{number}")
 
 
-def _rows(path: Path, name: str) -> Iterator[BenchmarkText]:
+def _rows(path: Path, name: str, answers: bool) -> Iterator[BenchmarkText]:
     from tutelage.data.readers.base import Tally, read_file
     from tutelage.data.readers.shape import Shaper
 
@@ -178,8 +179,9 @@ def _rows(path: Path, name: str) -> Iterator[BenchmarkText]:
     for item in read_file(path, shaper, Tally(name)):
         if isinstance(item, Example):
             yield BenchmarkText(item.input_text, item.origin.source)
-            if item.answer and not item.is_text and len(_words(item.answer)) >= SHORTEST:
-                yield BenchmarkText(item.answer, item.origin.source)
+            answer = "" if item.is_text or not answers else item.answer or ""
+            if len(_words(answer)) >= SHORTEST:
+                yield BenchmarkText(answer, item.origin.source)
         else:
             for text in _texts_in(item.whole):
                 yield BenchmarkText(text, item.source)

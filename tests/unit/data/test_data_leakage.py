@@ -398,3 +398,11 @@ def test_thousands_of_equal_texts_are_compared_once() -> None:
     found = tutelage.leak_certificate(train=["yes"] * 20_000 + ["no"], test=["Yes "] * 20_000)
     assert (found.exact, found.near) == (20_000, 20_000)
     assert {pair.train for pair in found.pairs} == {0}
+
+
+def test_of_two_files_of_rows_the_inputs_are_compared(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(json.dumps({"prompt": "what is it?", "completion": LONG}) + "\n")
+    two.write_text(json.dumps({"prompt": "something else", "completion": LONG}) + "\n")
+    found = leaks.between_files(one, two)
+    assert (found.train_rows, found.test_rows, found.near) == (1, 1, 0)

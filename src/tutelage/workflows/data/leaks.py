@@ -73,7 +73,7 @@ def benchmarks(
 def _texts(path: Path) -> list[str]:
     """Return one text a line of .txt (an empty line is one too), or the inputs of rows."""
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
-        return [item.text for item in read_benchmark(path)]
+        return [item.text for item in read_benchmark(path, answers=False)]
     if not path.is_file():
         raise DataError("there is no such file", where=str(path), fix="Check the path")
     try:
