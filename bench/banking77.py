@@ -185,7 +185,7 @@ def _findings(folder: Path) -> Any:
     rows = _rows(folder / "findings.jsonl")
 
     def lines(prefix: str) -> set[int]:
-        return {line_of(row["where"]) for row in rows if row["id"].startswith(prefix)}
+        return {line_of(row["where"]) for row in rows if row["finding"].startswith(prefix)}
 
     return lines
 

@@ -38,6 +38,16 @@ class Finding:
         """The catalogue's entry."""
         return catalogue()[self.id]
 
+    def as_dict(self) -> dict[str, str]:
+        """Return the JSON form kept in findings.jsonl."""
+        return {
+            "id": self.example,
+            "finding": self.id,
+            "severity": self.kind.severity,
+            "where": self.where,
+            "detail": self.detail,
+        }
+
 
 @cache
 def catalogue() -> dict[str, Kind]:

@@ -21,7 +21,7 @@ from tutelage.core.workspace import named_dir
 CLUSTERS = "clusters.json"
 DROPPED = "dropped.jsonl"
 QUARANTINE = "quarantine.jsonl"
-FINDINGS = "findings.jsonl"  # what was found on single rows: id, finding, detail; not in the hash
+FINDINGS = "findings.jsonl"  # every finding with its file, line and example id; not in the hash
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:
 def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> DatasetVersion:
     quarantine = waiting_rows(curated)
     dropped = [*skipped_rows(curated), *(item.as_dict() for item in curated.result.dropped)]
+    findings = all_findings(curated)
     sizes: dict[str, int] = {}
     for name in curated.clusters.values():
         sizes[name] = sizes.get(name, 0) + 1
@@ -137,11 +138,7 @@ def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> Datase
         return {
             "report.html": card.html_report(shown, curated.sides, curated.clusters),
             "report.txt": card.text_report(manifest),
-            FINDINGS: json_lines(
-                {"id": one.example, "finding": one.id, "detail": one.detail}
-                for one in findings
-                if one.example
-            ),
+            FINDINGS: json_lines(found.as_dict() for found in findings),
         }
 
     return write_version(ctx.workspace.artifacts / "datasets", draft, render)
