@@ -293,3 +293,20 @@ def test_a_version_that_is_gone_from_the_disk_is_listed_as_such(project: Context
     assert (newest["on_disk"], older["on_disk"]) == (True, False)
     with pytest.raises(DataError, match="not a dataset version"):
         versions.diff(project)
+
+
+def test_a_run_cut_off_before_its_sides_are_kept_is_taken_up(
+    project: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tutelage.workflows.curate.freeze", cut)
+        with pytest.raises(KeyboardInterrupt):
+            curate(project)
+    assert versions.versions(project) == []
+    made = curate(project).artifact
+    folders = [path.name for path in project.path_of(made).parent.iterdir()]
+    assert folders == [made.short]
+    assert versions.versions(project)[0]["hash"] == made.short
