@@ -72,7 +72,7 @@ def band_chart(
         base = frame.height - _BELOW
         marks.append(
             f"<line class='ref' x1='{x:.1f}' x2='{x:.1f}' y1='{_TOP}' y2='{base}'/>"
-            f"<text class='soft' x='{x - 6:.1f}' y='{_TOP + 12}' text-anchor='end'>"
+            f"<text class='soft' x='{x - 8:.1f}' y='{base - 10}' text-anchor='end'>"
             f"{esc(mark[1])}</text>"
         )
     marks += [_dot(frame, dot) for dot in dots]

@@ -35,7 +35,8 @@ def section(curve: Curve, measured_on: str) -> list[html.Html]:
         body.append(
             html.paragraph(
                 f"The curve: error = {law.scale:.3g} × rows^(−{law.exponent:.2f}) + "
-                f"{law.floor:.3g}. Grey points have too few rows for it."
+                f"{law.floor:.3g}."
+                + (" Grey points have too few rows for it." if any(d.faint for d in dots) else "")
             )
         )
     if curve.check is not None:

@@ -33,7 +33,7 @@ def section(valuation: Valuation, shown: int = SHOWN) -> list[html.Html]:
                 ]
             ),
             html.histogram([row.value for row in valuation.rows], x_label=valuation.unit),
-            html.paragraph("Most harmful:"),
+            html.Html("<h3>Most harmful</h3>"),
             _table(harmful[:shown]),
             html.details(f"The {min(shown, len(helpful))} most helpful", _table(helpful[:shown])),
             lead=_LEAD[valuation.method],
@@ -47,7 +47,7 @@ def _table(rows: Sequence[Valued]) -> html.Html:
     return html.table(
         ("row", "answer", "value", "why", "where"),
         [
-            (row.text[:_TEXT], row.answer[:80], f"{row.value:+.3f}", row.reason, row.source)
+            (row.text[:_TEXT], row.answer[:80], round(row.value, 3), row.reason, row.source)
             for row in rows
         ],
     )
