@@ -94,6 +94,12 @@ _EVENT_MONTH = re.compile(
     r"(?![\w'’])",
     re.IGNORECASE,
 )
+_DAY_ALONE = re.compile(
+    r"\b(?:on|for|until|till|since|by|from|before|after|it['’]?s|is|was)[ ]the[ ]"
+    r"(?P<date>(?:3[01]|[12]\d|[1-9])(?:st|nd|rd|th))"
+    r"(?=[ ]?(?:[.,;?!]|$)|[ ](?:at|and|or|to|instead)\b)",
+    re.IGNORECASE,
+)
 _TENS = "(?:ninety|hundred|one hundred|a hundred)"
 _UNIT = "(?:[ -](?:and[ -])?(?:one|two|three|four|five|six|seven|eight|nine|ten))?"
 _AGE = rf"(?P<age>(?:9\d|1[01]\d)|{_TENS}{_UNIT})"
@@ -135,6 +141,8 @@ def _numeric(text: str) -> Iterator[Span]:
         sure = 0.9 if len(year) == 4 or match["sep"] == "/" else 0.45
         if value:
             yield Span(*match.span(), "date", sure, "numbers in the order of a date", value)
+    for match in _DAY_ALONE.finditer(text):
+        yield Span(*match.span("date"), "date", 0.5, "a day of some month")
     for match in _MONTH_NUMBER.finditer(text):
         yield Span(
             *match.span(), "date", 0.6, "a month and a year in numbers", _year(match["year"])

@@ -15,14 +15,13 @@ from tutelage.data.privacy.dates import find_dates
 from tutelage.data.privacy.fields import kind_of_field
 from tutelage.data.privacy.kinds import KINDS, Span, settle
 from tutelage.data.privacy.media import find_photos
-from tutelage.data.privacy.names import find_names
+from tutelage.data.privacy.names import find_names, may_hold_names
 from tutelage.data.privacy.numbers import find_numbers
 from tutelage.data.privacy.places import find_places
 
 _ALL = frozenset(KINDS)
 _DIGIT = re.compile(r"\d")
-# A name or place needs a capital letter that does more than begin the text, or a stated name.
-_CAPITAL = re.compile(r"(?<=.)[A-ZÀ-ÖØ-Þ]\w|name|called|call me|live|address|zip|post", re.DOTALL)
+_PLACE = re.compile(r"(?<=.)[A-ZÀ-ÖØ-Þ]\w|\d", re.DOTALL)  # without them there is no address
 _MARKS = re.compile(r"[@.\[<]|\bdot\b|\bname\b|\bhandle\b|login", re.IGNORECASE)
 _DATE_WORD = re.compile(
     r"\b(?:jan|feb|mar|m[aä]r|apr|avr|abr|ma[yi]|jun|jui|jul|aug|ao|ago|sep|set|o[ck]t|nov|de[czt]"
@@ -73,10 +72,9 @@ def _candidates(text: str) -> Iterator[Span]:
         yield from find_ips(text)
     if digit or _DATE_WORD.search(text):
         yield from find_dates(text)
-    if _CAPITAL.search(text):
+    if may_hold_names(text):
         yield from find_names(text)
-        yield from find_places(text)
-    elif digit:
+    if _PLACE.search(text):
         yield from find_places(text)
 
 

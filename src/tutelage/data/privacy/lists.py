@@ -20,6 +20,11 @@ def in_order(file: str, name: str) -> tuple[str, ...]:
     return tuple(_lists(file)[name])
 
 
+def large_places() -> frozenset[str]:
+    """Return states, countries and continents in small letters: these may stay."""
+    return words("places.txt", "large")
+
+
 @cache
 def _lists(file: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from tutelage.data.privacy.kinds import Span
-from tutelage.data.privacy.lists import words
+from tutelage.data.privacy.lists import large_places, words
 
 _PART = r"[^\W\d_]+(?:['’][^\W\d_]+)?(?:-[^\W\d_]+)*"
 _UPPER = "".join(c for c in map(chr, range(0x41, 0x530)) if c.isupper())  # Latin, Greek, Cyrillic
@@ -45,7 +45,11 @@ _STATED = re.compile(
     r"(?:['’]s|[ ]+is|[ ]+was|[ ]+are|[ ]?[:=][ ]?|[ ]+to)[ ]+(?:now[ ]|actually[ ])?"
     r"|(?:i[ ]am|i['’]m|he[ ]is|she[ ]is|person|man|woman|boy|girl|child|baby|someone|guy|friend)"
     r"[ ](?:called|named)[ ]|call[ ]me[ ]|(?:people|they|you)[ ](?:can[ ])?call[ ]me[ ])"
-    rf"(?:(?i:mr|mrs|ms|miss|dr|doctor)\.?[ ])?(?P<name>{_LOWER})"
+    rf"(?:(?i:mr|mrs|ms|miss|dr|doctor)\.?[ ])?(?=(?P<name>{_LOWER}))"
+)
+_PART_OF_NAME = re.compile(
+    r"\b(?i:(?:first|last|family|given|maiden|sur)[ ]?name|(?:named|called)[ ](?:me|him|her|us))"
+    rf"[ ](?P<name>{_FULL})"
 )
 # Words after which a capitalised word is a name if it is a common one.
 _NEAR = re.compile(
@@ -58,6 +62,20 @@ _NEAR = re.compile(
     r"|caregiver|surgeon|physician|therapist|psychiatrist|dentist|pediatrician|cardiologist)\b"
     rf"(?:[ ]?[,:-])?[ \t\n]+(?P<name>{_FULL})"
 )
+# Words after which two capitalised words in a row are a name, common or not.
+_TWO = rf"(?P<name>{_CAP}[ ](?:{_INITIAL}[ ])?(?:{_LINK}[ ])*{_CAP})"
+_FOR = re.compile(
+    r"\b(?i:under|(?:in|by|with|under)[ ]the[ ](?:first[ ]|last[ ]|full[ ])?name(?:[ ]of)?"
+    r"|on[ ]behalf[ ]of|(?:reservation|booking|appointment|table|prescription|order|parcel|letter"
+    r"|package|surgery|visit|account|booked|made|listed|registered|reserved|filed|held)"
+    r"[ ](?:is[ ])?(?:for|by|under|of))"
+    rf"[ :]+{_TWO}"
+)
+_HERE = re.compile(
+    rf"{_TWO}(?=[ ](?:here|speaking|is[ ](?:my|the|her|his)[ ](?:full[ ])?name"
+    r"|is[ ]what[ ]you[ ]can[ ]call)\b)"
+)
+_IS = re.compile(rf"\b(?i:this[ ]is|i[ ]am|i['’]m|it['’]s|it[ ]is)[ ]{_TWO}(?![ ][A-Z])")
 _DEAR = re.compile(rf"\b(?:Dear|DEAR|dear)[ ]+(?P<name>{_WITH_LINK})")
 _SIGNED = re.compile(
     r"(?:^|\n)[ \t]*(?i:(?:kind|best|warm|many)?[ ]?regards|(?:yours[ ])?(?:sincerely|faithfully"
@@ -86,7 +104,7 @@ _EPONYM = re.compile(
     r"|distribution|university|college|school|hospital|clinic|street|avenue|road|bank|inc|ltd|llc"
     r"|gmbh|corp|company|card|pay|cancer|headache|vein|artery|muscle|operation|repair|incision"
     r"|position|angle|line|point|triangle|space|index|formula|probe|retractor|forceps|needle"
-    r"|dressing|bandage|boot|splint|brace|study|trial|protocol|ratio|method|levine|barr[ée])\b"
+    r"|dressing|bandage|boot|splint|brace|study|trial|protocol|ratio|levine|infections?|paralysis|lines|concordance|type|virus|cysts?|barr[ée])\b"
 )
 _SAINTS = re.compile(
     r"\b(?:San|Santa|St|Saint|Monte|Fort|Lake|Mount|Mt|Port|King|Queen|Prince|Princess|Pope|Los|Las"
@@ -94,6 +112,7 @@ _SAINTS = re.compile(
 )
 _INSTITUTIONS = words("words.txt", "institutions")
 _NEVER = words("words.txt", "never")
+_HINT = re.compile(rf"(?<=.)[{_UPPER}]\w|\bnames?\b|\bcalled\b|\bcall me\b", re.DOTALL)
 _PARTICIPLE = re.compile(r"(?:ed|ing|ly|able|ible|tion|ment|ness)$")
 
 
@@ -104,14 +123,26 @@ def known() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     return words("names.txt", "given") - also_words, words("names.txt", "family"), also_words
 
 
+def may_hold_names(text: str) -> bool:
+    """Return quickly whether `find_names` can find anything in a text."""
+    if _HINT.search(text):
+        return True
+    first = _WORD.search(text)  # a capital that only begins the text
+    return first is not None and first[0][0].isupper() and _bare(first[0]) in known()[0]
+
+
 def find_names(text: str) -> Iterator[Span]:
     """Yield every name that a cue or a common given name shows."""
     yield from _cued(text, _TITLE, 0.95, "a title stands before it")
     yield from _stated(text)
+    yield from _cued(text, _PART_OF_NAME, 0.9, "the text says that it is a name")
     yield from _cued(text, _DEAR, 0.9, "a salutation stands before it")
     yield from _cued(text, _SIGNED, 0.9, "a closing formula stands before it")
     yield from _cued(text, _CREDENTIAL, 0.95, "a degree stands after it")
     yield from _cued(text, _BY, 0.85, "it says who did it")
+    if not _is_title(text):
+        for pattern in (_FOR, _HERE, _IS):
+            yield from _two_words(text, pattern)
     for match in _NEAR.finditer(text):
         name = _trimmed(match["name"])
         if name and _is_common(name):
@@ -129,6 +160,23 @@ def _cued(text: str, pattern: re.Pattern[str], sure: float, why: str) -> Iterato
             and not _EPONYM.match(text, after)
         ):
             yield _span(match, name, sure, why)
+
+
+def _two_words(text: str, pattern: re.Pattern[str]) -> Iterator[Span]:
+    """Yield two capitalised words where a person is meant, unless they name something else."""
+    for match in pattern.finditer(text):
+        name = _trimmed(match["name"])
+        parts = [_plain(part) for part in name.split(" ")]
+        other = any(part in _INSTITUTIONS or part in large_places() for part in parts)
+        other = other or name.isupper() or bool(_PARTICIPLE.search(parts[0]))
+        if len(parts) > 1 and not other and name.lower() not in large_places():
+            yield _span(match, name, 0.75, "the words beside it point to a person")
+
+
+def _is_title(text: str) -> bool:
+    """Return whether most words are capitalised, so that capitals mean nothing."""
+    found = _WORD.findall(text[:400])
+    return len(found) > 5 and sum(word[0].isupper() for word in found) > 0.6 * len(found)
 
 
 def _stated(text: str) -> Iterator[Span]:
@@ -152,7 +200,8 @@ def _stated_name(said: str, rest: str) -> str:
             break
         taken.append(part)
     if taken:
-        return " ".join(taken)
+        found = " ".join(taken)
+        return "" if _PLACEHOLDER.fullmatch(found) else found
     # "my name is oluwaseun okonkwo." in small letters: one or two plain words, then the end.
     odd = any(_plain(p) in _NEVER or _PARTICIPLE.search(p) or len(p) < 3 for p in parts)
     if len(parts) <= 2 and not odd and re.match(r"[.,!?\n]|$", rest):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from tutelage.data.privacy.kinds import Span
-from tutelage.data.privacy.lists import in_order, words
+from tutelage.data.privacy.lists import in_order, large_places, words
 
 # First three digits of ZIP codes for areas of 20,000 people or fewer (Census 2000, from the
 # Department of Health's guidance on de-identification, 2012): these are shown as 000.
@@ -95,11 +95,6 @@ _COORDINATES = re.compile(
 _GENERAL = words("words.txt", "general")
 _ARTICLE = re.compile(r"^(?:The|A|An|My|Your|Our|This|That|At|In|To|From|I|And|Or|Is|Was)[ ]")
 _LEFT = words("words.txt", "left")
-
-
-def large_places() -> frozenset[str]:
-    """Return states, countries and continents in small letters: these may stay."""
-    return words("places.txt", "large")
 
 
 def find_places(text: str) -> Iterator[Span]:

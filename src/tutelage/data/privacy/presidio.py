@@ -10,7 +10,7 @@ from typing import Any
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.data.privacy.detect import detect
 from tutelage.data.privacy.kinds import Span, settle
-from tutelage.data.privacy.places import large_places
+from tutelage.data.privacy.lists import large_places
 
 # Presidio's entity -> our kind. Nationalities, religions and plain dates are not identifiers.
 ENTITIES = {
