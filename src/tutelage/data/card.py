@@ -11,6 +11,7 @@ from typing import Any
 
 from tutelage.core import html
 from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.data.leak_page import certificates, lineage
 
 _CLUSTERS = 6  # largest clusters shown
 _MEMBERS = 5
@@ -37,8 +38,16 @@ def text_report(manifest: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def html_report(manifest: Mapping[str, Any], sides: Sides, clusters: Mapping[str, str]) -> str:
-    """Return the page: verdict first, then balance, lengths, findings, clusters, what was left."""
+def html_report(
+    manifest: Mapping[str, Any],
+    sides: Sides,
+    clusters: Mapping[str, str],
+    parts: Sequence[html.Html] = (),
+) -> str:
+    """Return the page: verdict first, then balance, lengths, findings, what was left, sources.
+
+    `parts` are what the single inspections show (duplicates, labels, identifiers, experts).
+    """
     counts, leak = manifest["counts"], manifest["leak"]
     total = sum(counts.values())
     clean = leak["exact"] == 0 and leak["near"] == 0
@@ -62,8 +71,11 @@ def html_report(manifest: Mapping[str, Any], sides: Sides, clusters: Mapping[str
         *_balance(sides),
         _lengths(sides),
         _findings(manifest["findings"]),
+        *parts,
         _clusters(sides, clusters),
+        *certificates(manifest),
         _left_out(manifest["left_out"]),
+        *lineage(manifest),
         html.section(
             "Where the rows come from",
             html.table(("source",), [(line,) for line in manifest["detected"]]),
@@ -154,7 +166,7 @@ def _clusters(sides: Sides, clusters: Mapping[str, str]) -> html.Html:
             grouped[clusters.get(row.id, row.id)].append((name, row))
     largest = sorted((g for g in grouped.values() if len(g) > 1), key=len, reverse=True)
     if not largest:
-        return html.section("Near-duplicates", html.paragraph("No two rows are near-duplicates."))
+        return html.Html("")
     body = [
         html.details(
             f"{len(group)} rows in {group[0][0]}: {group[0][1].input_text[:80]}",
@@ -166,10 +178,10 @@ def _clusters(sides: Sides, clusters: Mapping[str, str]) -> html.Html:
         for group in largest[:_CLUSTERS]
     ]
     return html.section(
-        "Near-duplicates",
+        "Kept on one side",
         *body,
-        lead=f"{len(largest):,} clusters of rows that say almost the same. They are kept, and "
-        "each cluster is on one side of the split, or the test would be too easy.",
+        lead=f"{len(largest):,} clusters of rows that are close in letters or share a group. Each "
+        "is on one side of the split, or the test would be too easy.",
     )
 
 

@@ -35,6 +35,7 @@ from tutelage.workflows.data.check import (
 )
 from tutelage.workflows.data.progress import tell
 from tutelage.workflows.data.repairs import active
+from tutelage.workflows.data.report_parts import report_parts
 from tutelage.workflows.data.sides import Sides, freeze, give_sides, hold_apart
 from tutelage.workflows.data.versions import lineage
 
@@ -135,8 +136,9 @@ def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> Datase
 
     def render(manifest: dict[str, Any]) -> dict[str, str]:
         shown = {**manifest, "left_out": [*quarantine, *dropped]}
+        parts = report_parts(ctx, curated.sides, dropped, manifest)
         return {
-            "report.html": card.html_report(shown, curated.sides, curated.clusters),
+            "report.html": card.html_report(shown, curated.sides, curated.clusters, parts),
             "report.txt": card.text_report(manifest),
             FINDINGS: json_lines(found.as_dict() for found in findings),
         }
