@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import traceback
 import urllib.request
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -132,10 +134,9 @@ def test_curation_in_mode_redact_keeps_no_identifier(
     root = make_project({"rows.jsonl": rows(), "more.csv": "text,label,customer\n1,2\n"}, CONFIG)
     printed = []
     for command in (
-        ("data", "check"), ("data", "check", "--json"), ("data", "check", "-v"),
-        ("data", "split"), ("data", "split", "--json"), ("data", "split", "-v"),
-        ("data", "report"), ("data", "quarantine"), ("data", "quarantine", "--json"),
-        ("data", "check", "--fix"), ("data", "repairs"), ("data", "split", "--json"),
+        ("data", "check", "--json"), ("data", "check", "-v"), ("data", "split"), ("data", "report"),
+        ("data", "quarantine"), ("data", "check", "--fix"), ("data", "repairs"),
+        ("data", "split", "-v"), ("data", "quarantine", "--json"),
     ):  # fmt: skip
         code, out = run(*command, "--project", str(root))
         printed.append(out)
@@ -200,6 +201,47 @@ def test_files_go_and_come_back_with_the_key_alone(
     assert (code, leaks_in(out)) == (0, [])
     assert back.read_bytes() == source.read_bytes()
     assert stat.S_IMODE(back.stat().st_mode) == 0o600
+
+
+def test_turning_redaction_on_keeps_the_sides_and_names_what_is_left(
+    make_project: MakeProject, key_home: Path
+) -> None:
+    lines = [
+        json.dumps({"text": f"Dr. Kumar saw thing {i} of {i * 37 % 101}", "label": label})
+        for i, label in enumerate(("warm", "cold") * 20)
+    ]
+    config = CONFIG.replace("  splits: {group: customer}\n", "")
+    root = make_project({"rows.jsonl": "\n".join(lines) + "\n"}, config)
+    sides = []
+    for text in (config.replace("mode: redact", "mode: flag"), config):
+        (root / "tutelage.yaml").write_text(text)
+        code, out = run("data", "split", "--json", "--project", str(root))
+        assert code == 0, out
+        folder = Path(json.loads(out.split("\n")[0])["path"])
+        found = {
+            json.loads(line)["origin"]["source"]: side
+            for side in ("train", "validation", "test")
+            for line in (folder / f"{side}.jsonl").read_text().splitlines()
+        }
+        sides.append(found)
+    assert sides[0] == sides[1]
+    findings = {f["id"]: f for f in json.loads((folder / "manifest.json").read_text())["findings"]}
+    assert findings["D7-P01"]["count"] == 40
+    assert findings["D7-P03"]["examples"][0]["detail"].startswith("1: ")
+    assert "Kumar" not in (folder / "train.jsonl").read_text()
+
+
+def test_shifted_dates_of_a_table_keep_their_distance(
+    make_project: MakeProject, key_home: Path
+) -> None:
+    table = "text,label,customer\nin 2008-07-01 out 2008-07-31,warm,a\nin 2008-07-01,cold,b\n"
+    root = make_project({"rows.csv": table}, CONFIG)
+    assert run("data", "redact", "--shift-dates", "--project", str(root))[0] == 0
+    done = (root / "redacted" / "data" / "rows.csv").read_text()
+    shifted = re.findall(r" (\d{4}-\d\d-\d\d)\]", done)
+    first, second, other = (date.fromisoformat(day) for day in shifted)
+    assert (second - first).days == 30
+    assert other != first
 
 
 REFUSED = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -193,3 +195,13 @@ def test_checksums_against_published_examples() -> None:
 def test_without_a_key_identifiers_are_gone_for_good() -> None:
     said = "mail anna.b@example.co.uk, ssn 123-45-6789, card 4111111111111111"
     assert redact_text(said) == "mail [EMAIL], ssn [SSN], card [ACCOUNT]"
+
+
+def test_the_detector_needs_the_standard_library_alone() -> None:
+    code = (
+        "import tutelage.data.privacy.detect, sys; print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "yaml", "numpy", "sqlalchemy", "cryptography"} & set(
+        done.stdout.split()
+    )

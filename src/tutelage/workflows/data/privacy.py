@@ -9,12 +9,14 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tutelage.core import plugins
 from tutelage.core.errors import ConfigError, DataError, nearest
 from tutelage.core.events import Event
+from tutelage.core.example import Example
 from tutelage.core.workspace import atomic_write
 from tutelage.data.findings import Finding
 from tutelage.data.pipeline import PipelineResult, Step
@@ -80,6 +82,17 @@ def privacy_steps(ctx: Context, *, keep: bool = False) -> list[PrivacyStep]:
     ]
 
 
+def redacted_rows(ctx: Context, rows: Sequence[Example]) -> list[Example]:
+    """Return rows as curation keeps them: with pseudonyms if mode is redact, else as they are.
+
+    For rows that are stored without going through curation: experts' items, production's records.
+    """
+    if ctx.config.data.privacy.mode != "redact":
+        return list(rows)
+    (step,) = privacy_steps(ctx, keep=True)
+    return step.run(rows).kept
+
+
 def kinds_of(ctx: Context) -> frozenset[str]:
     """Return the kinds to look for; raise ConfigError for one that there is not."""
     names = ctx.config.data.privacy.kinds
@@ -97,7 +110,12 @@ def kinds_of(ctx: Context) -> frozenset[str]:
 
 def detector(ctx: Context) -> Detector:
     """Return what looks for identifiers: the rules, or a plug-in of tutelage.detectors."""
-    found: Detector = plugins.load("detectors", ctx.config.data.privacy.detector)()
+    return _detector(ctx.config.data.privacy.detector)
+
+
+@cache
+def _detector(name: str) -> Detector:
+    found: Detector = plugins.load("detectors", name)()
     return found
 
 
@@ -237,7 +255,8 @@ def redact_file(
     """Write a copy of `source` with pseudonyms; `dry_run` only says what would be replaced.
 
     Without `output` a source of the project goes to redacted/, another file to
-    `NAME.redacted.ENDING` beside it, and must not be there yet. Raises DataError if the file can't be read, or the output is the source.
+    `NAME.redacted.ENDING` beside it, and must not be there yet. Raises DataError if the file
+    can't be read, or the output is the source.
     """
     text, encoding = read_text(source)
     if dry_run:
