@@ -59,6 +59,7 @@ def _engine() -> Any:
     except ImportError as error:
         raise EnvironmentProblem(
             "data.privacy.detector is presidio, and presidio-analyzer is not installed",
-            fix="Run `pip install 'tutelage[presidio]'` and `python -m spacy download en_core_web_lg`",
+            fix="Run `pip install 'tutelage[presidio]'` and "
+            "`python -m spacy download en_core_web_lg`",
         ) from error
     return AnalyzerEngine()
