@@ -335,3 +335,19 @@ def _post(url: str, body: dict[str, object]) -> dict[str, str]:
     with urllib.request.urlopen(request) as response:
         found: dict[str, str] = json.load(response)
     return found
+
+
+def test_items_for_experts_hold_no_identifiers(make_project: MakeProject, key_home: Path) -> None:
+    root = make_project({"rows.jsonl": rows()}, CONFIG)
+    new = root / "new.jsonl"
+    said = [sentence.format(value) for value, sentence in PLANTED.values()]
+    items = [{"text": text, "customer": f"cust-{i:05d}"} for i, text in enumerate(said)]
+    new.write_text("".join(json.dumps(item) + "\n" for item in items))
+    assert run("data", "label", "people", "--add", "anna", "--project", str(root))[0] == 0
+    assign = ("assign", "--to", "anna", "--source", "file", "--file", str(new))
+    code, shown = run("data", "label", *assign, "--project", str(root))
+    assert (code, leaks_in(shown)) == (0, []), shown
+    code, shown = run("data", "label", "todo", "anna", "--project", str(root))
+    assert code == 0 and "[EMAIL_" in shown
+    assert leaks_in(shown) == []
+    assert leaks_under(root / ".tutelage") == []

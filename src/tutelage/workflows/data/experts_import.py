@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,13 @@ def import_answers(
     )
     found = read_export(path, wanted)
     known = known_rows(ctx, [one.item for one in found.tasks])
+    tasks = [replace(one, item=item) for one, item in zip(found.tasks, known, strict=True)]
     counts: Counter[str] = Counter()
     source = f"{found.tool}:{path.name}"[:64]
     with ctx.store.begin() as session:
         new_items = keep_items(session, known)
-        names = _keep_people(session, found.tasks)
-        for one in found.tasks:
+        names = _keep_people(session, tasks)
+        for one in tasks:
             _keep_drafts(session, one, found.tool, counts)
             for answer in one.answers:
                 _keep_answer(session, one, answer, source, counts)

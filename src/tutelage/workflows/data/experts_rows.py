@@ -14,6 +14,7 @@ from tutelage.data.annotation.items import Item, item_id
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.store.annotations import ItemRow
 from tutelage.workflows.context import Context, last_output
+from tutelage.workflows.data.privacy import redacted_rows
 
 
 def require_version(ctx: Context) -> DatasetVersion:
@@ -37,10 +38,14 @@ def newest_version(ctx: Context) -> DatasetVersion | None:
 
 
 def known_rows(ctx: Context, items: Iterable[Item]) -> list[Item]:
-    """Return the items, those that are a row of the dataset already with its id and side."""
+    """Return the items as they may be kept, those that are a row of the dataset with id and side.
+
+    Where data.privacy.mode is redact, identifiers are pseudonyms, as they are in the dataset.
+    """
+    items = _without_identifiers(ctx, list(items))
     version = newest_version(ctx)
     if version is None:
-        return list(items)
+        return items
     rows: dict[str, tuple[Example, SplitName]] = {}
     for split in SPLITS:
         for row in version.rows(split):
@@ -52,6 +57,16 @@ def known_rows(ctx: Context, items: Iterable[Item]) -> list[Item]:
             item = replace(item, example_id=row.id, split=side, label=row.label, answer=row.answer)
         found.append(item)
     return found
+
+
+def _without_identifiers(ctx: Context, items: list[Item]) -> list[Item]:
+    if ctx.config.data.privacy.mode != "redact":
+        return items
+    rows = redacted_rows(ctx, [item.example for item in items])
+    return [
+        replace(item, example=row, id=item_id(row.context))
+        for item, row in zip(items, rows, strict=True)
+    ]
 
 
 def keep_items(session: Session, items: Sequence[Item]) -> int:
