@@ -71,9 +71,12 @@ def _show(console: Console, result: dict[str, Any]) -> None:
     for line in result["detected"]:
         console.print("[dim]·[/]", Text(line))
     console.print(f"[bold]{result['kept']:,}[/] rows can be used, {result['lost']:,} can't")
-    rows = [(f["id"], f["severity"], f["count"], f["what"]) for f in result["findings"]]
+    rows = [
+        (f["id"], f["severity"], f["count"], f["what"], f["examples"][0]["where"])
+        for f in result["findings"]
+    ]
     if rows:
-        console.print(indented(simple_table(("id", "severity", "rows", "what"), rows)))
+        console.print(indented(simple_table(("id", "severity", "rows", "what", "first"), rows)))
 
 
 def _show_fixes(console: Console, fixes: Fixes, dry_run: bool) -> None:
