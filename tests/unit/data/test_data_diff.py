@@ -217,7 +217,8 @@ def test_the_story_of_a_row(project: Context) -> None:
     with project.store.begin() as session:
         session.add(AnnotatorRow(name="ann"))
         session.flush()
-        item = ItemRow(id="i1", example={}, source="dataset", example_id=target.id)
+        asked = Example(messages=target.context).model_dump(mode="json")
+        item = ItemRow(id="i1", example=asked, source="dataset", example_id=target.id)
         session.add(item)
         session.flush()
         session.add(
