@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tutelage.core.example import Example, SplitName
     from tutelage.training.planner import Plan
     from tutelage.workflows.data.augment import Augmented
-    from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, VersionsDesk
+    from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.run import RunSummary
 
 
@@ -86,6 +86,13 @@ class Project:
         from tutelage.workflows.data.desk import ExpertsDesk
 
         return ExpertsDesk(self.context)
+
+    @property
+    def quality(self) -> QualityDesk:
+        """Which rows to doubt, to keep, to label next, and what more rows would bring."""
+        from tutelage.workflows.data.desk import QualityDesk
+
+        return QualityDesk(self.context)
 
     def augment(
         self, method: str = "paraphrase", count: int | None = None, texts: Path | None = None

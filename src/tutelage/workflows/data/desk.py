@@ -1,4 +1,4 @@
-"""The Python API for rows: `project.data`, `.versions` and `.experts`, a method a command.
+"""The Python API for rows: `project.data`, `.versions`, `.experts`, `.quality`: a method a command.
 
 Each method calls the function its command calls; what is heavy is imported on use.
 """
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from tutelage.data.dedup.view import Cluster
     from tutelage.data.diff import VersionDiff
     from tutelage.data.quality.agreement import Agreement
+    from tutelage.data.quality.balance import Balance
+    from tutelage.data.valuation import Valuation
     from tutelage.workflows.data.experts import Kept, Shown
     from tutelage.workflows.data.experts_draft import Drafted
     from tutelage.workflows.data.export import Exported
     from tutelage.workflows.data.files import Imported
     from tutelage.workflows.data.fix import Fixes
+    from tutelage.workflows.data.learning import CurveReport, Suggested
     from tutelage.workflows.data.privacy import FileReport
     from tutelage.workflows.data.quarantine import Waiting
 
@@ -223,3 +226,34 @@ class ExpertsDesk:
         from tutelage.workflows.data.experts_publish import publish
 
         return publish(self._ctx, **how)
+
+
+class QualityDesk:
+    """`project.quality`: which rows to doubt, to keep, to label next, and what more would bring."""
+
+    def __init__(self, context: Context) -> None:
+        self._ctx = context
+
+    def balance(self, *, days: float | None = None) -> Balance:
+        """Compare classes, refusals and, where there is some, production traffic with the rows."""
+        from tutelage.workflows.data.balance import balance
+
+        return balance(self._ctx, days=days)
+
+    def suggest(self, pool: str, count: int, **how: Any) -> Suggested:
+        """Choose texts worth a label next; `how`: strategy, output, force, seed."""
+        from tutelage.workflows.data.learning import suggest
+
+        return suggest(self._ctx, pool, count, **how)
+
+    def curve(self, *, model: bool = False, repeats: int = 5, seed: int = 7) -> CurveReport:
+        """Measure what more rows would bring, on embeddings or by short training runs."""
+        from tutelage.workflows.data.learning import curve
+
+        return curve(self._ctx, model=model, repeats=repeats, seed=seed)
+
+    def value(self, *, method: str = "knn") -> Valuation:
+        """Return which training rows help and which hurt validation (knn or gradient)."""
+        from tutelage.workflows.data.learning import value
+
+        return value(self._ctx, method=method)
