@@ -58,7 +58,10 @@ def tidy_text(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    text = _TRAILING.sub("", text)
-    if "\n" not in text or len(_LAID_OUT.findall(text)) < 2:
+    """Return text tidied; what a look shows to need nothing costs no search."""
+    if " \n" in text or "\t\n" in text or text[-1:] in (" ", "\t"):
+        text = _TRAILING.sub("", text)
+    wide = "  " in text or "\t" in text or not text.isascii()
+    if wide and ("\n" not in text or len(_LAID_OUT.findall(text)) < 2):
         text = _SPACES.sub(" ", text)
-    return _BLANKS.sub("\n\n", text)
+    return _BLANKS.sub("\n\n", text) if "\n\n\n" in text else text
