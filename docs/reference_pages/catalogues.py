@@ -19,6 +19,8 @@ _FAMILIES = {
     "D2-T": ("The set", "The rows as a whole."),
     "D3": ("Cleaning", "What was tidied without changing the meaning."),
     "D4": ("Duplicates", "Rows that say the same."),
+    "D5": ("Outliers", "Rows that stand apart from the others. None of them is left out."),
+    "D12": ("Quality", "Labels in doubt, and rows that a selection left out."),
     "D6": ("Balance", "How the rows are spread, beside what production asks."),
     "D11": ("Augmentation", "What was thought of rows that a teacher wrote."),
     "D8": ("Experts", "Answers of annotators, and answers imported from other tools."),
