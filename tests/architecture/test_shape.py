@@ -105,3 +105,9 @@ def test_help_imports_little() -> None:
     loaded = set(json.loads(done.stderr))
     assert "quickstart" in done.stdout
     assert not loaded & {"torch", "pydantic", "sqlalchemy", "numpy", "aiohttp", "rich.console"}
+
+
+def test_no_finding_is_defined_twice() -> None:
+    text = (ROOT / "src" / "tutelage" / "data" / "findings.yaml").read_text()
+    ids = [line.split(":")[0] for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(ids) == len(set(ids))

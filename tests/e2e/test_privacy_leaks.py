@@ -226,8 +226,8 @@ def test_turning_redaction_on_keeps_the_sides_and_names_what_is_left(
         sides.append(found)
     assert sides[0] == sides[1]
     findings = {f["id"]: f for f in json.loads((folder / "manifest.json").read_text())["findings"]}
-    assert findings["D7-P01"]["count"] == 40
-    assert findings["D7-P03"]["examples"][0]["detail"].startswith("1: ")
+    assert findings["D7-X01"]["count"] == 40
+    assert findings["D7-X03"]["examples"][0]["detail"].startswith("1: ")
     assert "Kumar" not in (folder / "train.jsonl").read_text()
 
 

@@ -38,7 +38,7 @@ def section(summary: Mapping[str, Any] | None) -> list[html.Html]:
             entry["rows"],
             entry["found"],
             html.badge(tone, "still there" if mode == "flag" else "replaced"),
-            html.code(KINDS[kind].finding if mode == "flag" else "D7-P01"),
+            html.code(KINDS[kind].finding if mode == "flag" else "D7-X01"),
         )
         for kind, entry in ordered
     ]

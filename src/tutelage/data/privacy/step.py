@@ -133,7 +133,7 @@ class PrivacyStep:
             if changed.id != row.id:
                 self.renamed[row.id] = changed.id
             if counts:
-                findings.append(at(changed, "D7-P01", _counted(counts)))
+                findings.append(at(changed, "D7-X01", _counted(counts)))
                 for kind in filter(self._wanted, counts):
                     self._example(kind, changed.origin.source, _replaced(changed, kind))
         return StepResult(kept, findings=findings)

@@ -159,10 +159,10 @@ def tell(ctx: Context, step: PrivacyStep | None, result: PipelineResult) -> None
     result.findings = hidden_findings(result.findings, step.renamed)
     settings = ctx.config.data
     if settings.splits.time and settings.privacy.dates == "year" and "date" in kinds_of(ctx):
-        result.findings.append(Finding("D7-P02", "data.splits.time is set"))
+        result.findings.append(Finding("D7-X02", "data.splits.time is set"))
     old = older_versions(ctx)
     if old:
-        result.findings.append(Finding("D7-P03", f"{len(old)}: {', '.join(old[:5])}"))
+        result.findings.append(Finding("D7-X03", f"{len(old)}: {', '.join(old[:5])}"))
 
 
 def hidden_repairs(ctx: Context, repairs: Sequence[Repair]) -> list[Repair]:
