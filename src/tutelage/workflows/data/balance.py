@@ -18,6 +18,7 @@ from tutelage.data.version import load_version
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context, last_output
 from tutelage.workflows.data.check import clean_step, read_and_check
+from tutelage.workflows.data.privacy import redacted_rows
 
 _STAGE = "balance"
 RECENT = 5000  # newest requests that are compared, at most
@@ -33,16 +34,27 @@ def balance(
     requests; its texts are tidied as rows are.
     """
     rows, told = _rows(ctx)
-    labels = ctx.config.output.labels or ()
     asked = production_rows(ctx, rows, days=days, limit=limit)
     if asked:
         ctx.emit(Event(_STAGE, "note", f"comparing {told} with {len(asked):,} requests"))
+    return compare(ctx, rows, asked, told, seed)
+
+
+def compare(
+    ctx: Context,
+    rows: Sequence[Example],
+    asked: Sequence[Example],
+    told: str = "",
+    seed: int = 7,
+) -> Balance:
+    """Return the balance of `rows`, held against production's requests `asked`."""
+    labels = ctx.config.output.labels or ()
     return Balance(
         rows=len(rows),
         refusals=refusals(rows, ctx.config.data.refusal_share),
         production=represent(rows, asked, seed),
         classes=classes(rows, labels) if ctx.config.task == "classification" else None,
-        notes=(told,),
+        notes=(told,) if told else (),
     )
 
 
@@ -67,7 +79,8 @@ def production_rows(
 ) -> list[Example]:
     """Return answered requests as examples, oldest first; the label is read from the answer.
 
-    Requests that a shadow release got besides are left out, and so are failed ones.
+    Requests that a shadow release got besides are left out, and so are failed ones. Identifiers
+    are replaced where data.privacy.mode is redact.
     """
     query = select(RecordRow).where(RecordRow.status < 400, RecordRow.arm != "shadow")
     if days is not None:
@@ -78,7 +91,7 @@ def production_rows(
     tidy = clean_step(ctx)
     output = ctx.config.output.format()
     examples = (_example(record, output, known) for record in reversed(found))
-    return [tidy.clean(example)[0] for example in examples if example is not None]
+    return redacted_rows(ctx, [tidy.clean(one)[0] for one in examples if one is not None])
 
 
 def _example(record: RecordRow, output: OutputFormat, known: set[str]) -> Example | None:

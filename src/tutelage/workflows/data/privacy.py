@@ -87,7 +87,7 @@ def redacted_rows(ctx: Context, rows: Sequence[Example]) -> list[Example]:
 
     For rows that are stored without going through curation: experts' items, production's records.
     """
-    if ctx.config.data.privacy.mode != "redact":
+    if ctx.config.data.privacy.mode != "redact" or not rows:
         return list(rows)
     (step,) = privacy_steps(ctx, keep=True)
     return step.run(rows).kept
