@@ -13,7 +13,7 @@ from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
 from tutelage.data.augment.join import join
-from tutelage.data.findings import summarise
+from tutelage.data.findings import Finding, summarise
 from tutelage.data.leakage import LeakCertificate
 from tutelage.data.readers.files import find_files, shown
 from tutelage.data.version import (
@@ -33,7 +33,9 @@ from tutelage.workflows.data.check import (
     skipped_rows,
     waiting_rows,
 )
+from tutelage.workflows.data.inspection import Inspection, inspect
 from tutelage.workflows.data.progress import tell
+from tutelage.workflows.data.quality import best_train_rows
 from tutelage.workflows.data.repairs import active
 from tutelage.workflows.data.report_parts import report_parts
 from tutelage.workflows.data.sides import Sides, freeze, give_sides, hold_apart
@@ -49,6 +51,7 @@ class _Curated(Checked):
     sides: dict[SplitName, list[Example]] = field(default_factory=dict)
     clusters: dict[str, str] = field(default_factory=dict)
     leaks: dict[str, LeakCertificate] = field(default_factory=dict)
+    seen: Inspection = field(default_factory=Inspection)
 
 
 def curate(ctx: Context) -> StageOutcome:
@@ -88,10 +91,15 @@ def _work(ctx: Context, sources: Mapping[str, str]) -> Artifact:
     curated = _Curated(checked.read, checked.result, checked.privacy)
     sides = give_sides(ctx, checked.result.kept, announce, checked.renamed)
     _join_augmented(ctx, curated, sides)
+    _keep_best(ctx, curated, sides)
     hold_apart(ctx, sides, announce)
     curated.sides, curated.clusters, curated.leaks = sides.rows, sides.clusters, sides.leaks
     curated.result.dropped += sides.dropped
     curated.result.findings += sides.findings
+    announce("quality")
+    rows = [row for split in SPLITS for row in curated.sides[split]]
+    curated.seen = inspect(ctx, rows, curated.clusters)
+    curated.result.findings += curated.seen.findings
     announce("version")
     version = _write(ctx, curated, lineage(ctx, sources))
     announce("freeze")
@@ -109,10 +117,20 @@ def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:
         sides.clusters[row.id] = sides.clusters.get(parent, row.id)
 
 
+def _keep_best(ctx: Context, curated: _Curated, sides: Sides) -> None:
+    """Leave out of train what data.quality.best has no room for; other sides are not touched."""
+    train, findings = sides.rows["train"], curated.result.findings
+    sides.rows["train"], dropped = best_train_rows(ctx, train, sides.clusters, findings)
+    curated.result.dropped += dropped
+    curated.result.findings += [
+        Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
+        for item in dropped
+    ]
+
+
 def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> DatasetVersion:
     quarantine = waiting_rows(curated)
     dropped = [*skipped_rows(curated), *(item.as_dict() for item in curated.result.dropped)]
-    findings = all_findings(curated)
     sizes: dict[str, int] = {}
     for name in curated.clusters.values():
         sizes[name] = sizes.get(name, 0) + 1
@@ -126,6 +144,7 @@ def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> Datase
         "leak": curated.leaks["train-test"].as_dict(),
         "leaks": {name: leak.as_dict() for name, leak in curated.leaks.items()},
         "privacy": curated.privacy.summary.as_dict() if curated.privacy else None,
+        "quality": curated.seen.summary,
         "lost": {"dropped": len(dropped), "quarantined": len(quarantine)},
         "clusters": {
             "count": sum(size > 1 for size in sizes.values()),
@@ -137,6 +156,7 @@ def _write(ctx: Context, curated: _Curated, made_from: dict[str, Any]) -> Datase
     def render(manifest: dict[str, Any]) -> dict[str, str]:
         shown = {**manifest, "left_out": [*quarantine, *dropped]}
         parts = report_parts(ctx, curated.sides, dropped, manifest)
+        parts += curated.seen.sections
         return {
             "report.html": card.html_report(shown, curated.sides, curated.clusters, parts),
             "report.txt": card.text_report(manifest),

@@ -328,7 +328,7 @@ def section(found: Balance) -> list[html.Html]:
         )
         parts.append(html.section("Refusals", html.paragraph(told)))
     if production.verdict != "no_traffic":
-        parts += _production_sections(production)
+        parts += production_section(production)
     return parts
 
 
@@ -351,7 +351,8 @@ def _classes_section(found: Classes) -> html.Html:
     )
 
 
-def _production_sections(found: Representativeness) -> list[html.Html]:
+def production_section(found: Representativeness) -> list[html.Html]:
+    """Return the part of a report that compares the rows with production."""
     parts = [html.verdict(_TONES[found.verdict], _HEADLINES[found.verdict], *found.sentences[:6])]
     if found.topics:
         rows = [

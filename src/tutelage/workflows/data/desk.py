@@ -5,7 +5,7 @@ Each method calls the function its command calls; what is heavy is imported on u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,3 +257,33 @@ class QualityDesk:
         from tutelage.workflows.data.learning import value
 
         return value(self._ctx, method=method)
+
+    def outliers(self, count: int = 20, *, loss: bool = False) -> dict[str, Any]:
+        """Return the most unusual rows; `loss` asks the base model too."""
+        from tutelage.workflows.data.quality import outliers
+
+        return outliers(self._ctx, count, loss=loss)
+
+    def label_errors(self, count: int = 20) -> dict[str, Any]:
+        """Return the labels in doubt, most doubtful first."""
+        from tutelage.workflows.data.quality import label_errors
+
+        return label_errors(self._ctx, count)
+
+    def fix_labels(self, labels: Mapping[str, str], *, author: str | None = None) -> dict[str, Any]:
+        """Record corrected labels by row id or file:line; `curate` applies them."""
+        from tutelage.workflows.data.quality import fix_labels
+
+        return fix_labels(self._ctx, labels, author=author)
+
+    def rank(self, count: int = 20, *, judge: bool = False, loss: bool = False) -> dict[str, Any]:
+        """Return the best and the worst train rows with the parts of their scores."""
+        from tutelage.workflows.data.quality import ranking
+
+        return ranking(self._ctx, count, judge=judge, loss=loss)
+
+    def select(self, count: int) -> dict[str, Any]:
+        """Return what training on the best `count` rows would keep (data.quality.best does it)."""
+        from tutelage.workflows.data.quality import selection
+
+        return selection(self._ctx, count)

@@ -9,7 +9,7 @@ from tutelage.workflows.context import Context
 _BEGINS = {
     "read": 0.0, "clean": 0.18, "privacy": 0.2, "repairs": 0.42, "schema": 0.43, "content": 0.44,
     "exact": 0.47, "near": 0.5, "statistics": 0.56, "clusters": 0.58, "sides": 0.72,
-    "benchmarks": 0.78, "certificate": 0.79, "version": 0.85, "freeze": 0.95,
+    "benchmarks": 0.78, "certificate": 0.79, "quality": 0.83, "version": 0.9, "freeze": 0.97,
 }  # fmt: skip
 
 
