@@ -35,10 +35,10 @@ data: {sources: [data/rows.csv], columns: {input: text, output: category}}
 """
 COMMANDS = {
     "check": ["check"],
-    "dedup": ["dedup", "--show", "100000", "--kind", "near"],
     "split": ["split"],
-    "label errors": ["label-errors", "--show", "150"],
-    "outliers": ["outliers", "--show", "100"],
+    "dedup": ["dedup", "--show", "100000", "--kind", "near"],
+    "label errors": ["label-errors", "--top", "150"],
+    "outliers": ["outliers", "--top", "100"],
     "report": ["report"],
 }
 TOP_FLIPS, TOP_OUTLIERS = 150, 100
@@ -162,8 +162,8 @@ def count(
     }
     marked = {row_at.get(line) for line in findings("D7-")}
     near, precision = _near(planted, row_at, answers["dedup"])
-    flips = _listed(answers["label errors"], row_at, TOP_FLIPS)
-    strange = _listed(answers["outliers"], row_at, TOP_OUTLIERS)
+    flips = _listed(answers["label errors"]["label_errors"], row_at, TOP_FLIPS)
+    strange = _listed(answers["outliers"]["outliers"], row_at, TOP_OUTLIERS)
     left = {row_at.get(r["line"]) for r in quarantined}
     return {
         "exact": exact / len(planted.exact),
@@ -228,10 +228,9 @@ def _alike(one: str, two: str, levenshtein: Any) -> bool:
     return bool(close or len(left & right) >= 0.8 * len(left | right))
 
 
-def _listed(answer: dict[str, Any], row_at: dict[int, int], top: int) -> set[int]:
+def _listed(rows: list[dict[str, Any]], row_at: dict[int, int], top: int) -> set[int]:
     """Return the rows that a ranking's answer lists first."""
-    rows = answer["rows"][:top]
-    return {row_at.get(line_of(row["source"]), -1) for row in rows}
+    return {row_at.get(line_of(row["where"]), -1) for row in rows[:top]}
 
 
 if __name__ == "__main__":
