@@ -30,8 +30,14 @@ def sections(found: Sequence[Cluster], shown: int = 8) -> list[html.Html]:
     parts: list[object] = [_counts(found)]
     parts += [_cluster(cluster) for cluster in found[:shown]]
     if len(found) > shown:
-        rest = f"{len(found) - shown:,} more: `tutelage data dedup --html` shows them."
-        parts.append(html.paragraph(rest))
+        more = html.join(
+            [
+                f"{len(found) - shown:,} more: ",
+                html.code("tutelage data dedup --html"),
+                " shows them.",
+            ]
+        )
+        parts.append(html.paragraph(more))
     return [
         html.section(
             "Duplicates",

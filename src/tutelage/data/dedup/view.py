@@ -153,11 +153,11 @@ def members_of(
     copies: dict[str, list[str]] = defaultdict(list)
     left: list[Example] = []
     for row in dropped:
-        example = Example.model_validate(row["row"])
         if row["finding"] == "D4-E01":
+            example = Example.model_validate(row["row"])
             copies[str(row["cause"])].append(example.origin.source)
         elif row["finding"] in ("D4-K02", "D4-N02"):
-            left.append(example)
+            left.append(Example.model_validate(row["row"]))
     everyone = list({row.id: row for row in (*left, *rows)}.values())
     return [
         Member(row, sides.get(row.id, LEFT_OUT), tuple(copies.get(row.id, ()))) for row in everyone

@@ -10,7 +10,7 @@ from tutelage.data.privacy.kinds import KINDS
 
 _LEADS = {
     "flag": "They are still in the rows. Set data.privacy.mode to redact to replace them by "
-    "pseudonyms, or `kinds` to say which of them do not matter here. Examples are masked.",
+    "pseudonyms, or data.privacy.kinds to say which of them do not matter. Examples are masked.",
     "redact": "Each was replaced by a pseudonym before anything was written. Only the key, which "
     "is not part of this data set, brings them back.",
 }
