@@ -10,14 +10,14 @@ from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, f
 from tutelage.core.errors import EXIT_NOT_ENOUGH_EVIDENCE, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
     from tutelage.core.example import SplitName
     from tutelage.workflows.context import Context
 
-_TEXT = 80  # characters of a row that a table shows
+_TEXT = 150  # characters of a row that are shown
 TopOption = Annotated[int, typer.Option("--top", "-n", min=1, help="List this many rows.")]
 PageOption = Annotated[bool, typer.Option("--html", help="Write the report as a page too.")]
 
@@ -61,12 +61,8 @@ def outliers(
                 f"[bold]{found['flagged']:,}[/] of {found['rows']:,} rows stand far out "
                 f"[dim](embedder: {found['embedder']})[/]"
             )
-            rows = [
-                (row["where"], row["id"][:8], "!" if row["flagged"] else "", row["label"] or "",
-                 row["text"][:_TEXT], row["reason"])
-                for row in found["outliers"]
-            ]  # fmt: skip
-            _table(console, ("where", "id", "", "label", "text", "why"), rows)
+            for row in found["outliers"]:
+                _row(console, row, row["label"] or "", row["reason"], row["flagged"])
             console.print(
                 "[dim]Wrong rows: drop or mend them (`tutelage data check --fix`, or the source). "
                 "Rare but right rows: keep them and collect more.[/]"
@@ -128,12 +124,9 @@ def rank(
         def show(console: Console) -> None:
             for name in ("worst", "best"):
                 console.print(f"[bold]{name}[/] of {found['rows']:,} train rows")
-                rows = [
-                    (f"{row['score']:.2f}", row["where"], row["id"][:8], row["label"] or "",
-                     row["text"][:_TEXT], row["reason"])
-                    for row in found[name]
-                ]  # fmt: skip
-                _table(console, ("score", "where", "id", "label", "text", "why"), rows)
+                for row in found[name]:
+                    label = f"{row['score']:.2f}  {row['label'] or ''}"
+                    _row(console, row, label, row["reason"])
 
         out.result(found, show)
 
@@ -161,12 +154,12 @@ def select(
             if least:
                 text = ", ".join(f"{label} {kept} of {rows}" for label, (kept, rows) in least)
                 console.print(f"[dim]fewest rows:[/] {text}", highlight=False)
-            rows = [
-                (row["where"], row["id"][:8], row["label"] or "", row["text"][:_TEXT],
-                 row["reason"])
-                for row in found["left"][:top]
-            ]  # fmt: skip
-            _table(console, ("where", "id", "label", "text", "why"), rows)
+            console.print("[bold]stay[/], the best first")
+            for row in sorted(found["stay"], key=lambda row: -row["score"])[: top // 3 + 1]:
+                _row(console, row, f"{row['score']:.2f}  {row['label'] or ''}", row["reason"])
+            console.print("[bold]are left out[/]" if found["left"] else "nothing is left out")
+            for row in found["left"][:top]:
+                _row(console, row, row["label"] or "", row["reason"])
             console.print(
                 f"To train on these: `data: {{quality: {{best: {best}}}}}` in tutelage.yaml, then "
                 "`tutelage data split`.",
@@ -223,13 +216,8 @@ def _show_doubts(console: Console, found: dict[str, Any]) -> None:
         f"other rows [dim](held-out accuracy {found['accuracy']:.0%}, embedder: "
         f"{found['embedder']})[/]"
     )
-    rows = [
-        (row["where"], row["id"][:8], "!" if row["flagged"] else "", row["label"],
-         row["suggested"], f"{row['agreeing']}/{row['voters']}", row["text"][:_TEXT])
-        for row in found["label_errors"]
-    ]  # fmt: skip
-    head = ("where", "id", "", "label", "suggested", "nearest rows", "text")
-    _table(console, head, rows)
+    for row in found["label_errors"]:
+        _row(console, row, f"{row['label']} → {row['suggested']}", row["reason"], row["flagged"])
     if found["too_few"]:
         names = ", ".join(list(found["too_few"])[:8])
         count = len(found["too_few"])
@@ -258,8 +246,17 @@ def _show_fixed(console: Console, done: dict[str, Any]) -> None:
     )
 
 
-def _table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    from tutelage.cli.screens import indented, simple_table
+def _row(
+    console: Console, row: Mapping[str, Any], label: str, why: str, marked: bool = False
+) -> None:
+    """Print one row: where it stands and its label, its text, and the reason it is shown."""
+    from rich.padding import Padding
+    from rich.text import Text
 
-    if rows:
-        console.print(indented(simple_table(head, rows)))
+    sign = ("! ", "bold yellow") if marked else ("  ", "")
+    place = (f"{row['where'] or 'row'}  {row['id'][:8]}  ", "cyan")
+    console.print(Text.assemble(sign, place, label))
+    text = " ".join(row["text"].split())
+    short = text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
+    console.print(Padding(Text(short), (0, 0, 0, 4)))
+    console.print(Padding(Text(why, style="dim"), (0, 0, 0, 4)))

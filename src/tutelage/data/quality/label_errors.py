@@ -26,6 +26,7 @@ _MIXED = 15  # nearest rows that take part in the probability
 _SHARP = 8.0  # a neighbour's vote is exp(_SHARP · (cosine - 1))
 _FLOOR = 1e-3  # of a vote, so that neighbours alone never exclude a class
 _ALTERNATIVE = 4.0  # weight of the other class' probability in the rank
+_SURE = 0.75  # a threshold of the confident joint, at most
 _KEPT = 4  # classes whose probability is kept a row
 _CHUNK = 4_000_000  # probabilities held at once
 
@@ -94,7 +95,7 @@ def find_label_errors(
         usable &= ~skip
     counts = Counter(label for label, ok in zip(labels, usable, strict=True) if ok and label)
     names = sorted(label for label, count in counts.items() if count >= LEAST_A_CLASS)
-    too_few = {label: n for label, n in sorted(counts.items()) if n < LEAST_A_CLASS}
+    too_few = _too_few(Counter(label for label in labels if label), counts)
     number = {label: index for index, label in enumerate(names)}
     if len(names) < 2:
         return None
@@ -107,6 +108,17 @@ def find_label_errors(
     rows = np.flatnonzero(classes >= 0)
     opinion = _opinions(space, classes, rows, seed)
     return _judge(space, classes, rows, opinion, names, too_few, shown)
+
+
+def _too_few(every: Counter[str], usable: Counter[str]) -> dict[str, int]:
+    """Return the labels that have too few rows, or too few that are not skipped."""
+    found: dict[str, int] = {}
+    for label, count in sorted(every.items()):
+        if count < LEAST_A_CLASS:
+            found[label] = count
+        elif 0 < usable[label] < LEAST_A_CLASS:
+            found[label] = usable[label]
+    return found
 
 
 def _opinions(
@@ -223,9 +235,10 @@ def _confident(
 
     The threshold of class j is the mean probability of j over the rows labelled j; a row is put
     into the most probable class whose threshold it reaches (Northcutt et al. 2021, section 3.1).
+    Thresholds end at 0.75, or a class that is nearly always sure would take no row.
     """
     sums = np.bincount(given, opinion.own, minlength=count)
-    threshold = sums / np.maximum(np.bincount(given, minlength=count), 1)
+    threshold = np.minimum(sums / np.maximum(np.bincount(given, minlength=count), 1), _SURE)
     reached = opinion.chance >= threshold[opinion.best]
     first = np.where(reached.any(axis=1), reached.argmax(axis=1), -1)
     places = np.arange(len(given))

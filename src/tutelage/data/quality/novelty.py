@@ -16,6 +16,7 @@ from tutelage.core.example import normalise
 
 _GRAM = 5  # characters
 _BITS = 22  # of a 5-gram's hash: 4 million counters
+_WORD = 20  # letters of a word that are shown
 _CHUNK = 2_000_000  # characters hashed at once
 
 
@@ -40,7 +41,7 @@ def novelty(texts: Sequence[str], twins: NDArray[np.int64] | None = None) -> Nov
     order = np.argsort(cluster, kind="stable")  # a cluster's texts lie side by side
     parts = _parts(texts, order, cluster)
     for rows, owners, grams in _grams(texts, order, parts):
-        pairs = np.unique((cluster[order[rows]][owners].astype(np.int64) << _BITS) | grams)
+        pairs = _distinct((cluster[order[rows]][owners].astype(np.int64) << _BITS) | grams)
         spread += np.bincount(pairs & ((1 << _BITS) - 1), minlength=1 << _BITS).astype(np.int32)
     rarity, unseen = np.zeros(total), np.zeros(total)
     for rows, owners, grams in _grams(texts, order, parts):
@@ -88,8 +89,16 @@ def _grams(
         hashed = (rolling >> np.uint64(64 - _BITS)).astype(np.int64)
         owners = np.repeat(np.arange(len(places)), lengths)
         inside = owners[: len(hashed)] == owners[_GRAM - 1 :]  # not over a text's end
-        pairs = np.unique((owners[: len(hashed)][inside] << _BITS) | hashed[inside])
+        pairs = _distinct((owners[: len(hashed)][inside] << _BITS) | hashed[inside])
         yield places, pairs >> _BITS, pairs & ((1 << _BITS) - 1)
+
+
+def _distinct(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the different numbers in order; sorting is faster here than numpy's hashing."""
+    numbers = np.sort(numbers)
+    first = np.ones(len(numbers), dtype=bool)
+    first[1:] = numbers[1:] != numbers[:-1]
+    return numbers[first]
 
 
 def rare_words(texts: Sequence[str], wanted: Sequence[int], shown: int = 3) -> dict[int, list[str]]:
@@ -100,7 +109,11 @@ def rare_words(texts: Sequence[str], wanted: Sequence[int], shown: int = 3) -> d
     for text in texts:
         spread.update(set(_words(text)))
     return {
-        index: [word for word in dict.fromkeys(_words(texts[index])) if spread[word] == 1][:shown]
+        index: [
+            word if len(word) <= _WORD else word[: _WORD - 1] + "…"
+            for word in dict.fromkeys(_words(texts[index]))
+            if spread[word] == 1
+        ][:shown]
         for index in wanted
     }
 

@@ -42,12 +42,14 @@ class Signal:
         return np.where(self.far(), found, 0.0) if self.only_far else found
 
     def far(self) -> NDArray[np.bool_]:
-        """Return which rows stand far above the median, in median deviations of its upper half."""
+        """Return which rows stand far above the median, in median deviations of its upper half.
+
+        Where most rows are alike the mean deviation takes the median one's place.
+        """
         middle = np.median(self.values)
-        above = self.values[self.values > middle] - middle
-        if not len(above):
-            return np.zeros(len(self.values), dtype=bool)
-        far: NDArray[np.bool_] = self.values - middle > self.limit * 1.4826 * np.median(above)
+        above = self.values[self.values >= middle] - middle
+        scale = 1.4826 * np.median(above) or 1.2533 * np.mean(above)
+        far: NDArray[np.bool_] = self.values - middle > max(self.limit * scale, 1e-12)
         return far
 
 
@@ -88,16 +90,18 @@ class Outliers:
         if not picked:
             return []
         surprises = np.stack([signal.surprise() for signal in self.signals])
+        far = np.stack([signal.far() for signal in self.signals])
         rare = rare_words(self.texts, picked)
         found = []
         for index in picked:
-            signal = self.signals[int(surprises[:, index].argmax())]
-            reason = signal.say(index)
-            if signal.name == "letters" and rare[index]:
-                words = ", ".join(f"'{word}'" for word in rare[index])
-                reason += f"; no other row has {words}"
-            score, far = float(self.scores[index]), bool(self.flagged[index])
-            found.append(Outlier(index, score, signal.name, reason, far))
+            best = int(surprises[:, index].argmax())
+            others = [n for n in np.flatnonzero(far[:, index]).tolist() if n != best]
+            said = [self.signals[n].say(index) for n in (best, *others)]
+            if rare[index] and any(self.signals[n].name == "letters" for n in (best, *others)):
+                said.append(f"no other row has {', '.join(map(repr, rare[index]))}")
+            score, flagged = float(self.scores[index]), bool(self.flagged[index])
+            signal = self.signals[best].name
+            found.append(Outlier(index, score, signal, "; ".join(said), flagged))
         return found
 
 

@@ -230,21 +230,27 @@ def best_train_rows(
 
 
 def selection(ctx: Context, count: int) -> dict[str, Any]:
-    """Return what training on the best `count` train rows would keep and leave out, and why."""
+    """Return what training on the best `count` train rows would keep and leave out, and why.
+
+    {train, kept, left_out, by_label: {label: [kept, all]}, stay: [...], left: [...]}.
+    """
     version = _version(ctx)
     rows = version.rows("train")
-    kept, dropped = best_train_rows(ctx, rows, version.clusters, _findings(version), count=count)
-    before, after = (Counter(row.label for row in part) for part in (rows, kept))
+    found, scores = rank_train(ctx, rows, version.clusters, _findings(version))
+    chosen = select_best(rows, count, scores, found.space)
+    before = Counter(row.label for row in rows)
+    after = Counter(rows[index].label for index in chosen.kept)
     return {
         "train": len(rows),
-        "kept": len(kept),
-        "left_out": len(dropped),
+        "kept": len(chosen.kept),
+        "left_out": len(chosen.dropped),
         "by_label": {
             label: [after[label], before[label]] for label in sorted(k for k in before if k)
         },
-        "kept_ids": [row.id for row in kept],
+        "stay": [_scored(found, scores, index) for index in chosen.kept],
         "left": [
-            {**place(item.example), "reason": item.reason, "cause": item.cause} for item in dropped
+            {**place(item.example), "reason": item.reason, "cause": item.cause}
+            for item in chosen.dropped
         ],
     }
 
