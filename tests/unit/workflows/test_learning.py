@@ -229,6 +229,13 @@ def test_few_rows_end_with_exit_code_3(make_project: MakeProject, rows: int, sai
     assert said in " ".join(out.split()).lower() + err
 
 
+def test_groups_are_scored_whole() -> None:
+    folds = curve_points._folds(["a", "a", "b", "b", "b", "c"], 3, seed=1)
+    assert len({folds[0], folds[2], folds[5]}) == 3
+    assert folds[0] == folds[1]
+    assert folds[2] == folds[3] == folds[4]
+
+
 def test_planted_wrong_labels_are_listed_as_harmful(make_project: MakeProject) -> None:
     rows = things(200)
     wrong = {row["text"] for row in rows[20:200:20]}

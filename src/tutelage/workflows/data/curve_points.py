@@ -60,6 +60,12 @@ def embedding_curve(ctx: Context, repeats: int, seed: int) -> tuple[Curve, str]:
             fix="Use `--model`, which trains the project's model and needs no labels",
         )
     groups = [version.cluster_of(row.id) for row in rows]
+    repeats = min(repeats, len(set(groups)))
+    if repeats < 2:
+        raise DataError(
+            "all rows belong together, so none can be scored by a model that has not seen it",
+            fix="Bring rows of other groups (patients, customers, documents)",
+        )
     folds = _folds(groups, repeats, seed)
     smallest = min(sum(fold != k for fold in folds) for k in range(repeats))
     counts = sizes(smallest, len(set(labels)))
