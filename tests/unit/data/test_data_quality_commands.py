@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,22 @@ def answer(*arguments: str) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def root(make_project: MakeProject) -> Path:
-    """A curated project with two wrong labels and one stranger."""
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A curated project with two wrong labels and one stranger: copy it, do not change it."""
+    folder = tmp_path_factory.mktemp("curated") / "project"
+    (folder / "data").mkdir(parents=True)
     rows = [*relabel(topic_rows(160), WRONG), row("zqxv wkjp mmnb trtr", "card", 160)]
-    folder = make_project({"rows.csv": table(rows)}, CONFIG)
+    (folder / "data" / "rows.csv").write_text(table(rows), encoding="utf-8")
+    (folder / "tutelage.yaml").write_text(CONFIG, encoding="utf-8")
     assert call("data", "split", "--project", str(folder))[0] == 0
     return folder
+
+
+@pytest.fixture
+def root(curated: Path, tmp_path: Path) -> Path:
+    """The curated project, a copy of its own."""
+    return Path(shutil.copytree(curated, tmp_path / "project"))
 
 
 @pytest.fixture
