@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tutelage.data.quality.label_errors import LEAST_A_CLASS, LabelErrors
 _POINTS = 700  # of the map, flagged rows not counted
 _NAMED = 5  # labels with a colour of their own
 _ROWS = 15
+_TEXT = 160  # characters of a row
 _LABELS = 12  # of the table of confusions
 
 
@@ -31,15 +33,12 @@ def sections(found: Assessment) -> list[html.Html]:
 
 def _outliers(found: Assessment) -> html.Html:
     flagged = int(found.outliers.flagged.sum()) if found.outliers is not None else 0
-    rows = [
-        (row["where"], row["text"][:160], row["label"] or "", row["reason"])
-        for row in outlier_rows(found, _ROWS)
-    ]
+    rows = [(_said(row), row["label"] or "", row["reason"]) for row in outlier_rows(found, _ROWS)]
     return html.section(
         "Rows unlike the others",
         html.paragraph(_count(flagged, "row stands", "rows stand") + " far out."),
         _map(found),
-        html.table(("where", "text", "label", "why"), rows),
+        html.table(("row", "label", "why"), rows),
         lead="Another topic, noise, or a row that matters because it is rare: only a person can "
         "tell. Nothing was left out. The map shows like rows near each other; point at one to "
         "read it.",
@@ -86,11 +85,11 @@ def flatten(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _labels(found: Assessment, labels: LabelErrors) -> list[html.Html]:
     rows = [
         (
-            row["where"],
-            row["text"][:160],
+            _said(row),
             row["label"],
             html.badge("warn" if row["flagged"] else "note", row["suggested"]),
-            row["reason"],
+            f"{row['agreeing']} of {row['voters']} nearest rows; held out "
+            f"{row['suggested_probability']:.0%} against {row['given_probability']:.0%}",
         )
         for row in label_rows(found, _ROWS)
     ]
@@ -100,7 +99,7 @@ def _labels(found: Assessment, labels: LabelErrors) -> list[html.Html]:
             f"{_count(labels.flagged, 'label is', 'labels are')} contradicted by the other rows: "
             f"{share:.1%} of the {labels.judged:,} that could be judged."
         ),
-        html.table(("where", "text", "label", "suggested", "why"), rows),
+        html.table(("row", "label", "suggested", "evidence for the suggestion"), rows),
     ]
     if labels.too_few:
         names = ", ".join(list(labels.too_few)[:10])
@@ -138,6 +137,12 @@ def _confusions(labels: LabelErrors) -> html.Html:
         lead="Rows whose label is in doubt, by the label they have and the one the other rows "
         "suggest. A dark cell is a pair whose guideline may need a sentence.",
     )
+
+
+def _said(row: Mapping[str, Any]) -> html.Html:
+    """Return what a row says and, small, where it stands."""
+    where = html.Html(f"<br><small class='soft'>{html.esc(row['where'])}</small>")
+    return html.join([row["text"][:_TEXT], where])
 
 
 def _most(pairs: list[tuple[str, int]]) -> list[str]:
