@@ -139,17 +139,21 @@ def difficulties(ctx: Context, rows: Sequence[Example]) -> dict[str, float]:
     """
     from tutelage.inference.chat import conversation, neutralise
 
+    alone: dict[str, float] = {}  # an answer's loss after an empty request
+
+    def loss(engine: Any, turns: tuple[Message, ...], answer: str) -> float:
+        return float(-engine.score_labels([Prompt(turns)], [answer])[0, 0])
+
     def measure(engine: Any, part: Sequence[Example]) -> list[float | None]:
         out: list[float | None] = []
         for row in part:
             answer = neutralise(row.answer or "", engine.specials)
+            if answer not in alone:
+                nothing = conversation([Message(role="user", content="")], "", engine.specials)
+                alone[answer] = loss(engine, nothing, answer)
             asked = conversation(row, ctx.config.prompt, engine.specials)
-            nothing = conversation([Message(role="user", content="")], "", engine.specials)
-            given = [
-                float(-engine.score_labels([Prompt(turns)], [answer])[0, 0])
-                for turns in (asked, nothing)
-            ]
-            out.append(given[0] / given[1] if given[1] > 0 else None)
+            given = loss(engine, asked, answer)
+            out.append(given / alone[answer] if alone[answer] > 0 else None)
         return out
 
     answered = [row for row in rows if row.answer and not row.is_text]
