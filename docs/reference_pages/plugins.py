@@ -16,6 +16,7 @@ _GROUPS = {
     "filters": ("Keeps a row, or gives the reason why not.", "tutelage.data.filters.base"),
     "detectors": ("Finds personal and health identifiers.", "tutelage.data.privacy.detect"),
     "dedup": ("Finds rows that say the same.", "tutelage.data.dedup.base"),
+    "embedders": ("Turns texts into vectors.", "tutelage.inference.base"),
     "methods": ("Makes a model trainable.", "tutelage.training.methods.base"),
     "generators": ("Writes answers.", "tutelage.inference.base"),
     "scorers": ("Scores one answer.", "tutelage.evaluation.scorers.base"),
