@@ -176,3 +176,9 @@ def test_findings_say_what_speaks_against_a_label() -> None:
     assert "Labels in doubt" in page
     assert "Labels that are taken for each other" in page
     assert "Not judged, with fewer than 10 rows each: 1 label (loan)" in page
+
+
+def test_rows_that_are_all_one_cluster_vouch_for_nobody() -> None:
+    rows = topic_rows(60)
+    space = space_of(rows, ["one"] * 60)
+    assert find_label_errors(space, [one.label for one in rows]) is None

@@ -106,6 +106,8 @@ def find_label_errors(
         ]
     )
     rows = np.flatnonzero(classes >= 0)
+    if len(np.unique(space.twins[rows])) < 2:
+        return None  # near-duplicates of each other: none can be held out
     opinion = _opinions(space, classes, rows, seed)
     return _judge(space, classes, rows, opinion, names, too_few, shown)
 
