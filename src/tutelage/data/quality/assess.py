@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tutelage.core.config import Quality
 from tutelage.core.example import Example
 from tutelage.data.filters.base import at
-from tutelage.data.filters.content import is_refusal
+from tutelage.data.filters.refusal import is_refusal
 from tutelage.data.findings import Finding
 from tutelage.data.quality.label_errors import LabelErrors, find_label_errors
 from tutelage.data.quality.outliers import Outliers, find_outliers
