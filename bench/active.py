@@ -193,7 +193,7 @@ def ratios(curves: dict[str, list[Curve]], name: str, target: int) -> list[float
 def row(curves: dict[str, list[Curve]], target: int) -> dict[str, Any]:
     """Return one line of the table: a target, and what each arm needs for its accuracy."""
     ours = ratios(curves, "ours", target)
-    line = {
+    line: dict[str, Any] = {
         "random_labels": target,
         "accuracy": dict(mean_curve(curves["random"]))[target],
         "ours_labels": round(float(np.median(ours)) * target),
@@ -202,7 +202,8 @@ def row(curves: dict[str, list[Curve]], target: int) -> dict[str, Any]:
     }
     for name in ("margin", "entropy"):
         if name in curves:
-            line[f"{name}_ratio"] = round(float(np.median(ratios(curves, name, target))), 3)
+            found = float(np.median(ratios(curves, name, target)))
+            line[f"{name}_ratio"] = round(found, 3) if np.isfinite(found) else None
     return line
 
 

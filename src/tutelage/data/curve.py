@@ -19,7 +19,8 @@ from tutelage.core.errors import EXIT_NOT_ENOUGH_EVIDENCE, DataError
 from tutelage.data.power_law import PowerLaw, fit_laws
 
 MIN_ROWS = 20  # with fewer rows a point says nothing
-ROWS_A_LABEL = 2  # below it errors fall slower than a power law: such points are not fitted
+ROWS_A_LABEL = 3  # below it errors fall slower than a power law: such points are not fitted
+ENOUGH_A_LABEL = 10  # in all: with fewer the forecasts are too low by several points
 MIN_POINTS = 4
 MIN_SCORED = 40  # rows scored at each size, over all repeats
 _OFF = 0.03  # how far the curve may miss its own largest point, inside its interval or not
@@ -148,7 +149,7 @@ def fit_curve(
     steps = draws[:, targets.index(last)] - draws[:, targets.index(2 * last)]
     gain = _gain(law, last, steps, confidence)
     check = _check(table, usable, rng, confidence)
-    problem = _problem(int(table.whole([last])[1][0]), gain, check)
+    problem = _few(last, labels, int(table.whole([last])[1][0])) or _unsure(gain, check)
     sentence = problem or _sentence(last, doubled, gain)
     return Curve(
         shown, usable, law, now, doubled, gain, line, check, confidence, problem is None, sentence
@@ -284,12 +285,20 @@ def _check(
     }
 
 
-def _problem(
-    scored: int, gain: tuple[float, float, float], check: dict[str, float] | None
-) -> str | None:
-    """Return why the curve can't be relied on, or None."""
+def _few(rows: int, labels: int, scored: int) -> str | None:
+    """Return why the rows are too few, or None."""
+    if rows < ENOUGH_A_LABEL * labels:
+        return (
+            f"too few rows to say: {rows:,} rows are {rows / labels:.1f} a label, "
+            f"{ENOUGH_A_LABEL} are needed"
+        )
     if scored < MIN_SCORED:
         return f"too few rows to say: {scored} rows are scored, {MIN_SCORED} are needed"
+    return None
+
+
+def _unsure(gain: tuple[float, float, float], check: dict[str, float] | None) -> str | None:
+    """Return why the curve can't be relied on, or None."""
     if check is not None and not check["inside"] and check["off"] > _OFF:
         return (
             f"too few rows to say: from up to {check['from_rows']:,.0f} rows the curve expects "
