@@ -24,8 +24,9 @@ VOTERS = 10  # nearest rows that are counted as evidence
 _FOLDS = 5
 _MIXED = 15  # nearest rows that take part in the probability
 _SHARP = 8.0  # a neighbour's vote is exp(_SHARP · (cosine - 1))
-_FLOOR = 1e-3  # of a vote, so that neighbours alone never exclude a class
-_ALTERNATIVE = 4.0  # weight of the other class' probability in the rank
+_FLOOR = 0.01  # of a vote, so that neighbours alone never exclude a class
+_MODEL, _NEAR = 0.7, 0.35  # exponents of the model's and the neighbours' probabilities
+_ALTERNATIVE = 2.0  # weight of the other class' probability in the rank
 _SURE = 0.75  # a threshold of the confident joint, at most
 _KEPT = 4  # classes whose probability is kept a row
 _CHUNK = 4_000_000  # probabilities held at once
@@ -140,8 +141,8 @@ def _opinions(
         for start in range(0, len(part), step):
             places = part[start : start + step]
             mixed = model.predict(space.vectors[rows[places]]).astype(np.float64)
-            mixed *= _votes(near, rows[places], classes, count)
-            np.sqrt(mixed, out=mixed)
+            mixed **= _MODEL
+            mixed *= _votes(near, rows[places], classes, count) ** _NEAR
             mixed /= mixed.sum(axis=1, keepdims=True)
             found.own[places] = mixed[np.arange(len(places)), given[places]]
             top = np.argpartition(-mixed, kept - 1, axis=1)[:, :kept]
