@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,10 @@ Levels = dict[int, Past]  # layer -> one (key, value) a level above
 
 @dataclass(frozen=True)
 class StepResult:
-    """The step's loss (nats a weighted token) and how many tokens were fed for how many."""
+    """The step's loss (nats a weighted token) and how many tokens were fed for how many.
+
+    `weight` is what the loss was divided by.
+    """
 
     loss: float
     weight: float
@@ -43,15 +46,20 @@ def decoder_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 
 def plain_step(
-    model: torch.nn.Module, rows: Sequence[Row], micro_batch: int, *, backward: bool = True
+    model: torch.nn.Module,
+    rows: Sequence[Row],
+    micro_batch: int,
+    *,
+    backward: bool = True,
+    weight: float | None = None,
 ) -> StepResult:
     """Run `rows` in padded micro-batches through the model's own forward.
 
-    Gradients are added to the parameters'; the loss is divided by the label weight of all rows,
-    so it does not depend on `micro_batch`.
+    Gradients are added to the parameters'; the loss is divided by `weight`, the label weight of
+    the whole optimizer step (of `rows` if None), so it does not depend on `micro_batch`.
     """
     live = sorted((row for row in rows if row.computed > 0), key=lambda row: row.computed)
-    weight = sum(row.weight for row in live)
+    weight = sum(row.weight for row in live) if weight is None else weight
     loss = 0.0
     total = 0
     for start in range(0, len(live), micro_batch):
@@ -101,12 +109,23 @@ class SharedStep:
         self._device = next(model.parameters()).device
 
     def __call__(
-        self, rows: Sequence[Row], micro_batch: int, *, backward: bool = True
+        self,
+        rows: Sequence[Row],
+        micro_batch: int,
+        *,
+        backward: bool = True,
+        weight: float | None = None,
     ) -> StepResult:
-        """Add the gradients of the mean loss over all labels of `rows`; return that loss."""
+        """Add the gradients of the mean loss over all labels of `rows`; return that loss.
+
+        The sum over labels is divided by `weight`, that of the whole optimizer step, if it is
+        given: a process that holds a part of the step's rows passes the sum over all processes.
+        """
         forest = build_forest(rows)
+        if weight is not None:
+            forest = replace(forest, weight=weight)
         if not forest.roots:
-            return StepResult(0.0, 0.0, 0, 0)
+            return StepResult(0.0, forest.weight, 0, 0)
         budget = micro_batch * max(row.computed for row in rows)
         with self._tree_attention(), contextlib.nullcontext() if backward else torch.no_grad():
             loss = self._descend(forest.roots, {}, forest, budget)

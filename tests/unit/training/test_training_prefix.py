@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import pytest
@@ -92,6 +93,18 @@ def test_the_loss_does_not_depend_on_the_micro_batch_split(
     wanted = gradients(tiny_lora)
     split = plain_step(tiny_lora, rows, micro_batch)
     assert split.loss == pytest.approx(whole.loss, abs=1e-5)
+    assert_close(gradients(tiny_lora), wanted)
+
+
+@pytest.mark.parametrize("path", ["plain", "shared"])
+def test_parts_of_a_step_add_up_under_the_whole_weight(tiny_lora: Any, path: str) -> None:
+    rows = draw(random.Random(11), (25,), 6, 0.05)
+    step = SharedStep(tiny_lora) if path == "shared" else partial(plain_step, tiny_lora)
+    whole = plain_step(tiny_lora, rows, 6)
+    wanted = gradients(tiny_lora)
+    parts = [step(part, 3, weight=whole.weight) for part in (rows[:2], rows[2:])]
+    assert sum(part.loss for part in parts) == pytest.approx(whole.loss, abs=1e-5)
+    assert [part.weight for part in parts] == [whole.weight] * 2
     assert_close(gradients(tiny_lora), wanted)
 
 
