@@ -82,6 +82,43 @@ class Endpoint(Section):
     api_key_env: str | None = None  # name of the environment variable that holds the key
 
 
+class HostedDeployment(Section):
+    """Where Azure serves a tuned model: it can't be called before it is deployed."""
+
+    subscription: str  # id of the subscription
+    resource_group: str  # that holds the Azure OpenAI resource
+    account: str  # name of the Azure OpenAI resource
+    name: str | None = None  # of the deployment, by which it is called; unset: the project's
+    bearer_env: str = "AZURE_TOKEN"  # name of the variable with a token of the management API
+    sku: str = "Standard"  # kind of capacity
+    capacity: int = Field(default=1, ge=1)  # thousands of tokens a minute
+    api_version: str = "2024-10-01"  # of the management API
+    management_url: str = "https://management.azure.com"
+
+
+class Hosted(Section):
+    """Fine-tuning at a service that speaks OpenAI's jobs API. Rows leave the house."""
+
+    kind: str = "openai"  # openai, azure, or a plug-in of tutelage.hosted
+    base_url: str = "https://api.openai.com/v1"  # azure: https://NAME.openai.azure.com
+    model: str  # the base model's name there
+    api_key_env: str | None = "OPENAI_API_KEY"  # name of the variable that holds the key
+    api_version: str | None = None  # azure's; unset: 2024-10-21
+    # where the hyperparameters stand in the request; auto: as the service documents it
+    shape: Literal["auto", "method", "hyperparameters"] = "auto"
+    epochs: int | None = Field(default=None, ge=1)  # passes over the rows; unset: theirs to choose
+    batch_size: int | None = Field(default=None, ge=1)  # rows a step; unset: theirs to choose
+    learning_rate_multiplier: float | None = Field(default=None, gt=0)  # unset: theirs to choose
+    # ends the tuned model's name; unset: the project's name
+    suffix: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$", max_length=64)
+    price_per_million_tokens: float | None = Field(default=None, ge=0)  # of training; for estimates
+    upload: bool = False  # true: rows are uploaded without --yes
+    identifiers: Literal["stop", "allow"] = "stop"  # allow: rows with identifiers are uploaded too
+    # how often the tuned model is called so that it is not deleted as idle, such as 7d
+    keep_alive: str | None = Field(default=None, pattern=r"^[1-9]\d*[hdw]$")
+    deployment: HostedDeployment | None = None  # azure: deploys the tuned model when it is done
+
+
 class Quality(Section):
     """What is looked for in good rows: strangers, doubtful labels, the best ones."""
 
@@ -125,9 +162,18 @@ class Train(Section):
     """What to train and how. Everything unset is planned; any field here overrides the plan."""
 
     method: str = "auto"  # auto | lora | ... (a plug-in of tutelage.methods)
+    # what methods change that may train either: lora, dora, qlora, full, or a PEFT adapter
+    tune: str | None = None
     rank: int | None = Field(default=None, ge=1)  # size of the adapter
     alpha: float | None = Field(default=None, gt=0)  # the adapter is scaled by alpha / rank
     dropout: Ratio | None = None  # share of the adapter's inputs that a step leaves out
+    target_modules: str | list[str] | None = None  # layers that get an adapter; unset: all linear
+    peft: dict[str, Any] | None = None  # more fields of PEFT's configuration, such as use_rslora
+    lora_plus: float | None = Field(default=None, ge=1)  # LoRA+: the rate of B over that of A
+    # full tuning: chance that a column of weights is the base model's in a step (Mixout)
+    mixout: float | None = Field(default=None, ge=0, lt=1)
+    # full tuning: a layer's learning rate over that of the layer above it
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
     learning_rate: float | None = Field(default=None, gt=0)  # at its highest
     epochs: float | None = Field(default=None, gt=0)  # passes over the train split, at most
     batch_size: int | None = Field(default=None, ge=1)  # rows an optimizer step
@@ -139,6 +185,13 @@ class Train(Section):
     patience: int | None = Field(default=None, ge=1)  # evaluations without gain before stopping
     precision: Literal["fp32", "bf16", "fp16"] | None = None  # fp16 is not there yet
     shared_prefix: bool | None = None  # compute what rows of a step share only once
+    checkpointing: bool | None = None  # less memory for 20 to 30 % more time
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    # how several processes share the work; none: one process
+    strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] | None = None
+    offload: bool | None = None  # zero2, zero3, fsdp2: keep the optimizer off the GPU
+    replay: Ratio | None = None  # share of general text among the rows, against forgetting
+    beta: float | None = Field(default=None, gt=0)  # dpo, kto: how strongly held to the base
     checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
     seed: int = 7  # of everything that is drawn
     force: bool = False  # train although the planner refuses
@@ -239,6 +292,7 @@ class Project(Section):
     evaluate: Evaluate = Evaluate()
     augment: Augment = Augment()
     teacher: Endpoint | None = None  # writes drafts and augmented rows
+    hosted: Hosted | None = None  # fine-tuning at a service, with train.method hosted
     judge: Endpoint | None = None  # no command uses it yet
     deploy: Deploy = Deploy()
     improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet

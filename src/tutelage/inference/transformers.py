@@ -18,20 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.core.artifact import hash_file
 from tutelage.core.errors import DataError
 from tutelage.inference.base import Completion, OnDone, Prompt, Usage
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_cache import Batch, Runner, common_prefix
 from tutelage.inference.transformers_labels import children, make_trie, pieces, without_closing
-from tutelage.inference.transformers_load import (
-    check_adapter,
-    load_model,
-    load_tokenizer,
-    with_adapter,
-)
+from tutelage.inference.transformers_load import load_model, load_tokenizer
 from tutelage.inference.transformers_prepare import prepare
 from tutelage.inference.transformers_render import Rendered, end_ids, render, special_tokens
+from tutelage.inference.transformers_tuned import Answerer, TunedWeights
 
 __all__ = [
     "Rendered", "TransformersGenerator", "load_model", "load_tokenizer", "prepare", "render",
@@ -88,25 +83,15 @@ class TransformersGenerator:
         pad = tokenizer.pad_token_id
         self._runner = Runner(model, tokenizer.eos_token_id if pad is None else pad, share=share)
         self._limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
-        self._loaded: dict[str, str] = {}
+        self._weights = TunedWeights(model)
+        self._answerer: Answerer | None = None
         self._changing = False  # somebody else may change the weights between two calls
 
     def set_adapter(self, adapter: Path | None) -> None:
         """Answer with this adapter from now on; None is the base model. Weights are shared."""
         self._runner.forget()
-        if adapter is None:
-            if self._loaded:
-                self._model.base_model.disable_adapter_layers()
-            return
-        check_adapter(adapter)
-        digest = hash_file(adapter / "adapter_model.safetensors")
-        if digest not in self._loaded:
-            name = f"a{digest[:16]}"
-            self._model = with_adapter(self._model, adapter, name)
-            self._runner.model = self._model
-            self._loaded[digest] = name
-        self._model.base_model.enable_adapter_layers()
-        self._model.set_adapter(self._loaded[digest])
+        self._model = self._runner.model = self._weights.use(adapter)
+        self._answerer = self._weights.answerer(self.tokenizer)
 
     @property
     def specials(self) -> tuple[str, ...]:
@@ -121,6 +106,12 @@ class TransformersGenerator:
         `latency_ms` runs from the start of the row's batch. Raises DataError if a prompt leaves
         no room to answer in the model's context.
         """
+        if self._answerer is not None:
+            picked = self._answerer.generate(prompts)
+            for index, completion in enumerate(picked):
+                if on_done is not None:
+                    on_done(index, completion)
+            return picked
         rows = self._rows(prompts)
         shared = common_prefix([row.ids for row in rows]) if self._runner.shares else 0
         done: list[Completion | None] = [None] * len(rows)
@@ -141,6 +132,8 @@ class TransformersGenerator:
         `whole=False` leaves out what all answers end in, save its first token: a quarter less
         work, the same order.
         """
+        if self._answerer is not None:
+            return self._answerer.score_labels(prompts, answers)
         rows = self._rows(prompts)
         result = np.zeros((len(rows), len(answers)))
         if not rows or not answers:
@@ -188,7 +181,8 @@ class TransformersGenerator:
     def close(self) -> None:
         """Drop the model and everything kept with it."""
         self._runner.forget()
-        self._model = self._runner.model = None
+        self._model = self._runner.model = self._answerer = None
+        self._weights = TunedWeights(None)
 
     @contextlib.contextmanager
     def _still(self) -> Iterator[None]:

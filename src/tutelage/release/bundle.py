@@ -26,6 +26,7 @@ from tutelage.core.artifact import (
 from tutelage.core.errors import DataError, ModelError, nearest
 from tutelage.core.workspace import Workspace, atomic_dir
 from tutelage.inference.base import Decoding
+from tutelage.inference.tuned import read_tuned, tuned_files
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
 
@@ -188,16 +189,9 @@ def adapter_path(workspace: Workspace, release: ReleaseRow) -> Path | None:
 
 
 def adapter_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of the files that an adapter is made of, by name."""
-    names = ("adapter_config.json", "adapter_model.safetensors")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"the adapter has no {missing[0]}",
-            where=str(folder),
-            fix="Run `tutelage train` again",
-        )
-    return {name: hash_file(folder / name) for name in names}
+    """Return the SHA-256 of the files that an adapter, or a tuned model, is made of, by name."""
+    read_tuned(folder)
+    return {name: hash_file(folder / name) for name in tuned_files(folder)}
 
 
 def verify_release(workspace: Workspace, release: ReleaseRow) -> None:

@@ -6,6 +6,7 @@ alone, both equal byte for byte for equal weights, and names the base model with
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tutelage.training.recipe import Recipe
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+_MODEL = "model*.safetensors"
 
 
 def attach_lora(model: Any, recipe: Recipe, *, rslora: bool = False, dora: bool = False) -> Any:
@@ -75,14 +77,55 @@ def restore(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
             parameter.copy_(weights[name])
 
 
+def digests(model: torch.nn.Module) -> dict[str, str]:
+    """Return a hash of each trained weight: what a run must have changed in the end."""
+    return {
+        name: hashlib.sha256(p.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
+        for name, p in trained_parameters(model).items()
+    }
+
+
+def continue_from(model: Any, folder: Path) -> None:
+    """Put the trained weights that lie in `folder`, an earlier run's result, into `model`.
+
+    Raises ModelError if they are of other layers or of another size.
+    """
+    from safetensors.torch import load_file
+
+    own = adapter_state(model) if hasattr(model, "peft_config") else model.state_dict()
+    files = [folder / WEIGHTS] if hasattr(model, "peft_config") else sorted(folder.glob(_MODEL))
+    found: dict[str, torch.Tensor] = {}
+    for file in files:
+        if file.is_file():
+            found |= load_file(file)
+    other = [n for n, t in found.items() if n in own and own[n].shape != t.shape]
+    strange = [n for n in found if n not in own]
+    if not found or other or strange:
+        raise ModelError(
+            "the earlier stage trained other weights than this one does",
+            where=str(folder),
+            fix="Give all stages the same train.tune, rank and target_modules",
+        )
+    with torch.no_grad():
+        for name, tensor in found.items():
+            own[name].copy_(tensor)
+
+
+def adapter_state(model: Any) -> dict[str, torch.Tensor]:
+    """Return the adapter's tensors under their names in a file; they are the model's own."""
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model)
+    return state
+
+
 def save_adapter(model: Any, directory: Path, base_name: str) -> None:
     """Write the adapter in PEFT's format into `directory`."""
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save
 
     state = {
         name: tensor.detach().to("cpu").contiguous()
-        for name, tensor in get_peft_model_state_dict(model).items()
+        for name, tensor in adapter_state(model).items()
     }
     config = model.peft_config["default"].to_dict()
     config |= {"base_model_name_or_path": base_name, "inference_mode": True, "revision": None}

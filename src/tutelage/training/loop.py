@@ -19,7 +19,6 @@ import torch
 from tutelage.core.events import Emit, Event
 from tutelage.training.adapters import snapshot, trained_parameters
 from tutelage.training.optim import rate_at, set_rate
-from tutelage.training.prefix_tree import Row
 from tutelage.training.recipe import Recipe
 from tutelage.training.shared_step import StepResult
 
@@ -28,11 +27,29 @@ _WILD_STEPS = 3  # steps in a row with a wild loss that end a run
 Weights = dict[str, torch.Tensor]
 
 
+class Item(Protocol):
+    """One row as the objective sees it; `weight` is its share in a step's mean loss."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+
 class Step(Protocol):
-    """Adds the gradients of the mean loss of `rows` to the parameters and returns that loss."""
+    """Adds the gradients of the mean loss of `rows` to the parameters and returns that loss.
+
+    `weight` is what the sum is divided by where `rows` are only a part of a step's rows.
+    """
 
     def __call__(
-        self, rows: Sequence[Row], micro_batch: int, *, backward: bool = True
+        self,
+        rows: Sequence[Any],
+        micro_batch: int,
+        *,
+        backward: bool = True,
+        weight: float | None = None,
     ) -> StepResult: ...
 
 
@@ -60,8 +77,8 @@ class Parts:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     step: Step
-    train: Sequence[Row]
-    validation: Sequence[Row]
+    train: Sequence[Item]
+    validation: Sequence[Item]
     recipe: Recipe
     emit: Emit
     keep: Callable[[State, Weights], None]  # writes a checkpoint
@@ -106,7 +123,7 @@ def run_loop(parts: Parts, state: State, best: Weights) -> Weights:
     return best
 
 
-def rows_of_step(rows: Sequence[Row], step: int, recipe: Recipe) -> list[Row]:
+def rows_of_step(rows: Sequence[Item], step: int, recipe: Recipe) -> list[Item]:
     """Return the rows of 0-based `step`: each epoch is one permutation, drawn by seed and epoch."""
     per_epoch = recipe.steps_per_epoch(len(rows))
     epoch, place = divmod(step, per_epoch)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 
+from tutelage.training.adapters import trained_parameters
 from tutelage.training.recipe import Recipe
 
 
-def make_optimizer(parameters: Iterable[torch.nn.Parameter], recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW over `parameters`; one-dimensional ones (norms, biases) never decay."""
-    trained = list(parameters)
+def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return AdamW over what the model trains; one-dimensional ones (norms, biases) never decay.
+
+    Each group's `scale` multiplies the learning rate of a step.
+    """
+    trained = list(trained_parameters(model).values())
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate)
+    kept = [{**group, "scale": 1.0} for group in groups if group["params"]]
+    return torch.optim.AdamW(kept, lr=recipe.learning_rate)
 
 
 def rate_at(step: int, total: int, recipe: Recipe) -> float:
@@ -38,6 +42,6 @@ def rate_at(step: int, total: int, recipe: Recipe) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group the step's learning rate times its own scale."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("scale", 1.0)

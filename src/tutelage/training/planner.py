@@ -66,6 +66,7 @@ def make_plan(
     made = [_choose(name, situation, overrides) for name in choices()]
     values = {choice.name: choice.value for choice in made}
     made += _derived(values, data, overrides)
+    made += _own_settings({choice.name for choice in made}, overrides)
     values |= {choice.name: choice.value for choice in made}
     if values["micro_batch"] > values["batch_size"]:
         raise ConfigError(
@@ -120,6 +121,17 @@ def _derived(values: dict[str, Any], data: DataProfile, overrides: Train) -> lis
             reason, source, value = f"your setting (planned: {value})", _OWN, own
         made.append(Choice(name=name, value=value, reason=reason, source=source))
     return made
+
+
+def _own_settings(decided: set[str], overrides: Train) -> list[Choice]:
+    """Return what the user set and no rule decides."""
+    names = [n for n in Recipe.model_fields if n not in decided | {"seed"}]
+    found = {name: getattr(overrides, name, None) for name in names}
+    return [
+        Choice(name=name, value=value, reason="your setting", source=_OWN)
+        for name, value in found.items()
+        if value is not None
+    ]
 
 
 def _fit(

@@ -6,12 +6,14 @@ part of what a run is hashed by.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "constant"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "flex_attention"]
+Strategy = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -21,10 +23,15 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: str = "lora"  # a plug-in of tutelage.methods
+    tune: str = "lora"  # what a method that may train either changes: lora, dora, qlora, full …
     rank: int = Field(default=16, ge=1)
     alpha: float = Field(default=32.0, gt=0)  # the adapter is scaled by alpha / rank
     dropout: Ratio = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
+    peft: dict[str, Any] = {}  # more fields of PEFT's configuration
+    lora_plus: float = Field(default=1.0, ge=1)  # the rate of LoRA's B over that of A
+    mixout: float = Field(default=0.0, ge=0, lt=1)  # chance that a column is the base model's
+    layer_decay: float = Field(default=1.0, gt=0, le=1)  # a layer's rate over that of the next
     learning_rate: float = Field(default=1e-3, gt=0)
     epochs: float = Field(default=4.0, gt=0)
     batch_size: int = Field(default=8, ge=1)  # rows an optimizer step
@@ -38,6 +45,12 @@ class Recipe(BaseModel):
     patience: int = Field(default=2, ge=1)  # evaluations without gain before stopping
     eval_every: int = Field(default=20, ge=1)  # optimizer steps
     precision: Precision = "fp32"
+    checkpointing: bool = False  # activations are computed again in the backward pass
+    attention: Attention = "auto"
+    strategy: Strategy = "none"  # how several processes share the work
+    offload: bool = False  # optimizer (and with zero3 weights) in the processor's memory
+    replay: Ratio = 0.0  # share of the training rows that is general text
+    beta: float = Field(default=0.1, gt=0)  # of preference tuning: how far from the base
     shared_prefix: bool = True
     checkpoint_every: int = Field(default=20, ge=1)  # optimizer steps
     seed: int = 7

@@ -10,22 +10,25 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from tutelage.core import plugins
-from tutelage.core.artifact import content_hash
+from tutelage.core.artifact import content_hash, hash_files
 from tutelage.core.errors import EnvironmentProblem, ModelError
 from tutelage.core.events import Emit, Event, silent
-from tutelage.core.example import Example
 from tutelage.core.workspace import atomic_write
-from tutelage.inference.models import ModelSource
-from tutelage.inference.transformers import load_model, load_tokenizer
-from tutelage.training.adapters import restore, snapshot, trained_parameters
+from tutelage.inference.transformers import load_tokenizer
+from tutelage.inference.tuned import tuned_files, write_info
+from tutelage.training.adapters import (
+    continue_from,
+    digests,
+    restore,
+    snapshot,
+    trained_parameters,
+)
 from tutelage.training.checkpoint import (
     Checkpoint,
     load_newest,
@@ -35,55 +38,23 @@ from tutelage.training.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
-from tutelage.training.encode import Encoded, encode
-from tutelage.training.loop import STAGE, Parts, State, Step, Weights, run_loop
-from tutelage.training.methods.base import Method
+from tutelage.training.job import TrainingJob, TrainResult
+from tutelage.training.loop import STAGE, Parts, State, Weights, run_loop
+from tutelage.training.methods import resolve
+from tutelage.training.methods.base import Prepared
 from tutelage.training.optim import make_optimizer
-from tutelage.training.precision import autocast, halve_frozen
-from tutelage.training.prefix_tree import Row, build_forest
+from tutelage.training.precision import halve_frozen
 from tutelage.training.recipe import Recipe
-from tutelage.training.self_check import self_check
-from tutelage.training.shared_step import SharedStep, StepResult, plain_step
-from tutelage.training.tracker import NullTracker, Tracker
+from tutelage.training.tracker import Tracker
+
+__all__ = ["TrainResult", "TrainingJob", "job_key", "peak_memory_mb", "train"]
 
 Score = Callable[[torch.nn.Module], float]
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train, on what, how, and where its files go."""
-
-    model: ModelSource
-    train: list[Example]
-    validation: list[Example]
-    prompt: str
-    recipe: Recipe
-    run_dir: Path
-    tracker: Tracker = field(default_factory=NullTracker)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What came out. `adapter_dir` holds the best weights, those of `best_step`.
-
-    `trainable` counts trained parameters, `seconds` is of this process alone, `prefix` says
-    whether prefixes were shared, why not, and how many tokens that saved.
-    """
-
-    adapter_dir: Path
-    best_step: int
-    steps: int
-    stopped: str
-    history: list[dict[str, Any]]
-    seconds: float
-    peak_memory_mb: float
-    trainable: int
-    coverage: dict[str, Any]
-    prefix: dict[str, Any]
+_RESULT = "adapter"  # the folder in run_dir that takes what was trained
 
 
 def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) -> TrainResult:
-    """Train `job` to its end and return where the adapter lies.
+    """Train `job` to its end and return where the weights lie.
 
     Continues from the newest sound checkpoint in `job.run_dir` of the same job. `score` measures
     the model in evaluation mode, higher is better; without it the validation loss decides which
@@ -92,15 +63,17 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     started = time.monotonic()
     recipe = job.recipe
     _check_precision(recipe)
-    tokenizer = load_tokenizer(job.model)
-    rows, validation = _encode(job, tokenizer, emit)
-    method: Method = plugins.load("methods", recipe.method)()
-    model = method.attach(load_model(job.model, dtype="float32"), recipe)
-    step, prefix = choose_step(model, rows.rows, recipe, emit)
+    method = resolve(recipe.method)
+    objective, tuning = method.objective(recipe), method.tuning(recipe)
+    rows = objective.prepare(job, load_tokenizer(job.model), emit)
+    model = tuning.attach(objective.load(job), recipe)
+    if job.start is not None:
+        continue_from(model, job.start)
+    step, prefix = objective.step(model, rows.train, recipe, emit)
     halve_frozen(model, recipe.precision)
-    fresh = snapshot(model)
-    optimizer = make_optimizer(trained_parameters(model).values(), recipe)
-    key = job_key(job, rows.rows)
+    fresh = digests(model)
+    optimizer = make_optimizer(model, recipe)
+    key = job_key(job, rows)
     state, best = _resume(job.run_dir, key, model, optimizer, emit)
     if not best:
         torch.manual_seed(recipe.seed)
@@ -108,8 +81,8 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
         model=model,
         optimizer=optimizer,
         step=step,
-        train=rows.rows,
-        validation=validation,
+        train=rows.train,
+        validation=rows.validation,
         recipe=recipe,
         emit=emit,
         keep=_keeper(job.run_dir, key, model, optimizer, emit),
@@ -119,10 +92,11 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     best = _run(parts, state, best, job)
     _require_change(fresh, model, state)
     restore(model, best)
-    adapter = job.run_dir / "adapter"
-    method.save(model, adapter, job.model.name)
+    folder = job.run_dir / _RESULT
+    tuning.save(model, folder, job.model.name)
+    write_info(folder, objective.describe(job))
     result = TrainResult(
-        adapter_dir=adapter,
+        adapter_dir=folder,
         best_step=state.best_step,
         steps=state.step,
         stopped=state.stopped,
@@ -137,44 +111,17 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     return result
 
 
-def job_key(job: TrainingJob, rows: list[Row]) -> str:
+def job_key(job: TrainingJob, rows: Prepared) -> str:
     """Return the hash of what decides a run's outcome: a checkpoint of another key is not used."""
     return content_hash(
         {
             "model": job.model.digest,
-            "recipe": job.recipe.model_dump(),
-            "rows": [[row.id, row.ids, row.answer_start] for row in rows],
-            "validation": [example.id for example in job.validation],
+            "recipe": job.recipe.model_dump(mode="json"),
+            "start": hash_files(job.start, tuned_files(job.start)) if job.start else None,
+            "train": [asdict(item) for item in rows.train],  # type: ignore[call-overload]
+            "validation": [item.id for item in rows.validation],
         }
     )
-
-
-def choose_step(
-    model: torch.nn.Module, rows: list[Row], recipe: Recipe, emit: Emit
-) -> tuple[Step, dict[str, Any]]:
-    """Return the function that runs a step's rows, and the report on prefix sharing."""
-    forest = build_forest(rows[: recipe.batch_size])
-    report: dict[str, Any] = {"shared": False, "unique": forest.unique, "total": forest.total}
-    if not recipe.shared_prefix:
-        report["reason"] = "the recipe turns it off"
-    elif not forest.pays:
-        report["reason"] = f"{forest.unique} of {forest.total} tokens are unique: little to share"
-    else:
-        reason = self_check(model, rows)
-        if reason is None:
-            report |= {"shared": True, "reason": "agrees with the plain path"}
-        else:
-            report["reason"] = reason
-            emit(Event(STAGE, "warning", f"Prefixes are not shared: {reason}"))
-    shared = SharedStep(model) if report["shared"] else None
-
-    def step(rows: Sequence[Row], micro_batch: int, *, backward: bool = True) -> StepResult:
-        with autocast(model, recipe.precision):
-            if shared is not None:
-                return shared(rows, micro_batch, backward=backward)
-            return plain_step(model, rows, micro_batch, backward=backward)
-
-    return step, report
 
 
 def peak_memory_mb() -> float:
@@ -183,18 +130,6 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 1024, 1)
-
-
-def _encode(job: TrainingJob, tokenizer: Any, emit: Emit) -> tuple[Encoded, list[Row]]:
-    limit, weight = job.recipe.max_tokens, job.recipe.prompt_loss_weight
-    rows = encode(job.train, tokenizer, job.prompt, max_tokens=limit, prompt_loss_weight=weight)
-    lost = bool(rows.coverage.rejected or rows.coverage.shortened)
-    text = rows.coverage.sentence()
-    emit(Event(STAGE, "warning" if lost else "note", text, data=rows.coverage.as_dict()))
-    validation: list[Row] = []
-    if job.validation:  # judged on answers alone
-        validation = encode(job.validation, tokenizer, job.prompt, max_tokens=limit).rows
-    return rows, validation
 
 
 def _check_precision(recipe: Recipe) -> None:
@@ -270,14 +205,15 @@ def _ending(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _require_change(fresh: Weights, model: torch.nn.Module, state: State) -> None:
+def _require_change(fresh: dict[str, str], model: torch.nn.Module, state: State) -> None:
     """Raise ModelError if a finished run left a trained parameter as it was."""
     if state.step == 0:
         raise ModelError(
             f"training {state.stopped or 'made no step'}",
             fix="Lower train.learning_rate, or set train.precision to fp32",
         )
-    same = [n for n, p in trained_parameters(model).items() if torch.equal(p.cpu(), fresh[n])]
+    now = digests(model)
+    same = [name for name, digest in fresh.items() if now[name] == digest]
     # A LoRA's A learns only once its B has moved: one step can't change every parameter.
     if same and state.step > 1:
         raise ModelError(

@@ -12,22 +12,21 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.core import plugins
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe, hash_files
 from tutelage.core.errors import DataError, PlanRefused
 from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import locate_model
+from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 
 if TYPE_CHECKING:
+    from tutelage.training.job import TrainResult
     from tutelage.training.planner import Plan
-    from tutelage.training.session import TrainResult
 
 STAGE = "train"
 _PLAN = "plan.json"
-_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
@@ -38,12 +37,13 @@ def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
     from tutelage.inference.transformers_load import load_tokenizer
     from tutelage.inference.transformers_prepare import prepare
     from tutelage.training.encode import encode
+    from tutelage.training.methods import resolve
     from tutelage.training.planner import make_plan
     from tutelage.training.profile import profile_data, profile_machine, profile_model
 
     config = ctx.config
     if config.train.method != "auto":
-        plugins.load("methods", config.train.method)
+        resolve(config.train.method)
     source = locate_model(config.model, ctx.workspace.root)
     model = profile_model(source.name, prepare(source))
     version = load_version(ctx.path_of(dataset))
@@ -69,10 +69,11 @@ def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
 
 def _probe(source: Any, rows: list[Any], made: Plan) -> float:
     from tutelage.inference.transformers_load import load_model
+    from tutelage.training.methods import resolve
     from tutelage.training.probe import seconds_per_token
 
-    method = plugins.load("methods", made.recipe.method)()
-    model = method.attach(load_model(source, dtype="float32"), made.recipe)
+    tuning = resolve(made.recipe.method).tuning(made.recipe)
+    model = tuning.attach(load_model(source, dtype="float32"), made.recipe)
     try:
         return seconds_per_token(model, rows, made.recipe)
     finally:
@@ -104,7 +105,7 @@ def train(ctx: Context, dataset: Artifact) -> StageOutcome:
 
 
 def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Path) -> Artifact:
-    from tutelage.training.session import TrainingJob
+    from tutelage.training.job import TrainingJob
     from tutelage.training.session import train as run
 
     made = _kept_plan(run_dir) or plan(ctx, dataset)
@@ -122,6 +123,7 @@ def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Pat
         recipe=made.recipe,
         run_dir=run_dir,
         tracker=_tracker(ctx, run_dir),
+        output=ctx.config.output.format(),
     )
     result = run(job, emit=ctx.emit)
     return _file(ctx, dataset, made, result, run_dir)
@@ -160,11 +162,12 @@ def _file(
     ctx: Context, dataset: Artifact, made: Plan, result: TrainResult, run_dir: Path
 ) -> Artifact:
     """Move the adapter to its content-addressed folder and describe it."""
-    digest = hash_files(result.adapter_dir, _FILES)
+    files = tuned_files(result.adapter_dir)
+    digest = hash_files(result.adapter_dir, files)
     folder = ctx.workspace.artifact_dir("adapters", digest)
 
     def fill(target: Path) -> None:
-        for name in _FILES:
+        for name in files:
             shutil.copyfile(result.adapter_dir / name, target / name)
         for name in (_PLAN, "history.json"):
             shutil.copyfile(run_dir / name, target / name)

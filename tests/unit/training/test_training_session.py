@@ -14,7 +14,8 @@ from tutelage.core.errors import DataError, EnvironmentProblem, ModelError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.inference.models import ModelSource
-from tutelage.training import loop, session
+from tutelage.training import loop
+from tutelage.training.methods.sft import Supervised
 from tutelage.training.optim import rate_at
 from tutelage.training.recipe import Recipe
 from tutelage.training.session import TrainingJob, TrainResult, train
@@ -128,10 +129,10 @@ def test_equal_scores_are_decided_by_the_validation_loss(run: Run) -> None:
 def test_a_run_that_diverges_stops_and_keeps_the_best(
     run: Run, monkeypatch: pytest.MonkeyPatch, bad_loss: float, reason: str, steps: int
 ) -> None:
-    real = session.choose_step
+    real = Supervised.step
 
-    def breaking(model: Any, *rest: Any) -> Any:
-        step, report = real(model, *rest)
+    def breaking(objective: Supervised, *given: Any) -> Any:
+        step, report = real(objective, *given)
         calls = 0
 
         def wrapped(rows: Any, micro_batch: int, *, backward: bool = True) -> StepResult:
@@ -142,7 +143,7 @@ def test_a_run_that_diverges_stops_and_keeps_the_best(
 
         return wrapped, report
 
-    monkeypatch.setattr(session, "choose_step", breaking)
+    monkeypatch.setattr(Supervised, "step", breaking)
     result = run()
     assert (result.stopped, result.steps) == (reason, steps)
     scored = {p["step"]: p["validation_loss"] for p in result.history if "validation_loss" in p}

@@ -1,15 +1,61 @@
-"""The protocol of a training method: what is trained on top of a model, and how it is kept."""
+"""What a training method is made of: an objective (what is learned) and a tuning (what changes).
+
+Method is the plug-in of `tutelage.methods`; Objective and Tuning are its two halves, so that any
+objective can train an adapter or the whole model.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from tutelage.core.events import Emit
+from tutelage.training.encode import Coverage
+from tutelage.training.job import TrainingJob
+from tutelage.training.loop import Item, Step
 from tutelage.training.recipe import Recipe
 
 
-class Method(Protocol):
-    """A plug-in of `tutelage.methods`."""
+@dataclass(frozen=True)
+class Prepared:
+    """Items ready to train on and to look at, and the report about all rows that came in.
+
+    An item is a frozen dataclass: its fields are part of what a run is named by.
+    """
+
+    train: Sequence[Item]
+    validation: Sequence[Item]
+    coverage: Coverage
+
+
+class Objective:
+    """What is learned: examples to items, items to a loss. Subclass and override."""
+
+    def load(self, job: TrainingJob) -> Any:
+        """Return the model that the job starts from, in fp32; a causal language model here."""
+        from tutelage.inference.transformers import load_model
+
+        return load_model(job.model, dtype="float32")
+
+    def prepare(self, job: TrainingJob, tokenizer: Any, emit: Emit) -> Prepared:
+        """Return the job's rows as items. Raises DataError if nothing is labelled."""
+        raise NotImplementedError
+
+    def step(
+        self, model: Any, items: Sequence[Any], recipe: Recipe, emit: Emit
+    ) -> tuple[Step, dict[str, Any]]:
+        """Return the function that runs a step's items, and the report on prefix sharing."""
+        raise NotImplementedError
+
+    def describe(self, job: TrainingJob) -> dict[str, Any]:
+        """Return what inference must know besides the weights (inference/tuned.py); often {}."""
+        return {}
+
+
+class Tuning(Protocol):
+    """Which weights change."""
 
     def attach(self, model: Any, recipe: Recipe) -> Any:
         """Return the model to train: its parameters with `requires_grad` are what changes."""
@@ -17,4 +63,16 @@ class Method(Protocol):
 
     def save(self, model: Any, directory: Path, base_name: str) -> None:
         """Write what was trained into `directory`, whole files only, without machine paths."""
+        ...
+
+
+class Method(Protocol):
+    """A plug-in of `tutelage.methods`."""
+
+    def objective(self, recipe: Recipe) -> Objective:
+        """Return what is learned."""
+        ...
+
+    def tuning(self, recipe: Recipe) -> Tuning:
+        """Return which weights change."""
         ...
