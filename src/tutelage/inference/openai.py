@@ -7,7 +7,7 @@ tried again with growing pauses; a row that still fails is a Completion that say
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,18 @@ class OpenAIGenerator:
         self._patience = Patience(retries, first_wait_s)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=10)
         self._headers = authorization(api_key_env)
+
+    @classmethod
+    def at(
+        cls, url: str, headers: Mapping[str, str], model: str, **options: Any
+    ) -> OpenAIGenerator:
+        """Return a generator that posts to exactly `url`, where a service has its own form of it.
+
+        `headers` carry the key; `options` are those of the class.
+        """
+        made = cls(url, model, **options)
+        made.url, made._headers = url, dict(headers)
+        return made
 
     def generate(
         self, prompts: Sequence[Prompt], on_done: OnDone | None = None
