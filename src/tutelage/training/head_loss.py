@@ -31,6 +31,20 @@ def head_loss(
     return _FrozenHeadLoss.apply(hidden, head, targets, weights)
 
 
+@torch.no_grad()
+def head_logprobs(
+    head: torch.nn.Module,
+    hidden: torch.Tensor,  # NE, states that predict
+    targets: torch.Tensor,  # N
+) -> torch.Tensor:
+    """Return log p of each target, natural log, fp32, (N,), without gradient."""
+    found = hidden.new_zeros(len(targets), dtype=torch.float32)
+    for part in _chunks(len(targets)):
+        logits = head(hidden[part]).float()  # NV
+        found[part] = logits.gather(1, targets[part, None])[:, 0] - logits.logsumexp(-1)
+    return found
+
+
 def _chunks(count: int) -> list[slice]:
     return [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
 

@@ -41,18 +41,22 @@ class Row:
     def computed(self) -> int:
         """Tokens that must be fed: all up to the one before the last supervised target."""
         for position in range(len(self.ids) - 1, 0, -1):
-            if self.weights[position] > 0:
+            if self.weights[position] != 0:
                 return position
         return 0
 
 
 @dataclass
 class Node:
-    """Tokens at depths `start` … `start + len(ids)`; `terms` maps (offset, target) to weight."""
+    """Tokens at depths `start` … `start + len(ids)`; `terms` maps (offset, target) to weight.
+
+    `owners` says which rows a term is of: (row's id, its weight in that row).
+    """
 
     start: int
     ids: tuple[int, ...]
     terms: dict[tuple[int, int], float] = field(default_factory=dict)
+    owners: dict[tuple[int, int], list[tuple[str, float]]] = field(default_factory=dict)
     children: list[Node] = field(default_factory=list)
 
     def walk(self) -> Iterator[Node]:
@@ -148,9 +152,10 @@ def _add_terms(node: Node, row: Row) -> None:
     """
     for offset in range(len(node.ids)):
         target = node.start + offset + 1
-        if target < len(row.ids) and row.weights[target] > 0:
+        if target < len(row.ids) and row.weights[target] != 0:
             key = (offset, row.ids[target])
             node.terms[key] = node.terms.get(key, 0.0) + row.weights[target]
+            node.owners.setdefault(key, []).append((row.id, row.weights[target]))
 
 
 @dataclass(frozen=True)
@@ -166,18 +171,19 @@ class Span:
 class Stream:
     """Nodes laid out depth first in one row of T tokens, so every subtree is one slice.
 
-    `terms` are (position in the stream, target token, weight).
+    `terms` are (position in the stream, target token, weight); `owners` has the rows of each.
     """
 
     ids: list[int]  # T
     positions: list[int]  # T, depth of each token in its own row
     spans: list[Span]
     terms: list[tuple[int, int, float]]
+    owners: list[list[tuple[str, float]]]
 
 
 def lay_out(nodes: Sequence[Node], *, deep: bool = True) -> Stream:
     """Return the stream of `nodes` with everything below them, or the nodes alone."""
-    stream = Stream([], [], [], [])
+    stream = Stream([], [], [], [], [])
     for node in nodes:
         _place(stream, node, deep)
     return stream
@@ -189,6 +195,7 @@ def _place(stream: Stream, node: Node, deep: bool) -> None:
     stream.positions.extend(range(node.start, node.start + len(node.ids)))
     for (offset, target), weight in node.terms.items():
         stream.terms.append((start + offset, target, weight))
+        stream.owners.append(node.owners[(offset, target)])
     end, slot = len(stream.ids), len(stream.spans)
     stream.spans.append(Span(start, end, end))
     if deep:

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from tutelage.training.head_loss import head_loss
-from tutelage.training.prefix_tree import Forest, Node, Row, build_forest, lay_out, pack
+from tutelage.training.prefix_tree import Forest, Node, Row, Stream, build_forest, lay_out, pack
 from tutelage.training.tree_attention import NAME, Past, TreePlan, register
 
 Levels = dict[int, Past]  # layer -> one (key, value) a level above
@@ -64,7 +64,7 @@ def plain_step(
     total = 0
     for start in range(0, len(live), micro_batch):
         part = live[start : start + micro_batch]
-        value = _padded_loss(model, part) / weight
+        value = padded_losses(model, part).sum() / weight
         if backward:
             value.backward()
         loss += float(value.detach())
@@ -72,7 +72,8 @@ def plain_step(
     return StepResult(loss, weight, total, total)
 
 
-def _padded_loss(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+    """Return the weighted cross-entropy of each row, summed over its tokens, nats, (N,)."""
     device = next(model.parameters()).device
     width = max(row.computed for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -96,7 +97,7 @@ def _padded_loss(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
     losses = functional.cross_entropy(
         logits, targets[:, columns].flatten().to(device), reduction="none"
     )
-    return (losses * weights[:, columns].flatten().to(device)).sum()
+    return (losses * weights[:, columns].flatten().to(device)).unflatten(0, (len(rows), -1)).sum(1)
 
 
 class SharedStep:
@@ -124,9 +125,13 @@ class SharedStep:
         forest = build_forest(rows)
         if weight is not None:
             forest = replace(forest, weight=weight)
+        budget = micro_batch * max((row.computed for row in rows), default=0)
+        return self.run(forest, budget, backward=backward)
+
+    def run(self, forest: Forest, budget: int, *, backward: bool = True) -> StepResult:
+        """Do the same for a forest as it is, in streams of at most `budget` tokens."""
         if not forest.roots:
             return StepResult(0.0, forest.weight, 0, 0)
-        budget = micro_batch * max(row.computed for row in rows)
         with self._tree_attention(), contextlib.nullcontext() if backward else torch.no_grad():
             loss = self._descend(forest.roots, {}, forest, budget)
         return StepResult(loss, forest.weight, forest.unique, forest.total)
@@ -196,12 +201,19 @@ class SharedStep:
         )
         if not stream.terms:
             return None, plan.kept
+        return self._value(stream, output.last_hidden_state[0], forest), plan.kept
+
+    def _value(
+        self,
+        stream: Stream,
+        hidden: torch.Tensor,  # TE
+        forest: Forest,
+    ) -> torch.Tensor | None:
+        """Return the stream's share of the loss."""
         places, targets, weights = zip(*stream.terms, strict=True)
-        hidden = output.last_hidden_state[0]  # TE
-        value = head_loss(
+        return head_loss(
             self._head,
             hidden[torch.tensor(places, device=self._device)],
             torch.tensor(targets, device=self._device),
             torch.tensor(weights, device=self._device, dtype=torch.float32) / forest.weight,
         )
-        return value, plan.kept
