@@ -31,7 +31,6 @@ def head_loss(
     return _FrozenHeadLoss.apply(hidden, head, targets, weights)
 
 
-@torch.no_grad()
 def head_logprobs(
     head: torch.nn.Module,
     hidden: torch.Tensor,  # NE, states that predict
@@ -39,9 +38,10 @@ def head_logprobs(
 ) -> torch.Tensor:
     """Return log p of each target, natural log, fp32, (N,), without gradient."""
     found = hidden.new_zeros(len(targets), dtype=torch.float32)
-    for part in _chunks(len(targets)):
-        logits = head(hidden[part]).float()  # NV
-        found[part] = logits.gather(1, targets[part, None])[:, 0] - logits.logsumexp(-1)
+    with torch.no_grad():
+        for part in _chunks(len(targets)):
+            logits = head(hidden[part]).float()  # NV
+            found[part] = logits.gather(1, targets[part, None])[:, 0] - logits.logsumexp(-1)
     return found
 
 
