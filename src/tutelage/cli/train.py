@@ -27,7 +27,7 @@ def train(
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
-        from tutelage.workflows.train import plan as make_plan
+        from tutelage.workflows.plan import plan as make_plan
         from tutelage.workflows.train import train as work
 
         ctx = open_context(project, out.emit)

@@ -193,6 +193,7 @@ class Train(Section):
     replay: Ratio | None = None  # share of general text among the rows, against forgetting
     beta: float | None = Field(default=None, gt=0)  # dpo, kto: how strongly held to the base
     checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
+    hour_price: float | None = Field(default=None, ge=0)  # what an hour of this machine costs
     seed: int = 7  # of everything that is drawn
     force: bool = False  # train although the planner refuses
     tracker: Literal["mlflow", "none"] = "mlflow"  # in .tutelage/mlflow.db

@@ -1,7 +1,8 @@
 """From data, model and machine to a plan: every choice with its reason, memory, time, or a refusal.
 
-The rules are rows of planner_rules.py. Nothing is trained here; `seconds_per_token` may come from
-a timed probe (probe.py), else the time is computed from the model's size.
+The rules are rows of planner_rules.py; what an expert would add stands in planner_advice.py.
+Nothing is trained here; `measured` may come from a probe (probe.py), else time and memory are
+computed from the model's size.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from pydantic import BaseModel, ConfigDict
 
 from tutelage.core.config import Train
 from tutelage.core.errors import ConfigError
-from tutelage.training.memory import MemoryEstimate, estimate_memory
-from tutelage.training.planner_rules import FEW_ROWS, LEAST_ROWS, Situation, choices, decide
-from tutelage.training.profile import DataProfile, Machine, ModelProfile
+from tutelage.training.memory import MemoryEstimate, estimate_memory, trained_params
+from tutelage.training.planner_advice import MEMORY_SHARE, headline, refusal, warnings
+from tutelage.training.planner_rules import Situation, choices, decide
+from tutelage.training.profile import DataProfile, Machine, Measured, ModelProfile
 from tutelage.training.recipe import Recipe
 
 _CPU_FLOPS = 6e10  # a second and core, sustained in training: the guess without a probe
 _GPU_FLOPS = 1e14
 _LOOKS_AN_EPOCH = 2  # evaluations on the validation split
-_MEMORY_SHARE = 0.8  # of what is free may be planned for
+_START_S = 6.0  # imports, tokenizer, encoding, the self-check: measured, bench/plan.py
 _OWN = "tutelage.yaml"
 
 
@@ -37,7 +39,11 @@ class Choice(BaseModel):
 
 
 class Plan(BaseModel):
-    """What training will do. `refusal` says why it should not; `seconds` is the whole run's."""
+    """What training will do. `refusal` says why it should not.
+
+    `seconds` is the whole run's without early stopping; `cost` is in the currency of
+    train.hour_price, None without one; `trained` counts weights.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,6 +52,9 @@ class Plan(BaseModel):
     memory: MemoryEstimate
     seconds: float
     steps: int
+    headline: str = ""
+    trained: int = 0
+    cost: float | None = None
     warnings: list[str] = []
     refusal: str | None = None
 
@@ -56,18 +65,15 @@ def make_plan(
     machine: Machine,
     overrides: Train,
     *,
-    seconds_per_token: float | None = None,
+    measured: Measured | None = None,
 ) -> Plan:
     """Return the plan. Fields set in `overrides` win and are shown as the user's own.
 
     Raises ConfigError if two of them contradict each other.
     """
     situation = Situation(data, model, machine)
-    made = [_choose(name, situation, overrides) for name in choices()]
-    values = {choice.name: choice.value for choice in made}
-    made += _derived(values, data, overrides)
-    made += _own_settings({choice.name for choice in made}, overrides)
-    values |= {choice.name: choice.value for choice in made}
+    made = _choose_all(situation, overrides)
+    values = situation.chosen
     if values["micro_batch"] > values["batch_size"]:
         raise ConfigError(
             f"train.micro_batch {values['micro_batch']} is larger than the batch of "
@@ -76,19 +82,47 @@ def make_plan(
             fix="Lower train.micro_batch, or raise train.batch_size",
         )
     recipe = Recipe(seed=overrides.seed, **values)
-    recipe, made = _fit(recipe, made, situation, overrides)
-    steps = recipe.total_steps(data.rows)
-    memory = estimate_memory(data, model, recipe)
-    pace = seconds_per_token or _pace(situation)
+    recipe, made = _fit(recipe, made, situation, overrides, measured)
+    memory = _memory(situation, recipe, measured)
+    seconds = _seconds(situation, recipe, measured)
+    trained = (measured.trained if measured else 0) or trained_params(model, recipe)
+    price = overrides.hour_price
     return Plan(
         recipe=recipe,
         choices=made,
         memory=memory,
-        seconds=round(_seconds(data, recipe, pace), 1),
-        steps=steps,
-        warnings=_warnings(situation, memory, overrides),
-        refusal=_refusal(data, overrides),
+        seconds=round(seconds, 1),
+        steps=recipe.total_steps(data.rows),
+        headline=headline(situation, recipe, memory, trained),
+        trained=trained,
+        cost=None if price is None else round(price * seconds / 3600, 4),
+        warnings=warnings(situation, recipe, memory, overrides),
+        refusal=refusal(situation, overrides),
     )
+
+
+def _choose_all(situation: Situation, overrides: Train) -> list[Choice]:
+    """Return every choice in the order of the table; `situation.chosen` fills up on the way."""
+    made = []
+    for name in choices():
+        made.append(_choose(name, situation, overrides))
+        situation.chosen[name] = made[-1].value
+    for more in (_derived(situation, overrides), _own_settings(situation, overrides)):
+        made += more
+        situation.chosen.update({choice.name: choice.value for choice in more})
+    return [choice for choice in made if _concerns(choice, situation, overrides)]
+
+
+def _concerns(choice: Choice, situation: Situation, overrides: Train) -> bool:
+    """Return whether a choice says anything about this run."""
+    if getattr(overrides, choice.name, None) is not None:
+        return True
+    only_full, only_adapter = ("mixout", "layer_decay"), ("rank", "alpha", "dropout")
+    if choice.name in ("offload", "strategy", "attention"):
+        return situation.machine.gpu is not None
+    if choice.name == "tune":
+        return bool(choice.value != situation.method)
+    return choice.name not in (only_adapter if situation.full else only_full)
 
 
 def _choose(name: str, situation: Situation, overrides: Train) -> Choice:
@@ -99,14 +133,15 @@ def _choose(name: str, situation: Situation, overrides: Train) -> Choice:
     return Choice(name=name, value=value, reason=reason, source=source)
 
 
-def _derived(values: dict[str, Any], data: DataProfile, overrides: Train) -> list[Choice]:
+def _derived(situation: Situation, overrides: Train) -> list[Choice]:
     """Return the choices that follow from others: alpha, micro-batch, how often to look."""
-    rank, batch = int(values["rank"]), int(values["batch_size"])
-    per_epoch = max(1, math.ceil(data.rows / batch))
+    rank, batch = int(situation.chosen["rank"]), int(situation.chosen["batch_size"])
+    per_epoch = max(1, math.ceil(situation.data.rows / batch))
     every = max(1, per_epoch // _LOOKS_AN_EPOCH)
     found = {
         "alpha": (2.0 * rank, "twice the rank: one rate holds for any rank", "LoRA practice"),
         "micro_batch": (batch, "the whole batch fits in one pass", "the memory estimate"),
+        "checkpointing": (False, "activations fit: none is computed twice", "the memory estimate"),
         "eval_every": (
             every,
             f"{_LOOKS_AN_EPOCH} looks at the validation rows an epoch",
@@ -123,9 +158,9 @@ def _derived(values: dict[str, Any], data: DataProfile, overrides: Train) -> lis
     return made
 
 
-def _own_settings(decided: set[str], overrides: Train) -> list[Choice]:
+def _own_settings(situation: Situation, overrides: Train) -> list[Choice]:
     """Return what the user set and no rule decides."""
-    names = [n for n in Recipe.model_fields if n not in decided | {"seed"}]
+    names = [n for n in Recipe.model_fields if n not in {*situation.chosen, "seed"}]
     found = {name: getattr(overrides, name, None) for name in names}
     return [
         Choice(name=name, value=value, reason="your setting", source=_OWN)
@@ -135,28 +170,48 @@ def _own_settings(decided: set[str], overrides: Train) -> list[Choice]:
 
 
 def _fit(
-    recipe: Recipe, made: list[Choice], situation: Situation, overrides: Train
+    recipe: Recipe,
+    made: list[Choice],
+    situation: Situation,
+    overrides: Train,
+    measured: Measured | None,
 ) -> tuple[Recipe, list[Choice]]:
-    """Halve the micro-batch until the estimate fits into the free memory."""
-    if overrides.micro_batch is not None:
-        return recipe, made
-    budget = _budget_mb(situation.machine)
-    micro = min(recipe.micro_batch, recipe.batch_size)
-    while micro > 1:
-        trial = recipe.model_copy(update={"micro_batch": micro})
-        if estimate_memory(situation.data, situation.model, trial).total_mb <= budget:
+    """Halve the micro-batch, then recompute activations, until the estimate fits."""
+    budget = MEMORY_SHARE * situation.machine.free_mb
+
+    def fits(trial: Recipe) -> bool:
+        return _memory(situation, trial, measured).total_mb <= budget
+
+    micro = recipe.micro_batch
+    while overrides.micro_batch is None and micro > 1:
+        if fits(recipe.model_copy(update={"micro_batch": micro})):
             break
         micro = max(1, micro // 2)
-    if micro == recipe.micro_batch:
-        return recipe, made
-    reason = f"{recipe.batch_size} rows at once would not fit into {budget:,.0f} MB"
-    changed = Choice(name="micro_batch", value=micro, reason=reason, source="the memory estimate")
-    made = [changed if choice.name == "micro_batch" else choice for choice in made]
-    return recipe.model_copy(update={"micro_batch": micro}), made
+    changes: dict[str, tuple[Any, str]] = {}
+    if micro != recipe.micro_batch:
+        steps = -(-recipe.batch_size // micro)
+        why = f"{recipe.batch_size} rows at once would not fit into {budget:,.0f} MB"
+        changes["micro_batch"] = (micro, f"{why}: {steps} passes add up to one step")
+    recipe = recipe.model_copy(update={"micro_batch": micro})
+    if overrides.checkpointing is None and not fits(recipe):
+        why = "still too large: activations are computed again, for 20–30 % more time"
+        changes["checkpointing"] = (True, why)
+        recipe = recipe.model_copy(update={"checkpointing": True})
+    return recipe, [_changed(choice, changes) for choice in made]
 
 
-def _budget_mb(machine: Machine) -> float:
-    return _MEMORY_SHARE * (machine.gpu_memory_mb if machine.gpu else machine.memory_mb)
+def _changed(choice: Choice, changes: dict[str, tuple[Any, str]]) -> Choice:
+    if choice.name not in changes:
+        return choice
+    value, reason = changes[choice.name]
+    return choice.model_copy(
+        update={"value": value, "reason": reason, "source": "the memory estimate"}
+    )
+
+
+def _memory(situation: Situation, recipe: Recipe, measured: Measured | None) -> MemoryEstimate:
+    kept = measured.bytes_per_token if measured else None
+    return estimate_memory(situation.data, situation.model, recipe, bytes_per_token=kept)
 
 
 def step_tokens(data: DataProfile, recipe: Recipe) -> int:
@@ -165,47 +220,19 @@ def step_tokens(data: DataProfile, recipe: Recipe) -> int:
     return round(whole * (1 - data.shared)) if recipe.shared_prefix else whole
 
 
-def _seconds(data: DataProfile, recipe: Recipe, pace: float) -> float:
+def _seconds(situation: Situation, recipe: Recipe, measured: Measured | None) -> float:
     """Return the time of all steps and of the looks at the validation rows (a third a token)."""
+    data = situation.data
+    pace = measured.seconds_per_token if measured else _pace(situation)
     train = recipe.total_steps(data.rows) * step_tokens(data, recipe)
-    looks = recipe.total_steps(data.rows) // recipe.eval_every
+    looks = 1 + recipe.total_steps(data.rows) // recipe.eval_every
     share = step_tokens(data, recipe) / recipe.batch_size
-    return pace * (train + looks * data.validation_rows * share / 3)
+    slower = 1.25 if recipe.checkpointing else 1.0
+    start = _START_S + measured.load_seconds if measured else 0.0
+    return start + pace * (slower * train + looks * data.validation_rows * share / 3)
 
 
 def _pace(situation: Situation) -> float:
     """Return seconds a token: 4 FLOPs a weight for LoRA's forward and input gradients, 2 more."""
     flops = _GPU_FLOPS if situation.machine.gpu else _CPU_FLOPS * situation.machine.cores
     return 6 * situation.model.params / flops
-
-
-def _warnings(situation: Situation, memory: MemoryEstimate, overrides: Train) -> list[str]:
-    data, machine = situation.data, situation.machine
-    found = []
-    if data.rows < FEW_ROWS:
-        found.append(
-            f"{data.rows} training rows, fewer than {FEW_ROWS}: the system instructions stay in "
-            "every row, and the result depends much on which rows these are"
-        )
-    if data.labels and data.rows / data.labels < 5:
-        found.append(
-            f"{data.rows / data.labels:.1f} rows a label: rare labels will be guessed; five or "
-            "more of each help most"
-        )
-    if memory.total_mb > _budget_mb(machine):
-        found.append(
-            f"{memory.total_mb:,.0f} MB are needed and {_budget_mb(machine):,.0f} MB are safe to "
-            "use: close other programs, or choose a smaller model"
-        )
-    if overrides.epochs is not None and overrides.epochs > 10:
-        found.append("more than 10 epochs on few rows learn them by heart")
-    return found
-
-
-def _refusal(data: DataProfile, overrides: Train) -> str | None:
-    if data.rows >= LEAST_ROWS or overrides.force:
-        return None
-    return (
-        f"{data.rows} training rows are too few to tune on (at least {LEAST_ROWS}): tuning would "
-        "learn them by heart; put them into the prompt as examples instead"
-    )

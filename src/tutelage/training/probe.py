@@ -1,33 +1,65 @@
-"""Time one real step before the run, so that the plan's minutes are this machine's minutes."""
+"""One real step before the run: this machine's seconds, and the bytes this model keeps.
+
+The step is a small one of the run's own rows through the run's own path. Bytes are counted as
+autograd saves them, so they hold for any model and any kernel.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from tutelage.training.prefix_tree import Row, build_forest
+import torch
+
+from tutelage.core.events import silent
+from tutelage.training.methods.base import Objective
+from tutelage.training.profile import Measured
 from tutelage.training.recipe import Recipe
-from tutelage.training.shared_step import SharedStep, plain_step
+
+_COUNTED = 2  # rows of the step whose kept bytes are counted
 
 
-def seconds_per_token(model: Any, rows: list[Row], recipe: Recipe) -> float:
-    """Return the seconds a computed token takes, forward and backward; gradients are cleared.
+def probe(model: Any, objective: Objective, items: Sequence[Any], recipe: Recipe) -> Measured:
+    """Return what one step of `recipe` takes; gradients are cleared.
 
-    The first, smaller step warms the kernels up and is not counted.
+    A first, smaller step warms the kernels up and counts the kept bytes; it is not timed.
     """
-    batch = rows[: recipe.batch_size]
-    shared = recipe.shared_prefix and build_forest(batch).pays
-    step = SharedStep(model) if shared else None
+    step, _ = objective.step(model, items, recipe, silent)
     model.train()
-
-    def once(part: list[Row]) -> int:
-        if step is not None:
-            return step(part, recipe.micro_batch).unique
-        return plain_step(model, part, recipe.micro_batch).unique
-
-    once(batch[:2])
+    few = list(items[:_COUNTED])
+    with _Kept(model) as kept:
+        tokens = step(few, len(few)).unique
     started = time.perf_counter()
-    tokens = once(batch)
+    timed = step(list(items[: recipe.batch_size]), recipe.micro_batch).unique
     elapsed = time.perf_counter() - started
     model.zero_grad(set_to_none=True)
-    return elapsed / max(1, tokens)
+    return Measured(
+        seconds_per_token=elapsed / max(1, timed),
+        bytes_per_token=kept.total / max(1, tokens),
+        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
+    )
+
+
+class _Kept:
+    """Counts the bytes of tensors that autograd keeps, the model's own weights left out."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._seen: set[int] = set()
+        self.total = 0
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept)
+
+    def __enter__(self) -> _Kept:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._hooks.__exit__(*problem)
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if (place := storage.data_ptr()) not in self._own and place not in self._seen:
+            self._seen.add(place)
+            self.total += storage.nbytes()
+        return tensor

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from typing import Any
 import psutil
 
 from tutelage.core.errors import ModelError
+from tutelage.core.example import Example
 from tutelage.training.prefix_tree import Row, build_forest
 
-_SAMPLE = 64  # rows whose shared prefix is measured
+_SAMPLE = 64  # rows whose shared prefix and tokens a word are measured
+_OPTIONAL = ("bitsandbytes", "deepspeed", "flash_attn")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class DataProfile:
     row_max: int
     shared: float
     prefix: int  # tokens at the start that all rows share
+    least_label: int = 0  # rows of the rarest label
+    texts: int = 0  # rows that are raw text
+    pairs: int = 0  # rows that hold a rejected answer besides the right one
+    fertility: float = 0.0  # tokens a word of the rows; 0: not measured
 
     @property
     def answer_ratio(self) -> float:
@@ -75,12 +83,36 @@ class Machine:
     gpu: str | None
     gpu_memory_mb: float
     bf16: bool  # the accelerator, or for want of one the processor, multiplies bf16 natively
+    gpus: int = 0
+    packages: frozenset[str] = frozenset()  # optional ones that are installed
+
+    @property
+    def free_mb(self) -> float:
+        """Memory that a run may use: the accelerator's where there is one."""
+        return self.gpu_memory_mb if self.gpu else self.memory_mb
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a probe saw: seconds a computed token takes, forward and backward; the bytes that it
+    keeps in between; the weights that a step changes; seconds to load the model."""
+
+    seconds_per_token: float
+    bytes_per_token: float | None = None
+    trained: int = 0
+    load_seconds: float = 0.0
 
 
 def profile_data(
-    rows: Sequence[Row], *, task: str, labels: int, validation_rows: int, batch: int = 8
+    rows: Sequence[Row],
+    *,
+    task: str,
+    labels: int,
+    validation_rows: int,
+    batch: int = 8,
+    facts: Mapping[str, Any] | None = None,
 ) -> DataProfile:
-    """Return the profile of encoded training rows."""
+    """Return the profile of encoded training rows; `facts` are what the ids can't tell."""
     prompts = sorted(row.answer_start for row in rows)
     answers = sorted(len(row.ids) - row.answer_start for row in rows)
     lengths = sorted(len(row.ids) for row in rows)
@@ -98,7 +130,22 @@ def profile_data(
         row_max=lengths[-1],
         shared=round(1 - forest.unique / max(1, forest.total), 3) if forest.pays else 0.0,
         prefix=_common_prefix(rows[:_SAMPLE]),
+        **(facts or {}),
     )
+
+
+def row_facts(examples: Sequence[Example], tokenizer: Any) -> dict[str, Any]:
+    """Return what a profile says of the rows themselves: rarest label, texts, pairs, fertility."""
+    counts = Counter(row.label for row in examples if row.label is not None)
+    words = [row.messages[0].content if row.is_text else row.input_text for row in examples]
+    text = "\n".join(words[:_SAMPLE])
+    tokens = len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return {
+        "least_label": min(counts.values(), default=0),
+        "texts": sum(row.is_text for row in examples),
+        "pairs": sum(bool(row.meta.get("rejected")) for row in examples),
+        "fertility": round(tokens / max(1, len(text.split())), 2),
+    }
 
 
 def _quantile(values: Sequence[int], share: float) -> int:
@@ -151,8 +198,9 @@ def profile_machine(folder: Path) -> Machine:
     """Return what this machine has free for training; `folder` says which disk."""
     import torch
 
-    gpu, gpu_memory, bf16 = None, 0.0, _cpu_has("avx512_bf16", "amx_bf16")
+    gpu, gpu_memory, gpus, bf16 = None, 0.0, 0, _cpu_has("avx512_bf16", "amx_bf16")
     if torch.cuda.is_available():
+        gpus = torch.cuda.device_count()
         gpu = torch.cuda.get_device_name(0)
         gpu_memory = torch.cuda.mem_get_info(0)[0] / 1e6
         bf16 = torch.cuda.is_bf16_supported()
@@ -163,6 +211,8 @@ def profile_machine(folder: Path) -> Machine:
         gpu=gpu,
         gpu_memory_mb=gpu_memory,
         bf16=bf16,
+        gpus=gpus,
+        packages=frozenset(name for name in _OPTIONAL if importlib.util.find_spec(name)),
     )
 
 

@@ -110,7 +110,7 @@ class Project:
 
     def plan(self, dataset: Dataset | None = None) -> Plan:
         """Return what training would do, and why, without starting it."""
-        from tutelage.workflows.train import plan
+        from tutelage.workflows.plan import plan
 
         return plan(self.context, self._dataset(dataset))
 

@@ -1,4 +1,4 @@
-"""Plan a training run, and carry it out: the dataset version in, an adapter artifact out.
+"""Carry a training plan out: the dataset version in, an adapter artifact out.
 
 The run's folder is named by what goes into it, so a run that was killed is found and continued;
 its plan is kept there and holds for the rest of the run.
@@ -6,7 +6,6 @@ its plan is kept there and holds for the rest of the run.
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import locate_model
 from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
+from tutelage.workflows.plan import make_job, plan
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainResult
@@ -27,58 +27,6 @@ if TYPE_CHECKING:
 
 STAGE = "train"
 _PLAN = "plan.json"
-
-
-def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
-    """Return what training would do and why. With `probe` one real step is timed for the minutes.
-
-    Raises DataError if no row can be trained on.
-    """
-    from tutelage.inference.transformers_load import load_tokenizer
-    from tutelage.inference.transformers_prepare import prepare
-    from tutelage.training.encode import encode
-    from tutelage.training.methods import resolve
-    from tutelage.training.planner import make_plan
-    from tutelage.training.profile import profile_data, profile_machine, profile_model
-
-    config = ctx.config
-    if config.train.method != "auto":
-        resolve(config.train.method)
-    source = locate_model(config.model, ctx.workspace.root)
-    model = profile_model(source.name, prepare(source))
-    version = load_version(ctx.path_of(dataset))
-    limit = config.train.max_tokens or model.context
-    tokenizer = load_tokenizer(source)
-    rows = encode(version.rows("train"), tokenizer, config.prompt, max_tokens=limit).rows
-    labels = {row.label for row in version.rows("train") if row.label is not None}
-    data = profile_data(
-        rows,
-        task=config.task,
-        labels=len(labels),
-        validation_rows=len(version.rows("validation")),
-        batch=config.train.batch_size or 8,
-    )
-    machine = profile_machine(ctx.workspace.home)
-    made = make_plan(data, model, machine, config.train)
-    if not probe or made.refusal:
-        return made
-    ctx.emit(Event("plan", "note", "timing one step on this machine"))
-    pace = _probe(source, rows, made)
-    return make_plan(data, model, machine, config.train, seconds_per_token=pace)
-
-
-def _probe(source: Any, rows: list[Any], made: Plan) -> float:
-    from tutelage.inference.transformers_load import load_model
-    from tutelage.training.methods import resolve
-    from tutelage.training.probe import seconds_per_token
-
-    tuning = resolve(made.recipe.method).tuning(made.recipe)
-    model = tuning.attach(load_model(source, dtype="float32"), made.recipe)
-    try:
-        return seconds_per_token(model, rows, made.recipe)
-    finally:
-        del model
-        gc.collect()
 
 
 def train(ctx: Context, dataset: Artifact) -> StageOutcome:
@@ -105,7 +53,6 @@ def train(ctx: Context, dataset: Artifact) -> StageOutcome:
 
 
 def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Path) -> Artifact:
-    from tutelage.training.job import TrainingJob
     from tutelage.training.session import train as run
 
     made = _kept_plan(run_dir) or plan(ctx, dataset)
@@ -115,16 +62,7 @@ def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Pat
     if not version.rows("train"):
         raise DataError("the train split is empty", where=str(version.directory))
     atomic_write(run_dir / _PLAN, made.model_dump_json(indent=2).encode())
-    job = TrainingJob(
-        model=locate_model(ctx.config.model, ctx.workspace.root),
-        train=version.rows("train"),
-        validation=version.rows("validation"),
-        prompt=ctx.config.prompt,
-        recipe=made.recipe,
-        run_dir=run_dir,
-        tracker=_tracker(ctx, run_dir),
-        output=ctx.config.output.format(),
-    )
+    job = make_job(ctx, version, made.recipe, run_dir, tracker=_tracker(ctx, run_dir))
     result = run(job, emit=ctx.emit)
     return _file(ctx, dataset, made, result, run_dir)
 

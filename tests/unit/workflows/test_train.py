@@ -17,7 +17,8 @@ from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.train import plan, train
+from tutelage.workflows.plan import plan
+from tutelage.workflows.train import train
 
 CONFIG = """\
 name: colours

@@ -15,6 +15,7 @@ from tutelage.core.events import Emit
 from tutelage.training.encode import Coverage
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import Item, Step
+from tutelage.training.prefix_tree import Row
 from tutelage.training.recipe import Recipe
 
 
@@ -42,6 +43,10 @@ class Objective:
     def prepare(self, job: TrainingJob, tokenizer: Any, emit: Emit) -> Prepared:
         """Return the job's rows as items. Raises DataError if nothing is labelled."""
         raise NotImplementedError
+
+    def rows(self, items: Sequence[Any]) -> list[Row]:
+        """Return the token rows that a pass over `items` computes: what the planner counts."""
+        return list(items)
 
     def step(
         self, model: Any, items: Sequence[Any], recipe: Recipe, emit: Emit

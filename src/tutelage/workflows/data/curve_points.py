@@ -182,7 +182,7 @@ class _ModelScore:
     def __init__(
         self, ctx: Context, version: DatasetVersion, order: list[Example], held: list[Example]
     ) -> None:
-        from tutelage.workflows.train import plan
+        from tutelage.workflows.plan import plan
 
         self._ctx, self._version, self._order, self._held = ctx, version, order, held
         made = plan(ctx, require_output(ctx, "curate"), probe=False)

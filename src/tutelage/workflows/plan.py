@@ -1,0 +1,136 @@
+"""Plan a training run: what the rows, the model and the machine say it should do, and why.
+
+Nothing is trained; at most one step is timed on a throw-away copy of the model.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from typing import TYPE_CHECKING, Any
+
+from tutelage.core.artifact import Artifact
+from tutelage.core.events import Event, silent
+from tutelage.data.version import DatasetVersion, load_version
+from tutelage.inference.models import locate_model
+from tutelage.workflows.context import Context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tutelage.core.config import Train
+    from tutelage.training.job import TrainingJob
+    from tutelage.training.planner import Plan
+    from tutelage.training.profile import DataProfile, Measured
+    from tutelage.training.recipe import Recipe
+
+
+def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
+    """Return what training would do and why. With `probe` one real step is timed for the minutes.
+
+    Raises DataError if no row can be trained on.
+    """
+    version = load_version(ctx.path_of(dataset))
+    return plan_rows(ctx, version, ctx.config.train, probe=probe)
+
+
+def plan_rows(
+    ctx: Context, version: DatasetVersion, settings: Train, *, probe: bool = True
+) -> Plan:
+    """Return the plan for the rows of `version` under `settings`, which need not be the project's.
+
+    Raises DataError if no row can be trained on, ConfigError if the method is unknown.
+    """
+    from tutelage.inference.transformers_load import load_tokenizer
+    from tutelage.inference.transformers_prepare import prepare
+    from tutelage.training.methods import resolve
+    from tutelage.training.planner import make_plan
+    from tutelage.training.planner_rules import Situation, decide
+    from tutelage.training.profile import profile_machine, profile_model, row_facts
+    from tutelage.training.recipe import Recipe
+
+    source = locate_model(ctx.config.model, ctx.workspace.root)
+    model = profile_model(source.name, prepare(source))
+    machine = profile_machine(ctx.workspace.home)
+    tokenizer = load_tokenizer(source)
+    counted = _counted(ctx, version, row_facts(version.rows("train"), tokenizer))
+    method = settings.method
+    if method == "auto":
+        method = str(decide("method", Situation(counted, model, machine))[0])
+    limit = min(settings.max_tokens or model.context, model.context)
+    objective = resolve(method).objective(Recipe(method=method, max_tokens=limit))
+    job = make_job(ctx, version, Recipe(method=method, max_tokens=limit), ctx.workspace.runs)
+    items = objective.prepare(job, tokenizer, silent).train
+    data = _profile(objective.rows(items), counted, settings)
+    made = make_plan(data, model, machine, settings)
+    if not probe or made.refusal:
+        return made
+    ctx.emit(Event("plan", "note", "timing one step on this machine"))
+    measured = _probe(job, objective, items, made)
+    return make_plan(data, model, machine, settings, measured=measured)
+
+
+def make_job(
+    ctx: Context, version: DatasetVersion, recipe: Recipe, run_dir: Path, **more: Any
+) -> TrainingJob:
+    """Return the job that trains `version` with `recipe`; the test split is not in it."""
+    from tutelage.training.job import TrainingJob
+
+    return TrainingJob(
+        model=locate_model(ctx.config.model, ctx.workspace.root),
+        train=version.rows("train"),
+        validation=version.rows("validation"),
+        prompt=ctx.config.prompt,
+        recipe=recipe,
+        run_dir=run_dir,
+        output=ctx.config.output.format(),
+        **more,
+    )
+
+
+def _counted(ctx: Context, version: DatasetVersion, facts: dict[str, Any]) -> DataProfile:
+    """Return the profile as far as it is known without token ids."""
+    from tutelage.training.profile import DataProfile
+
+    train = version.rows("train")
+    return DataProfile(
+        task=ctx.config.task,
+        rows=len(train),
+        validation_rows=len(version.rows("validation")),
+        labels=len({row.label for row in train if row.label is not None}),
+        prompt_p50=0, prompt_max=0, answer_p50=0, answer_max=0, row_p95=0, row_max=0,
+        shared=0.0, prefix=0, **facts,
+    )  # fmt: skip
+
+
+def _profile(rows: list[Any], counted: DataProfile, settings: Train) -> DataProfile:
+    """Return the whole profile: lengths and prefixes from the encoded rows."""
+    from dataclasses import replace
+
+    from tutelage.training.profile import profile_data
+
+    found = profile_data(
+        rows, task=counted.task, labels=counted.labels, batch=settings.batch_size or 8,
+        validation_rows=counted.validation_rows,
+    )  # fmt: skip
+    return replace(
+        found, least_label=counted.least_label, texts=counted.texts, pairs=counted.pairs,
+        fertility=counted.fertility,
+    )  # fmt: skip
+
+
+def _probe(job: TrainingJob, objective: Any, items: Any, made: Plan) -> Measured:
+    from dataclasses import replace
+
+    from tutelage.training.methods import resolve
+    from tutelage.training.probe import probe
+
+    started = time.perf_counter()
+    tuning = resolve(made.recipe.method).tuning(made.recipe)
+    model = tuning.attach(objective.load(replace(job, recipe=made.recipe)), made.recipe)
+    loaded = time.perf_counter() - started
+    try:
+        return replace(probe(model, objective, items, made.recipe), load_seconds=loaded)
+    finally:
+        del model
+        gc.collect()
