@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli import evaluate, project, prompt, release, rollout, serve, train
+from tutelage.cli import evaluate, hosted, project, prompt, release, rollout, serve, train
 from tutelage.cli.data import app as data
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def _root(
 
 for module in (project, train, evaluate, serve):
     module.register(app)
-for noun in (data, prompt, release, rollout):
+for noun in (data, hosted, prompt, release, rollout):
     app.add_typer(noun.app)
 
 

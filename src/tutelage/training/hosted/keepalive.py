@@ -7,7 +7,7 @@ a timer of the machine, or the server's schedule.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ def ping(api: JobsApi, folder: Path, pings: Pings, now: datetime) -> Pings:
     done = Pings(pings.model, now.isoformat(), None, pings.every)
     _save(folder, done)
     return done
+
+
+def replace_interval(pings: Pings, every: str | None) -> Pings:
+    """Return what is known with another interval."""
+    return replace(pings, every=every)
 
 
 def remember(folder: Path, pings: Pings) -> None:

@@ -177,9 +177,9 @@ def look(run: HostedRun) -> Json:
     job_id = _job_of(run.record)
     job = run.api.job(job_id)
     events = run.api.events(job_id, attempt.last_event)
-    left_s = _left_s(job)
+    remaining = left_s(job)
     for event in events:
-        _tell_event(run, event, left_s)
+        _tell_event(run, event, remaining)
     if events:
         attempt.last_event = str(events[-1].get("id"))
     attempt.status = str(job.get("status") or "running").lower()
@@ -312,7 +312,7 @@ def _job_of(record: Record) -> str:
     return record.attempt.job
 
 
-def _tell_event(run: HostedRun, event: Json, left_s: float | None) -> None:
+def _tell_event(run: HostedRun, event: Json, remaining: float | None) -> None:
     """Pass an event of the service on: a step with its loss as progress, the rest as a note."""
     message = str(event.get("message") or "")
     data = event.get("data") if isinstance(event.get("data"), dict) else {}
@@ -325,8 +325,8 @@ def _tell_event(run: HostedRun, event: Json, left_s: float | None) -> None:
     attempt.step, attempt.steps = step, steps or attempt.steps
     numbers = {name: float(v) for name, v in (data or {}).items() if isinstance(v, (int, float))}
     shown = {name: numbers[theirs] for name, theirs in _LOSSES.items() if theirs in numbers}
-    if left_s is not None:
-        shown["left_s"] = left_s
+    if remaining is not None:
+        shown["left_s"] = remaining
     total = attempt.steps or None
     run.emit(Event(STAGE, "metric", done=step, total=total, data=numbers))
     run.emit(Event(STAGE, "progress", attempt.job or "", done=step, total=total, data=shown))
@@ -347,7 +347,7 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _left_s(job: Json) -> float | None:
+def left_s(job: Json) -> float | None:
     """Return the seconds that the service expects the job to need still, if it says."""
     at = job.get("estimated_finish")
     if not isinstance(at, (int, float)):
