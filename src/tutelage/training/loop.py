@@ -133,27 +133,31 @@ def rows_of_step(rows: Sequence[Item], step: int, recipe: Recipe) -> list[Item]:
     return [rows[index] for index in order[start : start + recipe.batch_size]]
 
 
-def validation_loss(parts: Parts) -> float | None:
-    """Return the loss per labelled token over all validation rows, or None without rows."""
+def validation_values(parts: Parts) -> dict[str, float]:
+    """Return validation_loss and the step's other metrics over all rows; empty without rows.
+
+    All are means over the rows' weights.
+    """
     if not parts.validation:
-        return None
+        return {}
     parts.model.eval()
-    loss = weight = 0.0
+    sums: dict[str, float] = {}
+    weight = 0.0
     size = 4 * parts.recipe.batch_size  # no graph is kept, so more rows fit
     for start in range(0, len(parts.validation), size):
         rows = parts.validation[start : start + size]
         with torch.no_grad():
             result = parts.step(rows, parts.recipe.micro_batch, backward=False)
-        loss += result.loss * result.weight
+        for name, value in {"loss": result.loss, **result.metrics}.items():
+            sums[name] = sums.get(name, 0.0) + value * result.weight
         weight += result.weight
-    return loss / weight if weight else None
+    return {f"validation_{name}": value / weight for name, value in sums.items()} if weight else {}
 
 
 def _evaluate(parts: Parts, state: State, best: Weights, total: int) -> Weights:
     """Measure the model as it is; return its weights if they are the best so far, else `best`."""
-    loss = validation_loss(parts)
-    values: dict[str, float] = {} if loss is None else {"validation_loss": loss}
-    standing: list[float] = [] if loss is None else [-loss]
+    values = validation_values(parts)
+    standing = [-values["validation_loss"]] if values else []
     if parts.score is not None:
         parts.model.eval()
         values["validation_score"] = float(parts.score(parts.model))
@@ -223,6 +227,7 @@ class _Clock:
         return {
             "step": step,
             "loss": result.loss,
+            **result.metrics,
             "learning_rate": rate,
             "grad_norm": norm,
             "tokens_per_s": round(result.total / max(seconds, 1e-9), 1),

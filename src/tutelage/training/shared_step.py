@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,13 +30,14 @@ Levels = dict[int, Past]  # layer -> one (key, value) a level above
 class StepResult:
     """The step's loss (nats a weighted token) and how many tokens were fed for how many.
 
-    `weight` is what the loss was divided by.
+    `weight` is what the loss was divided by; `metrics` are more means over the same weight.
     """
 
     loss: float
     weight: float
     unique: int
     total: int
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def decoder_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
