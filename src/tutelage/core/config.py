@@ -192,11 +192,18 @@ class Train(Section):
     offload: bool | None = None  # zero2, zero3, fsdp2: keep the optimizer off the GPU
     replay: Ratio | None = None  # share of general text among the rows, against forgetting
     beta: float | None = Field(default=None, gt=0)  # dpo, kto: how strongly held to the base
+    preference_loss: Literal["sigmoid", "ipo"] | None = None  # dpo: its own loss, or IPO's
+    # dpo: chance that a choice is the wrong way round (cDPO)
+    label_smoothing: float | None = Field(default=None, ge=0, lt=0.5)
+    sft_weight: float | None = Field(default=None, ge=0)  # dpo: of the loss of the better answer
+    desirable_weight: float | None = Field(default=None, gt=0)  # kto: of praised answers
+    undesirable_weight: float | None = Field(default=None, gt=0)  # kto: of blamed answers
     checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
     hour_price: float | None = Field(default=None, ge=0)  # what an hour of this machine costs
     seed: int = 7  # of everything that is drawn
     force: bool = False  # train although the planner refuses
-    tracker: Literal["mlflow", "none"] = "mlflow"  # in .tutelage/mlflow.db
+    # where the numbers go: mlflow, wandb, tensorboard, trackio, none, or a list of them
+    tracker: str | list[str] = "mlflow"
 
 
 class Guards(Section):

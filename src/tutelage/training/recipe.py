@@ -51,6 +51,11 @@ class Recipe(BaseModel):
     offload: bool = False  # optimizer (and with zero3 weights) in the processor's memory
     replay: Ratio = 0.0  # share of the training rows that is general text
     beta: float = Field(default=0.1, gt=0)  # of preference tuning: how far from the base
+    preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"  # of dpo
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # chance of a wrong choice (cDPO)
+    sft_weight: float = Field(default=0.0, ge=0)  # of the better answer's own loss, beside DPO's
+    desirable_weight: float = Field(default=1.0, gt=0)  # of praised answers in kto
+    undesirable_weight: float = Field(default=1.0, gt=0)  # of blamed ones
     shared_prefix: bool = True
     checkpoint_every: int = Field(default=20, ge=1)  # optimizer steps
     seed: int = 7
