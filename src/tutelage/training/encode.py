@@ -13,7 +13,9 @@ from typing import Any
 from tutelage.core.errors import DataError
 from tutelage.core.example import Example
 from tutelage.inference.chat import conversation
+from tutelage.training.packing import borders, text_ids
 from tutelage.training.prefix_tree import Row
+from tutelage.training.replay import is_replay
 
 NAMED = 5  # ids an error message spells out
 
@@ -67,7 +69,7 @@ def encode(
 
     Raises DataError, naming row ids, if no row is left with a labelled token.
     """
-    from tutelage.inference.transformers import render, special_tokens
+    from tutelage.inference.transformers import special_tokens
 
     specials = special_tokens(tokenizer)
     rows: list[Row] = []
@@ -77,9 +79,7 @@ def encode(
         if not (example.answer or "").strip():
             rejected[example.id] = "no answer"
             continue
-        turns = conversation(example, prompt, specials)
-        rendered = render(tokenizer, turns, answer=example.answer)
-        context, answer = list(rendered.prompt_ids), list(rendered.answer_ids)
+        context, answer = _ids(example, tokenizer, prompt, specials)
         room = max_tokens - len(answer)
         if room < 1 or not context:
             rejected[example.id] = f"the answer alone has {len(answer)} of {max_tokens} tokens"
@@ -98,6 +98,27 @@ def encode(
     )
     require_labels(coverage)
     return Encoded(rows, coverage)
+
+
+def _ids(
+    example: Example, tokenizer: Any, prompt: str, specials: Sequence[str]
+) -> tuple[list[int], list[int]]:
+    """Return the ids before the answer and the answer's.
+
+    Raw text is no conversation, and replayed rows are none of the project's: neither is put under
+    the project's prompt. What was cut off (meta "open") is not taught to end there.
+    """
+    from tutelage.inference.transformers import render
+
+    text = str(example.answer)
+    if example.is_text:
+        edges = borders(tokenizer)
+        context, answer = [edges.start], [*text_ids(tokenizer, text, specials), edges.end]
+    else:
+        turns = conversation(example, "" if is_replay(example) else prompt, specials)
+        rendered = render(tokenizer, turns, answer=text)
+        context, answer = list(rendered.prompt_ids), list(rendered.answer_ids)
+    return context, answer[:-1] if example.meta.get("open") else answer
 
 
 def require_labels(coverage: Coverage) -> None:
