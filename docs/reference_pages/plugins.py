@@ -18,6 +18,7 @@ _GROUPS = {
     "dedup": ("Finds rows that say the same.", "tutelage.data.dedup.base"),
     "embedders": ("Turns texts into vectors.", "tutelage.inference.base"),
     "methods": ("Makes a model trainable.", "tutelage.training.methods.base"),
+    "trackers": ("Keeps a run's numbers.", "tutelage.training.trackers.base"),
     "hosted": ("Fine-tunes at a service.", "tutelage.training.hosted.base"),
     "generators": ("Writes answers.", "tutelage.inference.base"),
     "scorers": ("Scores one answer.", "tutelage.evaluation.scorers.base"),

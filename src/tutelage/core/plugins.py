@@ -1,7 +1,8 @@
 """Entry points are the only registry: built-ins and other people's plug-ins load the same way.
 
-A group is `tutelage.<folder>` (readers, filters, dedup, augment, methods, hosted, generators,
-scorers, strategies, guards, launchers). A plug-in is any object that meets the folder's Protocol.
+A group is `tutelage.<folder>` (readers, filters, dedup, augment, methods, hosted, trackers,
+generators, scorers, strategies, guards, launchers). A plug-in is any object that meets the
+folder's Protocol.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tutelage.core.errors import ConfigError, EnvironmentProblem, nearest
 
 GROUPS = (
     "readers", "filters", "detectors", "dedup", "embedders", "augment", "methods", "hosted",
-    "generators", "scorers", "strategies", "guards", "launchers",
+    "trackers", "generators", "scorers", "strategies", "guards", "launchers",
 )  # fmt: skip
 
 

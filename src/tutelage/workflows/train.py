@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe, hash_files
 from tutelage.core.errors import DataError, PlanRefused
@@ -24,6 +24,7 @@ from tutelage.workflows.plan import make_job, plan
 if TYPE_CHECKING:
     from tutelage.training.job import TrainResult
     from tutelage.training.planner import Plan
+    from tutelage.training.tracker import Tracker
 
 STAGE = "train"
 _PLAN = "plan.json"
@@ -55,6 +56,7 @@ def train(ctx: Context, dataset: Artifact) -> StageOutcome:
 def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Path) -> Artifact:
     from tutelage.training.session import train as run
 
+    tracker = tracker_of(ctx, run_dir)  # a name it can't be is said before the planning
     made = _kept_plan(run_dir) or plan(ctx, dataset)
     ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
     if made.refusal:
@@ -62,7 +64,7 @@ def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Pat
     if not version.rows("train"):
         raise DataError("the train split is empty", where=str(version.directory))
     atomic_write(run_dir / _PLAN, made.model_dump_json(indent=2).encode())
-    job = make_job(ctx, version, made.recipe, run_dir, tracker=_tracker(ctx, run_dir))
+    job = make_job(ctx, version, made.recipe, run_dir, tracker=tracker)
     result = run(job, emit=ctx.emit)
     return _file(ctx, dataset, made, result, run_dir)
 
@@ -82,18 +84,15 @@ def _kept_plan(run_dir: Path) -> Plan | None:
         return None  # of another version of this program: plan anew
 
 
-def _tracker(ctx: Context, run_dir: Path) -> Any:
-    from tutelage.training.tracker import MlflowTracker, NullTracker
+def tracker_of(ctx: Context, run_dir: Path, parent: Path | None = None) -> Tracker:
+    """Return what `train.tracker` names, for the run in `run_dir`, a part of that in `parent`."""
+    from tutelage.training.tracker import TrackedRun, make_tracker
 
-    if ctx.config.train.tracker == "none":
-        return NullTracker()
-    return MlflowTracker(
-        ctx.workspace.mlflow_uri,
-        ctx.config.name,
-        run_dir,
-        artifacts=ctx.workspace.home / "mlflow",
-        warn=lambda text: ctx.emit(Event(STAGE, "warning", text)),
-    )
+    def warn(text: str) -> None:
+        ctx.emit(Event(STAGE, "warning", text))
+
+    run = TrackedRun(ctx.workspace, ctx.config.name, run_dir, parent, warn)
+    return make_tracker(ctx.config.train.tracker, run)
 
 
 def _file(
