@@ -41,9 +41,19 @@ class StepResult:
 
 
 def decoder_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Return (decoder without head, head) of a causal model, with or without peft around it."""
+    """Return (decoder without head, head) of a model, with or without peft around it.
+
+    The head is that over the vocabulary, or else the classification head.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.get_decoder(), inner.get_output_embeddings()
+    head = inner.score if is_classifier(model) else inner.get_output_embeddings()
+    return inner.get_decoder(), head
+
+
+def is_classifier(model: Any) -> bool:
+    """Return whether the model has a classification head in place of that over the vocabulary."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return inner.get_output_embeddings() is None
 
 
 def plain_step(
@@ -88,17 +98,31 @@ def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         targets[index, :length] = torch.tensor(row.ids[1 : length + 1])
         weights[index, :length] = torch.tensor(row.weights[1 : length + 1])
     columns = weights.any(0).nonzero()[:, 0]
-    output = model(
-        input_ids=ids.to(device),
-        attention_mask=None if bool(mask.all()) else mask.to(device),
-        use_cache=False,
-        logits_to_keep=columns.to(device),
-    )
-    logits = output.logits.float().flatten(0, 1)
+    logits = _logits(model, ids.to(device), mask.to(device), columns.to(device))
     losses = functional.cross_entropy(
         logits, targets[:, columns].flatten().to(device), reduction="none"
     )
     return (losses * weights[:, columns].flatten().to(device)).unflatten(0, (len(rows), -1)).sum(1)
+
+
+def _logits(
+    model: Any,
+    ids: torch.Tensor,  # NT
+    mask: torch.Tensor,  # NT
+    columns: torch.Tensor,  # C
+) -> torch.Tensor:
+    """Return the logits of `columns` of all rows, (N · C, V), fp32; V labels of a classifier.
+
+    A classifier's own forward reads one place a row, so its decoder and head are run here.
+    """
+    settings: dict[str, Any] = {"attention_mask": None if bool(mask.all()) else mask}
+    settings["use_cache"] = False
+    decoder, head = decoder_of(model)
+    if is_classifier(model):
+        hidden = decoder(input_ids=ids, **settings).last_hidden_state
+        return head(hidden[:, columns]).float().flatten(0, 1)
+    logits: torch.Tensor = model(input_ids=ids, logits_to_keep=columns, **settings).logits
+    return logits.float().flatten(0, 1)
 
 
 class SharedStep:
