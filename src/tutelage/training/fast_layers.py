@@ -1,0 +1,230 @@
+"""Frozen layers with LoRA, gated MLPs and RMS norms as single autograd steps, while a step runs.
+
+The weights stay those of the model and of peft; only the modules' forward is replaced, and put
+back afterwards. A layer is replaced only if it is of a kind whose maths is written here and gives
+the same numbers on random input; every other layer (DoRA, quantised, dropout, several adapters)
+keeps its own forward. What is saved for the backward pass is each block's input and its two gate
+inputs; products that cost one multiplication are computed again.
+
+Shapes: T tokens, I inputs, O outputs, F the MLP's inner size, r the adapter's rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_AGREE = 1e-5  # relative difference allowed when a replaced forward is tried
+Gradients = tuple[torch.Tensor, torch.Tensor]  # of a LoRA's A (rI) and B (Or)
+
+
+@dataclass(frozen=True)
+class _Lora:
+    """A frozen linear layer with a low-rank update: x Wᵀ + b + scale · (x Aᵀ) Bᵀ."""
+
+    weight: torch.Tensor  # OI
+    bias: torch.Tensor | None  # O
+    a: torch.Tensor  # rI
+    b: torch.Tensor  # Or
+    scale: float
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the output (TO) and x Aᵀ (Tr), which the backward pass needs."""
+        out = functional.linear(x, self.weight.to(x.dtype), _cast(self.bias, x.dtype))
+        low = x @ self.a.to(x.dtype).T
+        return out.addmm_(low, self.b.to(x.dtype).T, alpha=self.scale), low
+
+    def backward(
+        self,
+        grad: torch.Tensor,  # TO
+        x: torch.Tensor,  # TI
+        low: torch.Tensor,  # Tr
+        into: torch.Tensor | None,  # TI
+        *,
+        keep: int = 0,
+    ) -> Gradients:
+        """Return the gradients of A and B; put that of x into `into`, on top of it if `keep`."""
+        up = grad @ self.b.to(grad.dtype)  # Tr
+        if into is not None:
+            into.addmm_(grad, self.weight.to(grad.dtype), beta=keep)
+            into.addmm_(up, self.a.to(grad.dtype), alpha=self.scale)
+        d_a = (up.T @ x).mul_(self.scale)
+        d_b = (low.T @ grad).mul_(self.scale).T
+        return d_a.to(self.a.dtype), d_b.to(self.b.dtype)
+
+
+def _cast(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    return None if tensor is None else tensor.to(dtype)
+
+
+class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, layer: _Lora
+    ) -> torch.Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        out, low = layer.forward(flat)
+        ctx.save_for_backward(x, low)
+        ctx.layer = layer
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        x, low = ctx.saved_tensors
+        flat = x.reshape(-1, x.shape[-1])
+        into = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
+        d_a, d_b = ctx.layer.backward(grad.reshape(-1, grad.shape[-1]), flat, low, into)
+        return (None if into is None else into.view_as(x)), d_a, d_b, None
+
+
+class _GatedMlp(torch.autograd.Function):  # type: ignore[misc]
+    """down(silu(gate(x)) · up(x)), all three with LoRA (Shazeer 2020, arXiv 2002.05202)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, layers: tuple[_Lora, ...], *_: Any) -> torch.Tensor:
+        gate_layer, up_layer, down_layer = layers
+        flat = x.reshape(-1, x.shape[-1])
+        gate, low_gate = gate_layer.forward(flat)
+        up, low_up = up_layer.forward(flat)
+        out, low_down = down_layer.forward(functional.silu(gate).mul_(up))
+        ctx.save_for_backward(x, gate, up, low_gate, low_up, low_down)
+        ctx.layers = layers
+        return out.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        x, gate, up, low_gate, low_up, low_down = ctx.saved_tensors
+        gate_layer, up_layer, down_layer = ctx.layers
+        flat, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, x.shape[-1])
+        active = functional.silu(gate)  # TF
+        slope = torch.empty_like(gate)
+        of_down = down_layer.backward(grad, active * up, low_down, slope)
+        d_up = active.mul_(slope)
+        d_gate = torch.ops.aten.silu_backward(slope.mul_(up), gate)
+        into = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
+        of_gate = gate_layer.backward(d_gate, flat, low_gate, into)
+        of_up = up_layer.backward(d_up, flat, low_up, into, keep=1)
+        slopes = (*of_gate, *of_up, *of_down)
+        return (None if into is None else into.view_as(x)), None, *slopes
+
+
+class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
+    """weight · x / sqrt(mean(x²) + eps) over the last axis (Zhang & Sennrich 2019)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        wide = x.float()
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, inverse, weight)
+        return (wide * inverse).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        x, inverse, weight = ctx.saved_tensors
+        wide = x.float()
+        slope = grad.float() * weight
+        along = torch.linalg.vecdot(slope, wide)[..., None]
+        along.mul_(inverse.pow(3)).div_(-x.shape[-1])
+        return slope.mul_(inverse).addcmul_(wide, along).to(x.dtype), None, None
+
+
+def _lora_of(module: Any) -> _Lora | None:
+    """Return the layer's parts if it is a frozen linear layer with one plain LoRA, else None."""
+    from peft.tuners.lora.layer import Linear
+
+    if type(module) is not Linear or type(module.base_layer) is not torch.nn.Linear:
+        return None
+    names = [name for name in module.active_adapters if name in module.lora_A]
+    if len(names) != 1 or module.merged or module.disable_adapters or module.fan_in_fan_out:
+        return None
+    (name,) = names
+    base, b = module.base_layer, module.lora_B[name]
+    dropout = module.lora_dropout[name]
+    plain = isinstance(dropout, torch.nn.Identity) or dropout.p == 0
+    trained = base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad)
+    if module.lora_variant.get(name) is not None or b.bias is not None or trained or not plain:
+        return None
+    return _Lora(base.weight, base.bias, module.lora_A[name].weight, b.weight, module.scaling[name])
+
+
+def _fast_linear(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    layer = _lora_of(module)
+    if layer is None:
+        return None
+    return lambda x: _LoraLinear.apply(x, layer.a, layer.b, layer)
+
+
+def _fast_mlp(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    names = ("gate_proj", "up_proj", "down_proj")
+    if not all(hasattr(module, name) for name in names):
+        return None
+    layers = tuple(_lora_of(getattr(module, name)) for name in names)
+    if None in layers:
+        return None
+    weights = [w for layer in layers if layer is not None for w in (layer.a, layer.b)]
+    return lambda x: _GatedMlp.apply(x, layers, *weights)
+
+
+def _fast_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not type(module).__name__.endswith("RMSNorm") or weight is None or eps is None:
+        return None
+    if weight.requires_grad:
+        return None
+    return lambda x: _RmsNorm.apply(x, weight, eps)
+
+
+_KINDS = (_fast_linear, _fast_mlp, _fast_norm)
+
+
+def fast_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the modules of `model` that give the same with their fast forward, tried once."""
+    found = []
+    for module in model.modules():
+        fast = _fast(module)
+        if fast is not None and _agrees(module, fast):
+            found.append(module)
+    return found
+
+
+@contextlib.contextmanager
+def replaced(modules: list[torch.nn.Module]) -> Iterator[None]:
+    """Run with the fast forwards of `modules`, as far as they still apply; put all back after."""
+    changed = []
+    try:
+        for module in modules:
+            fast = _fast(module)
+            if fast is not None and "forward" not in vars(module):
+                module.forward = fast
+                changed.append(module)
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _fast(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    return next((fast for kind in _KINDS if (fast := kind(module)) is not None), None)
+
+
+def _agrees(module: torch.nn.Module, fast: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Compare both forwards on two rows of noise of the module's width."""
+    parameter = next(module.parameters())
+    if isinstance(getattr(module, "base_layer", None), torch.nn.Linear):
+        width = module.base_layer.in_features
+    elif hasattr(module, "gate_proj"):
+        width = module.gate_proj.in_features
+    else:
+        width = parameter.shape[-1]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2, width, generator=generator).to(parameter)
+    with torch.no_grad():
+        wanted, found = module(noise), fast(noise)
+    return bool((wanted - found).norm() <= _AGREE * wanted.norm())
