@@ -150,10 +150,16 @@ class VersionsDesk:
 
 
 class ExpertsDesk:
-    """`project.experts`: who labels what, what they said, and how far they agree."""
+    """`project.experts`: who labels what, what they said, and how far they agree.
+
+    `preferences` keeps and counts what people prefer of two answers.
+    """
 
     def __init__(self, context: Context) -> None:
+        from tutelage.workflows.data.preferences import PreferenceDesk
+
         self._ctx = context
+        self.preferences = PreferenceDesk(context)
 
     def add(self, *names: str) -> list[str]:
         """Add annotators; return who is new or back."""

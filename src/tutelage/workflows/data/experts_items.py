@@ -159,7 +159,7 @@ def _from_production(ctx: Context, split: SplitName | None) -> list[Item]:
             turns = tuple(Message(role=m["role"], content=m["content"]) for m in row.messages)
             if split not in (None, row.split) or not turns or turns[-1].role != "user":
                 continue
-            turns = _without_prompt(turns, ctx.config.prompt)
+            turns = without_prompt(turns, ctx.config.prompt)
             example = Example(
                 messages=turns,
                 group=row.group_key,
@@ -183,7 +183,7 @@ def _from_imports(ctx: Context) -> list[Item]:
         return [item_of(row) for row in rows]
 
 
-def _without_prompt(turns: tuple[Message, ...], prompt: str) -> tuple[Message, ...]:
+def without_prompt(turns: tuple[Message, ...], prompt: str) -> tuple[Message, ...]:
     """Return the turns without the project's own prompt, which is put in front of every row."""
     first = turns[0]
     own = first.role == "system" and first.content.strip() == prompt.strip()
