@@ -158,6 +158,31 @@ class Output(Section):
         return OutputFormat(self.field, tuple(self.labels or ()))
 
 
+class Pattern(Section):
+    """One way to put a row so that its label is the words that follow."""
+
+    ask: str = "{text}"  # the row's last turn; {text} stands for what it says
+    # what is answered; {label} stands for the label's words; unset: the project's own answer
+    answer: str | None = None
+
+    @model_validator(mode="after")
+    def _has_its_places(self) -> Pattern:
+        for name, text, place in (("ask", self.ask, "{text}"), ("answer", self.answer, "{label}")):
+            if text is not None and text.count(place) != 1:
+                raise ValueError(f"{name} must hold {place} once, not {text.count(place)} times")
+        return self
+
+
+class Cloze(Section):
+    """How the method cloze asks and what stands for a label."""
+
+    patterns: list[Pattern] = []  # empty: three, made from the prompt and the answer's field
+    # label: the words that stand for it; a label that is not named stands for itself
+    verbalisers: dict[str, list[str]] = {}
+    # divide by the chances without any text; auto: where that fits the validation rows better
+    calibrate: Literal["auto", "always", "never"] = "auto"
+
+
 class Train(Section):
     """What to train and how. Everything unset is planned; any field here overrides the plan."""
 
@@ -191,6 +216,9 @@ class Train(Section):
     strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] | None = None
     offload: bool | None = None  # zero2, zero3, fsdp2: keep the optimizer off the GPU
     replay: Ratio | None = None  # share of general text among the rows, against forgetting
+    # classify, cloze: balanced gives each label the same weight in the loss, however rare
+    class_weights: Literal["none", "balanced"] | None = None
+    cloze: Cloze | None = None  # the patterns and words of the method cloze
     beta: float | None = Field(default=None, gt=0)  # dpo, kto: how strongly held to the base
     preference_loss: Literal["sigmoid", "ipo"] | None = None  # dpo: its own loss, or IPO's
     # dpo: chance that a choice is the wrong way round (cDPO)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tutelage.core.config import Cloze
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "constant"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "flex_attention"]
@@ -50,6 +52,8 @@ class Recipe(BaseModel):
     strategy: Strategy = "none"  # how several processes share the work
     offload: bool = False  # optimizer (and with zero3 weights) in the processor's memory
     replay: Ratio = 0.0  # share of the training rows that is general text
+    class_weights: Literal["none", "balanced"] = "none"  # of a classifier's loss
+    cloze: Cloze | None = None  # patterns and words of the method cloze
     beta: float = Field(default=0.1, gt=0)  # of preference tuning: how far from the base
     preference_loss: Literal["sigmoid", "ipo"] = "sigmoid"  # of dpo
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # chance of a wrong choice (cDPO)
