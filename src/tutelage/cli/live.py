@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tutelage.cli.screens import plan_view
+from tutelage.cli.plan_view import plan_view
 from tutelage.core.events import Event
 
 _TITLES = {

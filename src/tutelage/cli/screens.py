@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -43,37 +42,6 @@ def _is_number(cell: object) -> bool:
 def indented(content: RenderableType) -> Padding:
     """Return `content` moved under its heading."""
     return Padding(content, (0, 0, 0, 4))
-
-
-def plan_view(plan: Mapping[str, Any]) -> RenderableType:
-    """Return the plan: each choice with its reason, then memory and time, before it starts."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("choice", style="bold", no_wrap=True)
-    table.add_column("value", style="cyan", no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for choice in plan.get("choices", ()):
-        why = Text(str(choice["reason"]))
-        if choice.get("source"):
-            why.append(f"  [{choice['source']}]", style="dim")
-        table.add_row(str(choice["name"]), str(choice["value"]), why)
-    lines: list[RenderableType] = [table]
-    items = plan.get("memory", {})
-    total = items.get("total_mb")
-    if total is not None:
-        parts = ", ".join(
-            f"{name.removesuffix('_mb').replace('_', ' ')} {value:,.0f}"
-            for name, value in items.items()
-            if name != "total_mb" and isinstance(value, (int, float)) and value >= 1
-        )
-        lines.append(
-            Text.assemble(("memory  ", "bold"), (f"{total:,.0f} MB", "cyan"), f"  {parts}")
-        )
-    if plan.get("seconds"):
-        lines.append(
-            Text.assemble(("time    ", "bold"), (f"about {duration(plan['seconds'])}", "cyan"))
-        )
-    lines += [Text(f"! {warning}", style="yellow") for warning in plan.get("warnings", ())]
-    return indented(Group(*lines))
 
 
 def duration(seconds: float) -> str:

@@ -36,7 +36,7 @@ def train(
             made = make_plan(ctx, dataset).model_dump(mode="json")
 
             def show_plan(console: Console) -> None:
-                from tutelage.cli.screens import plan_view
+                from tutelage.cli.plan_view import plan_view
 
                 console.print(plan_view(made))
 
