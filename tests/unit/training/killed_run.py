@@ -1,7 +1,9 @@
 """A training run that kills itself (SIGKILL) when told to: `killed_run.py MODEL RUN [AT]`.
 
-AT is `step:<n>` (after that optimizer step) or `<file>:<n>` (while the checkpoint of step n is
-written, right after that file).
+AT is `step:<n>` (after that optimizer step), `<file>:<n>` (while the checkpoint of step n is
+written, right after that file), `call:<n>` (at the n-th function call of the training) or
+`write:<n>` (at the n-th one inside of a checkpoint's writing). `count:` kills nothing and prints
+how many calls there are of both.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
@@ -44,8 +47,29 @@ def rows(first: int, count: int) -> list[Example]:
     ]
 
 
+class Calls:
+    """Counts function calls, Python's and C's, and kills the process at the chosen one."""
+
+    def __init__(self, at: str) -> None:
+        self.kind, _, number = at.partition(":")
+        self.last = int(number or 0)
+        self.calls = self.writes = self.depth = 0
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "save_checkpoint":
+            self.depth += 1
+        elif event == "return" and frame.f_code.co_name == "save_checkpoint":
+            self.depth -= 1
+        self.calls += 1
+        self.writes += self.depth
+        reached = self.writes if self.kind == "write" else self.calls
+        if self.last and reached == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(model: str, run_dir: str, at: str = "") -> None:
     path = Path(model)
+    calls = Calls(at)
 
     def emit(event: Event) -> None:
         if event.kind == "progress":
@@ -60,7 +84,15 @@ def main(model: str, run_dir: str, at: str = "") -> None:
     source = ModelSource(spec=model, name="tiny", kind="directory", path=path, digest="0" * 64)
     prompt = "Say whether the number is odd or even, in one word."
     job = TrainingJob(source, rows(0, 16), rows(50, 4), prompt, RECIPE, Path(run_dir))
-    result = train(job, emit=emit)
+    if calls.kind in ("call", "write", "count"):
+        sys.setprofile(calls)
+    try:
+        result = train(job, emit=emit)
+    finally:
+        sys.setprofile(None)
+    if calls.kind == "count":
+        print(calls.calls, calls.writes)
+        return
     print(result.stopped, result.prefix["shared"])
 
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,18 +15,21 @@ from pathlib import Path
 import pytest
 import torch
 
+from tutelage.inference.models import ModelSource
 from tutelage.training.checkpoint import (
     Checkpoint,
     damage,
     load_newest,
     save_checkpoint,
 )
+from tutelage.training.recipe import Recipe
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 
 
 def start(model: Path, run_dir: Path, at: str = "") -> tuple[int, str]:
     """Run the script in a forked process, which has torch loaded; return its exit and output."""
+    run_dir.mkdir(parents=True, exist_ok=True)
     output = run_dir / "output.txt"
     output.unlink(missing_ok=True)
     process = multiprocessing.get_context("fork").Process(
@@ -88,6 +92,45 @@ def test_a_killed_run_ends_in_the_same_bits(
     assert (tmp_path / "adapter" / "adapter_model.safetensors").read_bytes() == undisturbed
     assert not list((tmp_path / "checkpoints").glob(".writing-*"))
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+@pytest.fixture
+def loaded(tiny_source: ModelSource) -> None:
+    """Import all that a run needs, so that the forked ones need not."""
+    from tutelage.inference.transformers import load_model, load_tokenizer
+    from tutelage.training.adapters import attach_lora
+
+    load_tokenizer(tiny_source)
+    attach_lora(load_model(tiny_source), Recipe())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("loaded")
+def test_fifty_kills_at_random_moments_change_nothing(
+    tiny_dir: Path, tmp_path: Path, undisturbed: bytes
+) -> None:
+    code, output = start(tiny_dir, tmp_path / "counted", "count:")
+    assert code == 0
+    calls, writes = (int(number) for number in output.split()[-2:])
+    assert calls > 10_000 and writes > 1_000
+    draw = random.Random(50)
+    kills = finished = writing = 0
+    while kills < 50:
+        run_dir = tmp_path / f"run-{finished}"
+        inside = kills % 2 == 1  # every other one while a checkpoint is written
+        at = f"write:{draw.randint(1, writes)}" if inside else f"call:{draw.randint(1, calls)}"
+        code, _ = start(tiny_dir, run_dir, at)
+        if code == -signal.SIGKILL:
+            kills += 1
+            writing += any((run_dir / "checkpoints").glob(".writing-*"))
+            continue
+        assert code == 0  # what was left of the run had fewer calls than that
+        assert (run_dir / "adapter" / "adapter_model.safetensors").read_bytes() == undisturbed
+        finished += 1
+    assert start(tiny_dir, run_dir)[0] == 0
+    assert (run_dir / "adapter" / "adapter_model.safetensors").read_bytes() == undisturbed
+    assert writing >= 10
 
 
 def checkpoint(step: int, key: str = "job") -> Checkpoint:
