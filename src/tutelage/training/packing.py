@@ -19,6 +19,7 @@ from tutelage.inference.chat import neutralise
 from tutelage.inference.transformers_render import end_ids, special_tokens
 from tutelage.training.prefix_tree import Row
 
+BLOCK = 1024  # tokens of a block where nobody says otherwise
 _SEPARATOR = "<|endoftext|>"  # what GPT-2, Qwen, SmolLM and others put between documents
 
 
