@@ -37,12 +37,17 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load_model(
-    source: ModelSource, *, dtype: str = "float32", adapter: Path | None = None
+    source: ModelSource,
+    *,
+    dtype: str = "float32",
+    adapter: Path | None = None,
+    quantization: Any = None,
 ) -> torch.nn.Module:
     """Return the model in evaluation mode, with `adapter` (a PEFT folder) on top if given.
 
-    `dtype` is a torch name (float32, bfloat16, float16). Raises ModelError if a file is damaged,
-    a weight is missing or the adapter does not fit.
+    `dtype` is a torch name (float32, bfloat16, float16), `quantization` a configuration of
+    transformers by which the weights are packed as they are read. Raises ModelError if a file is
+    damaged, a weight is missing or the adapter does not fit.
     """
     from transformers import AutoModelForCausalLM
 
@@ -52,6 +57,7 @@ def load_model(
             model, report = AutoModelForCausalLM.from_pretrained(
                 directory, dtype=getattr(torch, dtype), local_files_only=True,
                 trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+                quantization_config=quantization,
             )  # fmt: skip
         except Exception as error:
             raise _unreadable("the model", directory, error) from error

@@ -1,4 +1,4 @@
-"""LoRA adapters: put one on a model, read its weights, write it as safetensors.
+"""Adapters and the trained weights of any model: put one on, read them, write safetensors.
 
 Nothing here trains. An adapter folder holds adapter_model.safetensors and adapter_config.json
 alone, both equal byte for byte for equal weights, and names the base model without any path.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from tutelage.core.errors import ModelError
 from tutelage.core.workspace import atomic_write
+from tutelage.training.adapter_config import make_config
 from tutelage.training.recipe import Recipe
 
 WEIGHTS = "adapter_model.safetensors"
@@ -22,31 +24,31 @@ CONFIG = "adapter_config.json"
 _MODEL = "model*.safetensors"
 
 
-def attach_lora(model: Any, recipe: Recipe, *, rslora: bool = False, dora: bool = False) -> Any:
-    """Return `model` with a fresh LoRA on `recipe.target_modules`; all else is frozen.
+def attach_lora(model: Any, recipe: Recipe) -> Any:
+    """Return `model` with a fresh LoRA on `recipe.target_modules`; all else is frozen."""
+    return attach_adapter(model, make_config("lora", recipe), recipe)
 
-    `rslora` scales by alpha / sqrt(rank) (Kalajdzievski 2023), `dora` trains magnitudes besides
-    (Liu et al. 2024). Raises ModelError if the model has no module of the asked names.
+
+def attach_adapter(model: Any, config: Any, recipe: Recipe) -> Any:
+    """Return `model` with a fresh adapter of PEFT's `config`, drawn from the recipe's seed.
+
+    A model with a classification head trains that head whole beside the adapter.
+    Raises ModelError if the model has no module that the adapter could sit on.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    targets = recipe.target_modules
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        use_rslora=rslora,
-        use_dora=dora,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+    config.task_type = "CAUSAL_LM" if model.get_output_embeddings() is not None else "SEQ_CLS"
     torch.manual_seed(recipe.seed)
     try:
-        return get_peft_model(model, config)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return get_peft_model(model, config)
+    except (ValueError, RuntimeError, ImportError) as error:
+        text = str(error).strip().splitlines()
+        kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
         raise ModelError(
-            f"the model can't carry a LoRA adapter on {targets!r}",
+            f"the model can't carry a {kind} adapter on {recipe.target_modules!r} "
+            f"({text[0][:160] if text else type(error).__name__})",
             fix="Leave train.target_modules unset, which means all linear layers",
         ) from error
 
@@ -121,14 +123,48 @@ def adapter_state(model: Any) -> dict[str, torch.Tensor]:
 
 def save_adapter(model: Any, directory: Path, base_name: str) -> None:
     """Write the adapter in PEFT's format into `directory`."""
+    _write(_cpu(adapter_state(model)), _config(model, base_name), directory)
+
+
+def save_difference(
+    model: Any, start: dict[str, torch.Tensor], directory: Path, base_name: str
+) -> None:
+    """Write a LoRA whose start was taken out of the base as one of twice the rank on the base.
+
+    The base is W - s B0 A0 in training and W afterwards, so the update is s (B A - B0 A0), which
+    is s [B, -B0] [A; A0] (Meng et al. 2024, section 3 and appendix C).
+    """
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in _cpu(adapter_state(model)).items():
+        if "lora_A" in name:
+            tensor = torch.cat([tensor, start[name]], dim=0)
+        elif "lora_B" in name:
+            tensor = torch.cat([tensor, -start[name]], dim=1)
+        state[name] = tensor.contiguous()
+    config = _config(model, base_name)
+    grown = 2**0.5 if config["use_rslora"] else 2  # keeps the scale
+    config |= {"r": 2 * config["r"], "lora_alpha": grown * config["lora_alpha"]}
+    config["init_lora_weights"] = True
+    _write(state, config, directory)
+
+
+def _cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors on the CPU, each in memory of its own, as a safetensors file wants it."""
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in state.items()}
+
+
+def _config(model: Any, base_name: str) -> dict[str, Any]:
+    config: dict[str, Any] = model.peft_config["default"].to_dict()
+    return config | {
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "revision": None,
+    }
+
+
+def _write(state: dict[str, torch.Tensor], config: dict[str, Any], directory: Path) -> None:
     from safetensors.torch import save
 
-    state = {
-        name: tensor.detach().to("cpu").contiguous()
-        for name, tensor in adapter_state(model).items()
-    }
-    config = model.peft_config["default"].to_dict()
-    config |= {"base_model_name_or_path": base_name, "inference_mode": True, "revision": None}
     atomic_write(directory / WEIGHTS, save(state, metadata={"format": "pt"}))
     text = json.dumps(config, indent=2, sort_keys=True, default=_plain)
     atomic_write(directory / CONFIG, (text + "\n").encode())

@@ -18,6 +18,7 @@ import torch
 
 from tutelage.core.events import Emit, Event
 from tutelage.training.adapters import snapshot, trained_parameters
+from tutelage.training.loss_scale import LossScaler
 from tutelage.training.optim import rate_at, set_rate
 from tutelage.training.recipe import Recipe
 from tutelage.training.shared_step import StepResult
@@ -67,6 +68,7 @@ class State:
     wild: int = 0
     first_loss: float | None = None
     stopped: str = ""
+    scaler: dict[str, float] = field(default_factory=dict)  # of fp16's loss scale
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -84,6 +86,7 @@ class Parts:
     keep: Callable[[State, Weights], None]  # writes a checkpoint
     record: Callable[[dict[str, float], int], None]  # numbers for the tracker
     score: Callable[[torch.nn.Module], float] | None = None
+    scaler: LossScaler | None = None  # with fp16; `step` is wrapped by it already
 
 
 def run_loop(parts: Parts, state: State, best: Weights) -> Weights:
@@ -103,14 +106,15 @@ def run_loop(parts: Parts, state: State, best: Weights) -> Weights:
         set_rate(parts.optimizer, rate)
         parts.model.train()
         result = parts.step(rows, recipe.micro_batch)
-        norm = _clip(parts.model, recipe.max_grad_norm)
+        norm = _gradient_norm(parts)
+        skipped = parts.scaler is not None and parts.scaler.overflowed(norm)
+        norm = 0.0 if skipped else norm
         state.stopped = _trouble(state, result.loss, norm)
         if state.stopped:
             break
-        parts.optimizer.step()
-        parts.optimizer.zero_grad(set_to_none=True)
+        _update(parts, state)
         state.step += 1
-        point = clock.point(state.step, result, rate, norm)
+        point = clock.point(state.step, result, rate, norm) | ({"skipped": 1.0} if skipped else {})
         state.history.append(point)
         parts.record({k: v for k, v in point.items() if k != "step"}, state.step)
         if state.step % recipe.eval_every == 0 or state.step == total:
@@ -173,14 +177,45 @@ def _evaluate(parts: Parts, state: State, best: Weights, total: int) -> Weights:
         return snapshot(parts.model)
     state.stale += 1
     if state.stale >= parts.recipe.patience and state.step < total:
-        state.stopped = f"no gain in {state.stale} evaluations (best at step {state.best_step})"
+        state.stopped = _no_gain(state)
     return best
+
+
+def _no_gain(state: State) -> str:
+    """Return why looks without a gain ended the run, and whether it was overfitting."""
+    said = f"no gain in {state.stale} evaluations (best at step {state.best_step})"
+    looks = [p["validation_loss"] for p in state.history if "validation_loss" in p]
+    early = [p["loss"] for p in state.history if "loss" in p and p["step"] <= state.best_step]
+    late = [p["loss"] for p in state.history if "loss" in p and p["step"] > state.best_step]
+    if not (looks and early and late) or looks[-1] <= min(looks) or late[-1] >= early[-1]:
+        return said
+    return (
+        f"{said}: overfitting, the validation loss rose from {min(looks):.3f} to {looks[-1]:.3f} "
+        f"while the training loss fell from {early[-1]:.3f} to {late[-1]:.3f}"
+    )
 
 
 def _clip(model: torch.nn.Module, limit: float) -> float:
     """Scale the gradients to a norm of at most `limit`; return the norm they had."""
     trained = trained_parameters(model).values()
     return float(torch.nn.utils.clip_grad_norm_(trained, limit))
+
+
+def _gradient_norm(parts: Parts) -> float:
+    """Clip the step's gradients, at their true size; return the norm they had."""
+    if parts.scaler is not None:
+        parts.scaler.unscale(parts.optimizer)
+    return _clip(parts.model, parts.recipe.max_grad_norm)
+
+
+def _update(parts: Parts, state: State) -> None:
+    """Change the weights; with fp16 not where a gradient overflowed."""
+    if parts.scaler is None:
+        parts.optimizer.step()
+    else:
+        parts.scaler.step(parts.optimizer)
+        state.scaler = parts.scaler.state()
+    parts.optimizer.zero_grad(set_to_none=True)
 
 
 def _trouble(state: State, loss: float, norm: float) -> str:

@@ -1,13 +1,24 @@
-"""The optimizer and the learning rate at each step; the rate is a function of the step alone."""
+"""The optimizer and the learning rate at each step; the rate is a function of the step alone.
+
+A parameter's rate is the step's rate times a scale of its own: layer-wise decay for full tuning
+(Howard and Ruder 2018, arXiv 1801.06146, section 3.1; Clark et al. 2020), LoRA+ for adapters
+(Hayou et al. 2024, arXiv 2402.12354).
+"""
 
 from __future__ import annotations
 
 import math
+import re
 
 import torch
 
 from tutelage.training.adapters import trained_parameters
 from tutelage.training.recipe import Recipe
+
+LORA_PLUS = 16.0  # B's rate over A's where the method is named and no ratio: 2**4, section 5
+_LORA_B = ("lora_B", "lora_embedding_B")
+_EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|wte|wpe|word_embeddings|embed_in|embeddings)\.")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|block|layer)\.(\d+)\.")
 
 
 def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -15,13 +26,57 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimi
 
     Each group's `scale` multiplies the learning rate of a step.
     """
-    trained = list(trained_parameters(model).values())
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    kept = [{**group, "scale": 1.0} for group in groups if group["params"]]
-    return torch.optim.AdamW(kept, lr=recipe.learning_rate)
+    scales = rate_scales(model, recipe)
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in trained_parameters(model).items():
+        groups.setdefault((scales[name], parameter.ndim > 1), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda item: (-item[0][0], not item[0][1]))
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": recipe.weight_decay if decays else 0.0,
+                "scale": scale,
+            }
+            for (scale, decays), parameters in ordered
+        ],
+        lr=recipe.learning_rate,
+    )
+
+
+def rate_scales(model: torch.nn.Module, recipe: Recipe) -> dict[str, float]:
+    """Return by what each trained parameter's learning rate is multiplied, by name."""
+    names = list(trained_parameters(model))
+    if recipe.layer_decay < 1:
+        depths = layer_depths(model)
+        return {name: recipe.layer_decay ** depths[name] for name in names}
+    ratio = lora_plus_ratio(recipe)
+    return {name: ratio if any(b in name for b in _LORA_B) else 1.0 for name in names}
+
+
+def lora_plus_ratio(recipe: Recipe) -> float:
+    """Return B's rate over A's: the recipe's, or the paper's where only the method is named."""
+    names = {name.lower().replace("_", "") for name in (recipe.method, recipe.tune)}
+    named = "loraplus" in names or "lora+" in names
+    return LORA_PLUS if named and recipe.lora_plus == 1 else recipe.lora_plus
+
+
+def layer_depths(model: torch.nn.Module) -> dict[str, int]:
+    """Return how many layers each parameter lies below the head, by name.
+
+    The head and the last norm are 0, the last block 1, the first block L, embeddings L + 1. A
+    matrix that is both embedding and head counts as the embedding.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    places = {name: int(found[1]) for name in names if (found := _BLOCK.search(name))}
+    blocks = max(places.values(), default=-1) + 1
+    depths = {}
+    for name in names:
+        if name in places:
+            depths[name] = blocks - places[name]
+        else:
+            depths[name] = blocks + 1 if _EMBEDDINGS.search(name) else 0
+    return depths
 
 
 def rate_at(step: int, total: int, recipe: Recipe) -> float:

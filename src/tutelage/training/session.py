@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tutelage.core.artifact import content_hash, hash_files
-from tutelage.core.errors import EnvironmentProblem, ModelError
+from tutelage.core.errors import ModelError
 from tutelage.core.events import Emit, Event, silent
 from tutelage.core.workspace import atomic_write
 from tutelage.inference.transformers import load_tokenizer
-from tutelage.inference.tuned import tuned_files, write_info
+from tutelage.inference.tuned import read_tuned, tuned_files, write_info
 from tutelage.training.adapters import (
     continue_from,
     digests,
@@ -39,13 +40,15 @@ from tutelage.training.checkpoint import (
     set_random_state,
 )
 from tutelage.training.job import TrainingJob, TrainResult
+from tutelage.training.kernels import prepare_compute
 from tutelage.training.loop import STAGE, Parts, State, Weights, run_loop
+from tutelage.training.loss_scale import make_scaler
 from tutelage.training.methods import resolve
 from tutelage.training.methods.base import Prepared
 from tutelage.training.optim import make_optimizer
 from tutelage.training.precision import halve_frozen
-from tutelage.training.recipe import Recipe
 from tutelage.training.tracker import Tracker
+from tutelage.training.tunings.full import save_tokenizer
 
 __all__ = ["TrainResult", "TrainingJob", "job_key", "peak_memory_mb", "train"]
 
@@ -62,11 +65,12 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     """
     started = time.monotonic()
     recipe = job.recipe
-    _check_precision(recipe)
     method = resolve(recipe.method)
     objective, tuning = method.objective(recipe), method.tuning(recipe)
-    rows = objective.prepare(job, load_tokenizer(job.model), emit)
+    tokenizer = load_tokenizer(job.model)
+    rows = objective.prepare(job, tokenizer, emit)
     model = tuning.attach(objective.load(job), recipe)
+    prepare_compute(model, recipe)
     if job.start is not None:
         continue_from(model, job.start)
     step, prefix = objective.step(model, rows.train, recipe, emit)
@@ -77,10 +81,11 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     state, best = _resume(job.run_dir, key, model, optimizer, emit)
     if not best:
         torch.manual_seed(recipe.seed)
+    scaler = make_scaler(model, recipe, state.scaler)
     parts = Parts(
         model=model,
         optimizer=optimizer,
-        step=step,
+        step=step if scaler is None else scaler.wrap(step),
         train=rows.train,
         validation=rows.validation,
         recipe=recipe,
@@ -88,15 +93,14 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
         keep=_keeper(job.run_dir, key, model, optimizer, emit),
         record=job.tracker.log_metrics,
         score=score,
+        scaler=scaler,
     )
     best = _run(parts, state, best, job)
     _require_change(fresh, model, state)
     restore(model, best)
-    folder = job.run_dir / _RESULT
-    tuning.save(model, folder, job.model.name)
-    write_info(folder, objective.describe(job))
+    tuning.save(model, job.run_dir / _RESULT, job.model.name)
     result = TrainResult(
-        adapter_dir=folder,
+        adapter_dir=_complete(job, tokenizer, objective.describe(job)),
         best_step=state.best_step,
         steps=state.step,
         stopped=state.stopped,
@@ -109,6 +113,15 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     )
     _finish(job, result, emit)
     return result
+
+
+def _complete(job: TrainingJob, tokenizer: Any, info: dict[str, Any]) -> Path:
+    """Put beside the weights what is needed to answer with them; return the folder."""
+    folder = job.run_dir / _RESULT
+    if read_tuned(folder).kind == "model":
+        save_tokenizer(tokenizer, folder)
+    write_info(folder, info)
+    return folder
 
 
 def job_key(job: TrainingJob, rows: Prepared) -> str:
@@ -130,14 +143,6 @@ def peak_memory_mb() -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 1024, 1)
-
-
-def _check_precision(recipe: Recipe) -> None:
-    if recipe.precision == "fp16":
-        raise EnvironmentProblem(
-            "fp16 training needs loss scaling, which is not there yet",
-            fix="Set train.precision to bf16 or fp32",
-        )
 
 
 def _resume(

@@ -75,8 +75,8 @@ def tree_attention(
     narrow = value.dtype
     kind = torch.float32 if value.device.type == "cpu" else narrow
     query, key, value = query.to(kind), key.to(kind), value.to(kind)
-    if tree_plan.keep:
-        tree_plan.kept[layer] = (key, value)
+    if tree_plan.keep:  # a block that is computed again in the backward pass keeps the first ones
+        tree_plan.kept.setdefault(layer, (key, value))
     levels = [tensor for level in tree_plan.past.get(layer, []) for tensor in level]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     out = _TreeAttention.apply(query, key, value, tree_plan.spans, scale, *levels)

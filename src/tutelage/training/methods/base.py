@@ -35,10 +35,14 @@ class Objective:
     """What is learned: examples to items, items to a loss. Subclass and override."""
 
     def load(self, job: TrainingJob) -> Any:
-        """Return the model that the job starts from, in fp32; a causal language model here."""
-        from tutelage.inference.transformers import load_model
+        """Return the model that the job starts from, a causal language model here.
 
-        return load_model(job.model, dtype="float32")
+        In fp32, or as the method's tuning wants it (4-bit, for instance).
+        """
+        from tutelage.inference.transformers import load_model
+        from tutelage.training.tunings import load_options
+
+        return load_model(job.model, dtype="float32", **load_options(job.recipe))
 
     def prepare(self, job: TrainingJob, tokenizer: Any, emit: Emit) -> Prepared:
         """Return the job's rows as items. Raises DataError if nothing is labelled."""

@@ -1,32 +1,15 @@
-"""Supervised fine-tuning of a LoRA adapter on all linear layers (Hu et al. 2021)."""
+"""Supervised fine-tuning of LoRA and its kin; the tuning's own name is the method's."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 from tutelage.training.methods.base import Objective, Tuning
 from tutelage.training.recipe import Recipe
 
 
-class LoraTuning:
-    """The base stays as it is, 1–6 % as many weights are trained beside it."""
+class TuningMethod:
+    """Supervised fine-tuning of whatever the tuning `name` changes."""
 
-    def attach(self, model: Any, recipe: Recipe) -> Any:
-        """Return `model` with a fresh adapter of `recipe.rank`."""
-        from tutelage.training.adapters import attach_lora
-
-        return attach_lora(model, recipe)
-
-    def save(self, model: Any, directory: Path, base_name: str) -> None:
-        """Write adapter_model.safetensors and adapter_config.json."""
-        from tutelage.training.adapters import save_adapter
-
-        save_adapter(model, directory, base_name)
-
-
-class LoraMethod:
-    """The default method."""
+    name = "lora"
 
     def objective(self, recipe: Recipe) -> Objective:
         """Return supervised fine-tuning."""
@@ -35,5 +18,41 @@ class LoraMethod:
         return Supervised()
 
     def tuning(self, recipe: Recipe) -> Tuning:
-        """Return a LoRA adapter."""
-        return LoraTuning()
+        """Return which weights change."""
+        from tutelage.training.tunings import tuning
+
+        return tuning(self.name, recipe)
+
+
+class LoraMethod(TuningMethod):
+    """The default method: LoRA on all linear layers."""
+
+
+class RsloraMethod(TuningMethod):
+    """LoRA, scaled by alpha / sqrt(rank)."""
+
+    name = "rslora"
+
+
+class DoraMethod(TuningMethod):
+    """LoRA for directions, and a trained magnitude for each output."""
+
+    name = "dora"
+
+
+class PissaMethod(TuningMethod):
+    """LoRA that starts from the largest singular vectors of each weight."""
+
+    name = "pissa"
+
+
+class LoraPlusMethod(TuningMethod):
+    """LoRA whose B learns faster than its A."""
+
+    name = "lora_plus"
+
+
+class QloraMethod(TuningMethod):
+    """LoRA on a base in 4 bits."""
+
+    name = "qlora"
