@@ -216,6 +216,8 @@ class Train(Section):
     strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] | None = None
     offload: bool | None = None  # zero2, zero3, fsdp2: keep the optimizer off the GPU
     replay: Ratio | None = None  # share of general text among the rows, against forgetting
+    replay_from: str = "own"  # own: what the base model writes by itself; else a file of text
+    before: list[Stage] = []  # stages that are trained first, in this order
     # classify, cloze: balanced gives each label the same weight in the loss, however rare
     class_weights: Literal["none", "balanced"] | None = None
     cloze: Cloze | None = None  # the patterns and words of the method cloze
@@ -232,6 +234,26 @@ class Train(Section):
     force: bool = False  # train although the planner refuses
     # where the numbers go: mlflow, wandb, tensorboard, trackio, none, or a list of them
     tracker: str | list[str] = "mlflow"
+
+
+class Stage(Train):
+    """A stage before the project's own training. Takes every key of `train` but `before` too."""
+
+    sources: list[str] = Field(min_length=1)  # file patterns, relative to the project
+    task: Task | None = None  # unset: text for cpt, else the project's
+    prompt: str | None = None  # unset: the project's
+    output: Output | None = None  # unset: the project's
+    columns: Columns = Columns()
+    validation: Ratio = 0.1  # share of the stage's rows that says when to stop
+
+    @model_validator(mode="after")
+    def _is_flat(self) -> Stage:
+        if self.before:
+            raise ValueError("a stage has no stages before it: list them all under train.before")
+        return self
+
+
+Train.model_rebuild()
 
 
 class Guards(Section):
