@@ -35,7 +35,7 @@ def configuration() -> str:
         notes = _comments(section)
         rows = [
             _field(path, name, field, notes.get(name, ""))
-            for name, field in section.model_fields.items()
+            for name, field in _own_fields(section)
         ]
         parts.append(table(("key", "value", "default", "meaning"), rows))
     return "\n".join(parts)
@@ -43,10 +43,16 @@ def configuration() -> str:
 
 def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
     yield path, model
-    for name, field in model.model_fields.items():
+    for name, field in _own_fields(model):
         inner = _model_in(field.annotation)
         if inner is not None:
             yield from _sections(inner, f"{path}.{name}".strip("."))
+
+
+def _own_fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """Return the fields that a section's own class names, not those it takes from another's."""
+    own = vars(model).get("__annotations__", {})
+    return [(name, field) for name, field in model.model_fields.items() if name in own]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
