@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import Artifact
@@ -14,6 +15,7 @@ from tutelage.core.events import Event, silent
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import locate_model
 from tutelage.workflows.context import Context
+from tutelage.workflows.data.preferences import material
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from tutelage.core.config import Train
     from tutelage.training.job import TrainingJob
     from tutelage.training.planner import Plan
-    from tutelage.training.profile import DataProfile, Measured
+    from tutelage.training.profile import DataProfile, Machine, Measured, ModelProfile
     from tutelage.training.recipe import Recipe
 
 
@@ -30,8 +32,11 @@ def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
 
     Raises DataError if no row can be trained on.
     """
+    dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
-    return plan_rows(ctx, version, ctx.config.train, probe=probe)
+    made = plan_rows(ctx, version, ctx.config.train, probe=probe)
+    told = dataset.meta.get("preferences", {}).get("warnings", [])
+    return made.model_copy(update={"warnings": [*made.warnings, *told]})
 
 
 def plan_rows(
@@ -41,32 +46,48 @@ def plan_rows(
 
     Raises DataError if no row can be trained on, ConfigError if the method is unknown.
     """
-    from tutelage.inference.transformers_load import load_tokenizer
     from tutelage.inference.transformers_prepare import prepare
-    from tutelage.training.methods import resolve
-    from tutelage.training.planner import make_plan
-    from tutelage.training.planner_rules import Situation, decide
-    from tutelage.training.profile import profile_machine, profile_model, row_facts
+    from tutelage.training.profile import profile_machine, profile_model
     from tutelage.training.recipe import Recipe
 
     source = locate_model(ctx.config.model, ctx.workspace.root)
     model = profile_model(source.name, prepare(source))
+    limit = min(settings.max_tokens or model.context, model.context)
+    job = make_job(ctx, version, Recipe(max_tokens=limit), ctx.workspace.runs)
+    if probe:
+        ctx.emit(Event("plan", "note", "timing one step on this machine"))
     machine = profile_machine(ctx.workspace.home)
-    tokenizer = load_tokenizer(source)
-    counted = _counted(ctx, version, row_facts(version.rows("train"), tokenizer))
+    return plan_job(job, ctx.config.task, model, machine, settings, probe=probe)
+
+
+def plan_job(
+    job: TrainingJob,
+    task: str,
+    model: ModelProfile,
+    machine: Machine,
+    settings: Train,
+    *,
+    probe: bool = True,
+) -> Plan:
+    """Return the plan for a job's rows; of its recipe only `max_tokens` counts."""
+    from tutelage.inference.transformers_load import load_tokenizer
+    from tutelage.training.methods import resolve
+    from tutelage.training.planner import make_plan
+    from tutelage.training.planner_rules import Situation, decide
+
+    tokenizer = load_tokenizer(job.model)
+    counted = _counted(job, task, tokenizer)
     method = settings.method
     if method == "auto":
         method = str(decide("method", Situation(counted, model, machine))[0])
-    limit = min(settings.max_tokens or model.context, model.context)
-    objective = resolve(method).objective(Recipe(method=method, max_tokens=limit))
-    job = make_job(ctx, version, Recipe(method=method, max_tokens=limit), ctx.workspace.runs)
-    items = objective.prepare(job, tokenizer, silent).train
+    recipe = job.recipe.model_copy(update={"method": method})
+    objective = resolve(method).objective(recipe)
+    items = objective.prepare(replace(job, recipe=recipe), tokenizer, silent).train
     data = _profile(objective.rows(items), counted, settings)
     made = make_plan(data, model, machine, settings)
     if not probe or made.refusal:
         return made
-    ctx.emit(Event("plan", "note", "timing one step on this machine"))
-    measured = _probe(job, objective, items, made)
+    measured = _probe(replace(job, recipe=made.recipe), tokenizer)
     return make_plan(data, model, machine, settings, measured=measured)
 
 
@@ -88,25 +109,22 @@ def make_job(
     )
 
 
-def _counted(ctx: Context, version: DatasetVersion, facts: dict[str, Any]) -> DataProfile:
+def _counted(job: TrainingJob, task: str, tokenizer: Any) -> DataProfile:
     """Return the profile as far as it is known without token ids."""
-    from tutelage.training.profile import DataProfile
+    from tutelage.training.profile import DataProfile, row_facts
 
-    train = version.rows("train")
     return DataProfile(
-        task=ctx.config.task,
-        rows=len(train),
-        validation_rows=len(version.rows("validation")),
-        labels=len({row.label for row in train if row.label is not None}),
+        task=task,
+        rows=len(job.train),
+        validation_rows=len(job.validation),
+        labels=len({row.label for row in job.train if row.label is not None}),
         prompt_p50=0, prompt_max=0, answer_p50=0, answer_max=0, row_p95=0, row_max=0,
-        shared=0.0, prefix=0, **facts,
+        shared=0.0, prefix=0, **row_facts(job.train, tokenizer),
     )  # fmt: skip
 
 
 def _profile(rows: list[Any], counted: DataProfile, settings: Train) -> DataProfile:
     """Return the whole profile: lengths and prefixes from the encoded rows."""
-    from dataclasses import replace
-
     from tutelage.training.profile import profile_data
 
     found = profile_data(
@@ -119,18 +137,19 @@ def _profile(rows: list[Any], counted: DataProfile, settings: Train) -> DataProf
     )  # fmt: skip
 
 
-def _probe(job: TrainingJob, objective: Any, items: Any, made: Plan) -> Measured:
-    from dataclasses import replace
-
+def _probe(job: TrainingJob, tokenizer: Any) -> Measured:
+    """Run one step of the planned recipe on a model of its own."""
     from tutelage.training.methods import resolve
     from tutelage.training.probe import probe
 
+    method = resolve(job.recipe.method)
+    objective, tuning = method.objective(job.recipe), method.tuning(job.recipe)
+    items = objective.prepare(job, tokenizer, silent).train
     started = time.perf_counter()
-    tuning = resolve(made.recipe.method).tuning(made.recipe)
-    model = tuning.attach(objective.load(replace(job, recipe=made.recipe)), made.recipe)
+    model = tuning.attach(objective.load(job), job.recipe)
     loaded = time.perf_counter() - started
     try:
-        return replace(probe(model, objective, items, made.recipe), load_seconds=loaded)
+        return replace(probe(model, objective, items, job.recipe), load_seconds=loaded)
     finally:
         del model
         gc.collect()

@@ -139,8 +139,9 @@ def test_too_few_rows_are_refused_before_any_training(opened: Callable[..., Open
         train(ctx, dataset)
     assert caught.value.exit_code == 1
     assert caught.value.sentence() == (
-        "6 training rows are too few to tune on (at least 20): tuning would learn them by heart; "
-        "put them into the prompt as examples instead. Label more rows, or set train.force: true."
+        "6 training rows are too few to tune on (at least 20): tuning would overfit, it learns "
+        "them by heart; take few-shot prompting or a cloze (train.method: cloze) and put the rows "
+        "into the prompt as examples. Label more rows, or set train.force: true."
     )
     assert ("train", "start") not in [(event.stage, event.kind) for event in events]
 
