@@ -99,10 +99,11 @@ def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         weights[index, :length] = torch.tensor(row.weights[1 : length + 1])
     columns = weights.any(0).nonzero()[:, 0]
     logits = _logits(model, ids.to(device), mask.to(device), columns.to(device))
-    losses = functional.cross_entropy(
-        logits, targets[:, columns].flatten().to(device), reduction="none"
-    )
-    return (losses * weights[:, columns].flatten().to(device)).unflatten(0, (len(rows), -1)).sum(1)
+    weights = weights[:, columns].to(device)
+    # Where a row is not labelled its token may lie outside a classifier's labels.
+    targets = targets[:, columns].to(device) * (weights != 0)
+    losses = functional.cross_entropy(logits, targets.flatten(), reduction="none")
+    return (losses * weights.flatten()).unflatten(0, (len(rows), -1)).sum(1)
 
 
 def _logits(
