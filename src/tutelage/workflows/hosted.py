@@ -271,6 +271,8 @@ def fetch(ctx: Context, record: Record, pace: Pace | None = None) -> Artifact:
             "estimate": record.estimate,
         }
         artifact = _file(ctx, run, report)
+        for split in record.files:  # the rows lie in the dataset version, one copy is enough
+            (run.journal.folder / f"{split}.jsonl").unlink(missing_ok=True)
     ctx.emit(Event(STAGE, "done", artifact.meta["summary"]))
     return artifact
 

@@ -163,6 +163,7 @@ def _in_own_loop(work: Any) -> _Answer:
 async def _exchange(
     method: str, address: Address, body: Mapping[str, Any] | None, form: Form | None
 ) -> _Answer:
+    """Send one request. Redirects are not followed: they would carry the key elsewhere."""
     sent: dict[str, Any] = {}
     if form is not None:
         parts = aiohttp.FormData(dict(form.fields))
@@ -172,7 +173,7 @@ async def _exchange(
         sent["json"] = dict(body)
     async with (
         aiohttp.ClientSession(timeout=_TIMEOUT, headers=address.headers) as session,
-        session.request(method, address.url, **sent) as response,
+        session.request(method, address.url, allow_redirects=False, **sent) as response,
     ):
         content = await response.read()
         return _Answer(response.status, content, _seconds(response.headers.get("retry-after")))

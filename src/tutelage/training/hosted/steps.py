@@ -20,7 +20,7 @@ from tutelage.core.workspace import atomic_write
 from tutelage.training.hosted.api import JobsApi, Json
 from tutelage.training.hosted.base import CANCELLED, ENDED, FAILED, STAGE, SUCCEEDED, Pace
 from tutelage.training.hosted.http import Rejected, once
-from tutelage.training.hosted.journal import Attempt, Journal, Record, SentFile
+from tutelage.training.hosted.journal import Attempt, Journal, Record, SentFile, records
 
 KEY = "tutelage"  # of the job's metadata that holds the attempt's key
 _READ = frozenset(("processed", "succeeded"))
@@ -120,12 +120,7 @@ def job_body(run: HostedRun, attempt: Attempt) -> Json:
     """Return the request that makes the job."""
     record, service = run.record, run.api.service
     settings = record.settings
-    chosen = {
-        "n_epochs": settings.get("epochs"),
-        "batch_size": settings.get("batch_size"),
-        "learning_rate_multiplier": settings.get("learning_rate_multiplier"),
-    }
-    given = {name: value for name, value in chosen.items() if value is not None}
+    given = _chosen(record)
     body: Json = {
         "model": record.model,
         "training_file": record.files["train"].id,
@@ -148,10 +143,12 @@ def job_body(run: HostedRun, attempt: Attempt) -> Json:
 def _find_job(run: HostedRun, attempt: Attempt) -> Json | None:
     """Return the job of this attempt if the service has it already.
 
-    It is known by the key in its metadata; where jobs carry none, by its files, seed and base
-    model, jobs of earlier attempts left aside.
+    It is known by the key in its metadata; where jobs carry none, by its files, seed, base model
+    and hyperparameters, jobs that this project knows of left aside.
     """
-    known = {earlier.job for earlier in run.record.attempts}
+    known = {
+        earlier.job for record in records(run.journal.folder.parent) for earlier in record.attempts
+    }
     for job in run.api.jobs():
         metadata = job.get("metadata") or {}
         if metadata.get(KEY) == attempt.key:
@@ -163,12 +160,25 @@ def _find_job(run: HostedRun, attempt: Attempt) -> Json | None:
 
 def _same(record: Record, job: Json) -> bool:
     validation = record.files.get("validation")
+    used = hyperparameters(job)
     return (
         job.get("training_file") == record.files["train"].id
         and job.get("validation_file") == (validation.id if validation else None)
         and job.get("seed") == record.seed
         and str(job.get("model", "")).startswith(record.model)
+        and all(used.get(name, value) == value for name, value in _chosen(record).items())
     )
+
+
+def _chosen(record: Record) -> Json:
+    """Return the hyperparameters that the settings fix, by the API's names."""
+    named = {
+        "n_epochs": "epochs",
+        "batch_size": "batch_size",
+        "learning_rate_multiplier": "learning_rate_multiplier",
+    }
+    found = {theirs: record.settings.get(ours) for theirs, ours in named.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def look(run: HostedRun) -> Json:
