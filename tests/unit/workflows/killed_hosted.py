@@ -11,6 +11,9 @@ import sys
 import traceback
 from pathlib import Path
 
+import alembic.command  # noqa: F401  loaded once, before the children are forked
+
+from tutelage.core import plugins
 from tutelage.training.hosted.base import Pace
 from tutelage.workflows.context import find_artifact, open_context
 from tutelage.workflows.hosted import train_hosted
@@ -28,6 +31,8 @@ def job(project: str, dataset: str) -> None:
 
 
 def main() -> None:
+    for group, name in (("hosted", "openai"), ("hosted", "azure"), ("detectors", "rules")):
+        plugins.load(group, name)  # once, before the children are forked
     for line in sys.stdin:
         child = os.fork()
         if not child:
