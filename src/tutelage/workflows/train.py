@@ -20,6 +20,8 @@ from tutelage.inference.models import locate_model
 from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.plan import make_job, plan
+from tutelage.workflows.replay import fingerprint, with_replay
+from tutelage.workflows.stages import before
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainResult
@@ -33,9 +35,16 @@ _PLAN = "plan.json"
 def train(ctx: Context, dataset: Artifact) -> StageOutcome:
     """Train as planned and return the adapter's artifact; a run that was cut off goes on.
 
-    Raises PlanRefused if the planner advises against it (train.force overrides), DataError if no
-    row can be trained on.
+    The stages of train.before come first. Raises PlanRefused if the planner advises against it
+    (train.force overrides), DataError if no row can be trained on.
     """
+    return carry_out(ctx, dataset, before(ctx, dataset, carry_out))
+
+
+def carry_out(
+    ctx: Context, dataset: Artifact, earlier: Artifact | None, stage: str = STAGE
+) -> StageOutcome:
+    """Train on one set of rows, from the weights of `earlier` on; `stage` is its name."""
     config = ctx.config
     version = load_version(ctx.path_of(dataset))
     settings = config.train.model_dump(mode="json", exclude={"tracker"})
@@ -45,18 +54,24 @@ def train(ctx: Context, dataset: Artifact) -> StageOutcome:
         "prompt": config.prompt,
         "task": config.task,
         "train": settings,
+        "start": earlier.hash if earlier else None,
+        "replay": fingerprint(ctx),
     }
     run_dir = ctx.workspace.runs / f"train-{content_hash(inputs)[:12]}"
-    outcome = run_stage(ctx, STAGE, inputs, lambda: _work(ctx, dataset, version, run_dir))
+    parents = [dataset, *([earlier] if earlier else [])]
+    outcome = run_stage(ctx, stage, inputs, lambda: _work(ctx, parents, version, run_dir))
     if not outcome.skipped:
         shutil.rmtree(run_dir, ignore_errors=True)
     return outcome
 
 
-def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Path) -> Artifact:
+def _work(
+    ctx: Context, parents: list[Artifact], version: DatasetVersion, run_dir: Path
+) -> Artifact:
     from tutelage.training.session import train as run
 
     tracker = tracker_of(ctx, run_dir)  # a name it can't be is said before the planning
+    dataset, *earlier = parents
     made = _kept_plan(run_dir) or plan(ctx, dataset)
     ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
     if made.refusal:
@@ -64,9 +79,11 @@ def _work(ctx: Context, dataset: Artifact, version: DatasetVersion, run_dir: Pat
     if not version.rows("train"):
         raise DataError("the train split is empty", where=str(version.directory))
     atomic_write(run_dir / _PLAN, made.model_dump_json(indent=2).encode())
-    job = make_job(ctx, version, made.recipe, run_dir, tracker=tracker)
+    start = ctx.path_of(earlier[0]) if earlier else None
+    job = make_job(ctx, version, made.recipe, run_dir, tracker=tracker, start=start)
+    job, replayed = with_replay(ctx, job, [*version.rows("validation"), *version.rows("test")])
     result = run(job, emit=ctx.emit)
-    return _file(ctx, dataset, made, result, run_dir)
+    return _file(ctx, [*parents, *([replayed] if replayed else [])], made, result, run_dir)
 
 
 def _kept_plan(run_dir: Path) -> Plan | None:
@@ -96,7 +113,7 @@ def tracker_of(ctx: Context, run_dir: Path, parent: Path | None = None) -> Track
 
 
 def _file(
-    ctx: Context, dataset: Artifact, made: Plan, result: TrainResult, run_dir: Path
+    ctx: Context, parents: list[Artifact], made: Plan, result: TrainResult, run_dir: Path
 ) -> Artifact:
     """Move the adapter to its content-addressed folder and describe it."""
     files = tuned_files(result.adapter_dir)
@@ -112,6 +129,7 @@ def _file(
     atomic_dir(folder, fill)
     meta = {
         "model": ctx.config.model,
+        "method": made.recipe.method,
         "recipe": made.recipe.model_dump(mode="json"),
         "planned_seconds": made.seconds,
         "planned_memory_mb": made.memory.total_mb,
@@ -126,7 +144,7 @@ def _file(
         "summary": f"{result.steps} steps, best at {result.best_step}, {result.stopped}",
     }
     artifact = describe(
-        "adapter", digest, ctx.workspace.relative(folder), parents=[dataset.hash],
+        "adapter", digest, ctx.workspace.relative(folder), parents=[p.hash for p in parents],
         seed=made.recipe.seed, meta=json.loads(json.dumps(meta)),
     )  # fmt: skip
     if not (folder / MANIFEST).exists():
