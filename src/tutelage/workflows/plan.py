@@ -52,7 +52,8 @@ def plan_rows(
 
     source = locate_model(ctx.config.model, ctx.workspace.root)
     model = profile_model(source.name, prepare(source))
-    limit = min(settings.max_tokens or model.context, model.context)
+    most = BLOCK if method == "cpt" else model.context
+    limit = min(settings.max_tokens or most, model.context)
     job = make_job(ctx, version, Recipe(max_tokens=limit), ctx.workspace.runs)
     if probe:
         ctx.emit(Event("plan", "note", "timing one step on this machine"))
@@ -72,6 +73,7 @@ def plan_job(
     """Return the plan for a job's rows; of its recipe only `max_tokens` counts."""
     from tutelage.inference.transformers_load import load_tokenizer
     from tutelage.training.methods import resolve
+    from tutelage.training.packing import BLOCK
     from tutelage.training.planner import make_plan
     from tutelage.training.planner_rules import Situation, decide
 
