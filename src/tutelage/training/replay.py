@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tutelage.inference.models import ModelSource
 
 Kind = Literal["chat", "text"]
+KINDS: tuple[Kind, ...] = ("chat", "text")  # what is replayed beside labelled rows
 KEY = "replay"  # in an example's meta: where the row is from
 STAGE = "replay"
 _BATCH = 8  # samples drawn at once; part of what a sample is
@@ -38,6 +39,9 @@ class Sampling:
     tokens: int = 96
     temperature: float = 1.0
     seed: int = 7
+
+
+LONG = Sampling(tokens=256)  # beside raw text, whose rows are long
 
 
 @cache

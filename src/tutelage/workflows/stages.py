@@ -1,0 +1,187 @@
+"""Training in stages: what is trained before the project's own rows, each stage from the last.
+
+A stage has rows of its own (read, checked, and held apart from the project's validation and test
+rows), a plan, a run folder and an artifact; unchanged stages are skipped, a killed one goes on.
+The project's own training is not carried out here, it only starts from what this returns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tutelage.core.artifact import Artifact, describe, hash_file
+from tutelage.core.config import Stage, Train
+from tutelage.core.errors import DataError, TutelageError
+from tutelage.core.events import Event
+from tutelage.core.example import Example, SplitName
+from tutelage.data.benchmarks import BenchmarkText, without_matches
+from tutelage.data.pipeline import Dropped
+from tutelage.data.version import VersionDraft, load_version, write_version
+from tutelage.workflows.context import Context, StageOutcome, run_stage
+
+# (context of the stage, its rows, what it starts from, its name) -> what was trained
+CarryOut = Callable[[Context, Artifact, Artifact | None, str], StageOutcome]
+
+KIND = "stage_rows"
+_STAGE = "train"
+_SAME = (
+    "tune", "rank", "alpha", "dropout", "target_modules", "peft", "precision", "attention",
+    "strategy", "offload", "tracker", "hour_price",
+)  # fmt: skip
+_TUNINGS = ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora", "full")
+
+
+def before(ctx: Context, dataset: Artifact, carry_out: CarryOut) -> Artifact | None:
+    """Train every stage of train.before in order; return what the last one gave, if there is one.
+
+    `dataset` is the project's own version: none of its validation and test rows is trained on.
+    Errors name the stage they are of.
+    """
+    earlier: Artifact | None = None
+    stages = ctx.config.train.before
+    for number, stage in enumerate(stages, start=1):
+        inner = stage_context(ctx, stage)
+        told = f"stage {number} of {len(stages) + 1}: {', '.join(stage.sources)}"
+        ctx.emit(Event(_STAGE, "note", told, data={"stage": number}))
+        try:
+            rows = stage_rows(inner, stage, number, dataset)
+            earlier = carry_out(inner, rows.artifact, earlier, f"train-{number}").artifact
+        except TutelageError as error:
+            place = f"train.before, stage {number}"
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
+    return earlier
+
+
+def stage_context(ctx: Context, stage: Stage) -> Context:
+    """Return the project as a stage sees it: its own settings where it has some.
+
+    What decides which weights are trained is the project's, so that the next stage can go on.
+    """
+    config = ctx.config
+    own = stage.model_fields_set
+    values = stage.model_dump(include=set(Train.model_fields) - {"before"})
+    values |= {name: getattr(config.train, name) for name in _SAME if name not in own}
+    named = config.train.method in _TUNINGS
+    if stage.method == "auto" and named and _task(ctx, stage) != "text":
+        values["method"] = config.train.method
+    if values["tune"] is None and named:
+        values["tune"] = config.train.method
+    data = config.data.model_copy(update={"sources": stage.sources, "columns": stage.columns})
+    changed = config.model_copy(
+        update={
+            "task": _task(ctx, stage),
+            "prompt": config.prompt if stage.prompt is None else stage.prompt,
+            "output": config.output if stage.output is None else stage.output,
+            "data": data,
+            "train": Train.model_validate(values),
+        }
+    )
+    return replace(ctx, config=changed)
+
+
+def _task(ctx: Context, stage: Stage) -> Any:
+    if stage.task is not None:
+        return stage.task
+    return "text" if stage.method == "cpt" else ctx.config.task
+
+
+def stage_rows(ctx: Context, stage: Stage, number: int, dataset: Artifact) -> StageOutcome:
+    """Return the frozen rows of a stage; `ctx` is the stage's own.
+
+    Raises DataError if its sources hold nothing to train on.
+    """
+    from tutelage.data.readers.files import find_files, shown
+
+    root = ctx.workspace.root
+    paths = find_files(root, stage.sources, [], ctx.config.task)
+    sources = {shown(path, root): hash_file(path) for path in paths}
+    version = load_version(ctx.path_of(dataset))
+    inputs = {
+        "sources": sources,
+        "held_out": version.manifest.get("rows_hash", dataset.hash),
+        "validation": stage.validation,
+        "data": ctx.config.data.model_dump(mode="json"),
+        "task": ctx.config.task,
+        "output": ctx.config.output.model_dump(mode="json"),
+    }
+    held_out = [*version.rows("validation"), *version.rows("test")]
+    return run_stage(
+        ctx, f"rows-{number}", inputs, lambda: _make_rows(ctx, stage, number, held_out, sources)
+    )
+
+
+def apart(
+    rows: Sequence[Example], held_out: Sequence[Example]
+) -> tuple[list[Example], list[Dropped]]:
+    """Return the rows that resemble no held-out one, and the others with the reason.
+
+    A row resembles one if its input is the same or nearly the same, or shares a run of 13 words
+    (of 8 to 12 with a text that is no longer).
+    """
+    texts = [
+        BenchmarkText(text, f"the held-out row {row.origin.source or row.id}")
+        for row in held_out
+        for text in dict.fromkeys((row.input_text, row.answer or ""))
+        if text.strip() and (text == row.input_text or len(text.split()) >= 8)
+    ]
+    if not rows or not texts:
+        return list(rows), []
+    return without_matches(rows, texts)
+
+
+def _make_rows(
+    ctx: Context, stage: Stage, number: int, held_out: Sequence[Example], sources: dict[str, str]
+) -> Artifact:
+    from tutelage.data.assign import cluster_rows
+    from tutelage.data.pipeline import run_steps
+    from tutelage.workflows.data import check
+
+    read = check.read_rows(ctx)
+    for line in read.detected:
+        ctx.emit(Event(_STAGE, "note", line))
+    steps = check.steps(ctx, keep=True)[:-1]  # the last compares with the project's own version
+    result = run_steps(read.examples, steps)
+    kept, leaked = apart(result.kept, held_out)
+    if leaked:
+        text = f"{len(leaked)} rows resemble held-out rows and are left out: {leaked[0].reason}"
+        ctx.emit(Event(_STAGE, "warning", text))
+    if not kept:
+        raise DataError(
+            "no row of the stage's sources can be trained on",
+            where=", ".join(sources),
+            fix="Bring other rows; those left out were unusable or are held out for the test",
+        )
+    clusters = cluster_rows(kept, ctx.config.data.dedup.threshold)
+    sides = _sides(kept, clusters, stage.validation)
+    quarantine = [item.as_dict() for item in result.quarantined]
+    dropped = [item.as_dict() for item in (*result.dropped, *leaked)]
+    meta = {"project": ctx.config.name, "sources": sources, "stage": number}
+    draft = VersionDraft(sides, clusters, dropped, quarantine, meta)
+    version = write_version(ctx.workspace.artifacts / "stages", draft)
+    counts = {side: count for side, count in version.manifest["counts"].items() if count}
+    lost = {"dropped": len(dropped), "quarantined": len(quarantine) + len(read.rejected)}
+    told = ", ".join(f"{count} {side}" for side, count in counts.items())
+    ctx.emit(Event(_STAGE, "note", f"rows of stage {number}: {told}", data=lost))
+    return describe(
+        KIND, version.hash, ctx.workspace.relative(version.directory),
+        meta=json.loads(json.dumps({**meta, **lost, "counts": counts})),
+    )  # fmt: skip
+
+
+def _sides(
+    rows: Sequence[Example], clusters: dict[str, str], validation: float
+) -> dict[SplitName, list[Example]]:
+    """Return the rows to train on and those that say when to stop; none is a test row."""
+    from tutelage.core.config import Splits
+    from tutelage.data.assign import assign
+
+    splits = Splits(train=1 - validation, validation=validation, test=0)
+    given = assign(rows, clusters, splits, {})
+    sides: dict[SplitName, list[Example]] = {"train": [], "validation": [], "test": []}
+    for row in rows:
+        sides[given.sides.get(row.id, "train")].append(row)
+    return sides
