@@ -52,8 +52,7 @@ def plan_rows(
 
     source = locate_model(ctx.config.model, ctx.workspace.root)
     model = profile_model(source.name, prepare(source))
-    most = BLOCK if method == "cpt" else model.context
-    limit = min(settings.max_tokens or most, model.context)
+    limit = min(settings.max_tokens or model.context, model.context)
     job = make_job(ctx, version, Recipe(max_tokens=limit), ctx.workspace.runs)
     if probe:
         ctx.emit(Event("plan", "note", "timing one step on this machine"))
@@ -82,7 +81,10 @@ def plan_job(
     method = settings.method
     if method == "auto":
         method = str(decide("method", Situation(counted, model, machine))[0])
-    recipe = job.recipe.model_copy(update={"method": method})
+    limit = job.recipe.max_tokens
+    if method == "cpt" and settings.max_tokens is None:
+        limit = min(BLOCK, limit)
+    recipe = job.recipe.model_copy(update={"method": method, "max_tokens": limit})
     objective = resolve(method).objective(recipe)
     items = objective.prepare(replace(job, recipe=recipe), tokenizer, silent).train
     data = _profile(objective.rows(items), counted, settings)
