@@ -93,7 +93,7 @@ class HostedDeployment(Section):
     sku: str = "Standard"  # kind of capacity
     capacity: int = Field(default=1, ge=1)  # thousands of tokens a minute
     api_version: str = "2024-10-01"  # of the management API
-    management_url: str = "https://management.azure.com"
+    management_url: str = "https://management.azure.com"  # other in sovereign clouds
 
 
 class Hosted(Section):
