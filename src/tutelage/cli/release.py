@@ -1,7 +1,8 @@
-"""`tutelage release …`: make, list, show, promote and roll back releases."""
+"""`tutelage release …`: make, list, show, promote, roll back and export releases."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -111,3 +112,49 @@ def rollback(
 
         data = work(open_context(project, out.emit))
         out.result(data, lambda console: console.print(data["sentence"], markup=False))
+
+
+@app.command()
+def export(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RELEASE|ADAPTER]",
+            help="A release's name or id, or the start of an adapter's hash.",
+            show_default="the newest release, else the newest adapter",
+        ),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="adapter, merged, gguf or gguf-adapter.")
+    ] = "adapter",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A new folder for the files.", show_default="NAME-FORMAT, here"),
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of merged weights: auto (the base's), f32, f16, bf16, q8_0.")
+    ] = "auto",
+    prompts: Annotated[int, typer.Option(help="How many prompts must be answered alike.")] = 16,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write files for other programs; refused (exit 1) unless they answer as what was trained."""
+    with frame(as_json, verbose) as out_frame:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.export import export as work
+
+        ctx = open_context(project, out_frame.emit)
+        done = work(ctx, what, form, out, dtype=dtype, prompts=prompts)
+        data = done.as_dict()
+
+        def show(console: Console) -> None:
+            from tutelage.cli.screens import simple_table
+
+            cells = [(name, digest[:12]) for name, digest in data["files"].items()]
+            console.print(f"[bold]{data['folder']}[/]  {data['size_bytes'] / 2**20:.1f} MB")
+            console.print(simple_table(("file", "SHA-256"), cells))
+            if data["parity"]:
+                console.print(data["parity"]["sentence"], markup=False)
+
+        out_frame.result(data, show)

@@ -18,6 +18,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ from tutelage.inference.gguf_header import read_header
 from tutelage.inference.lora_gguf import ensure_apart
 
 _SOCKET_PATH = 100  # bytes; systems take 104 or 108, a longer one falls back to loopback
+
+
+@dataclass
+class Started:
+    """A llama.cpp server, the key of its own listener, and the folder of its socket."""
+
+    server: Any
+    key: str
+    private: Path
+
+    def stop(self) -> None:
+        """Stop the server and give its memory back."""
+        self.server = None  # the last reference: its destructor joins the loop
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.private)
 
 
 class LlamaCppBackend:
@@ -65,6 +81,11 @@ class LlamaCppBackend:
 
     def open_lora(self, lora: Path | None) -> LlamaCppSeat:
         """Start a server for the base (None) or for a converted adapter."""
+        started = self.start(lora)
+        return LlamaCppSeat(started.server, self.slots, started.private, self._render)
+
+    def start(self, lora: Path | None) -> Started:
+        """Start the server itself; raise ModelError if llama.cpp can't load the files."""
         import xllamacpp
 
         private = Path(tempfile.mkdtemp(prefix="tutelage-"))
@@ -80,7 +101,7 @@ class LlamaCppBackend:
                 where=str(lora or self.model),
                 fix="Look at .tutelage/logs/engine.log, or serve with `--backend transformers`",
             ) from error
-        return LlamaCppSeat(server, self.slots, private, self._render)
+        return Started(server, params.api_keys[0], private)
 
     def _params(self, xllamacpp: Any, socket: Path) -> Any:
         params = xllamacpp.CommonParams()

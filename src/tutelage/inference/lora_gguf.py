@@ -146,6 +146,11 @@ def convert(
     _write(target, architecture, alpha, tensors)
 
 
+def check_convertible(adapter: Path) -> None:
+    """Raise ModelError if llama.cpp could not apply the adapter, whatever its weights."""
+    _config(adapter)
+
+
 def permute_rows(rows: Weights, heads: int) -> Weights:
     """Return `rows` (heads * width, rank) from half-split to pair order within each head.
 
@@ -221,7 +226,8 @@ def _config(adapter: Path) -> dict[str, Any]:
         raise ModelError(
             f"llama.cpp can't apply this adapter ({', '.join(problems) or 'no lora_alpha'})",
             where=str(adapter / CONFIG_NAME),
-            fix="Serve with `--backend transformers`, or train a plain LoRA adapter",
+            fix="Serve with `--backend transformers`, train a plain LoRA adapter, or export the "
+            "merged model (`--format gguf`)",
         )
     return config
 

@@ -24,7 +24,6 @@ from tutelage.core.example import Message
 from tutelage.inference.base import Decoding, Prompt
 from tutelage.inference.gguf_header import read_header
 from tutelage.inference.models import locate_model
-from tutelage.inference.parity import compare
 
 pytestmark = pytest.mark.model
 pytest.importorskip("xllamacpp")
@@ -158,10 +157,12 @@ def test_the_quantised_base_stays_near_the_reference(engine: str) -> None:
         for text in TEXTS
     ]
     expected = [c.text for c in TransformersGenerator.over(model, tokenizer).generate(prompts)]
-    parity = compare(engine, "base", prompts, expected)
-    assert (parity.total, parity.share >= 0.9) == (10, True), parity.mismatches
-    wrong = compare(engine, "base", prompts[:2], ["?"] * 2)
-    assert (wrong.matches, wrong.mismatches[0].expected) == (0, "?")
+    got = []
+    for prompt in prompts:
+        turns = [message.model_dump() for message in prompt.messages]
+        body = {"model": "base", "messages": turns, "max_tokens": 1}
+        got.append(content(post(engine, "/v1/chat/completions", body)))
+    assert sum(a == b for a, b in zip(got, expected, strict=True)) >= 9, (got, expected)
 
     off = []
     for prompt in prompts:
