@@ -36,7 +36,10 @@ MakeAnswerer = Callable[[Any, Any, Tuned], Answerer]  # (model, tokenizer, what 
 
 def answerers() -> dict[str, MakeAnswerer]:
     """Return the known answerers by the name that tutelage.json carries."""
-    return {}
+    from tutelage.inference.transformers_cloze import ClozeChoice
+    from tutelage.inference.transformers_head import HeadChoice
+
+    return {"cloze": ClozeChoice, "head": HeadChoice}
 
 
 class TunedWeights:
@@ -88,7 +91,12 @@ class TunedWeights:
     def _whole_model(self, folder: Path, digest: str) -> Any:
         if self._whole is None or self._whole[0] != digest:
             self._whole = None  # the old one's memory first
-            source = ModelSource(str(folder), folder.name, "directory", folder, digest)
             dtype = str(next(self.base.parameters()).dtype).removeprefix("torch.")
+            if self.tuned is not None and self.tuned.answerer == "head":
+                from tutelage.inference.transformers_head import load_whole
+
+                self._whole = (digest, load_whole(folder, self.base, dtype))
+                return self._whole[1]
+            source = ModelSource(str(folder), folder.name, "directory", folder, digest)
             self._whole = (digest, load_model(source, dtype=dtype))
         return self._whole[1]

@@ -1,0 +1,76 @@
+"""Answers by picking one of a closed list of labels; what the labels weigh is the subclass's.
+
+The text of an answer is the rendered label, so whatever reads a written answer reads this one too.
+No torch here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.inference.base import Completion, Prompt, Usage
+
+
+class LabelChoice:
+    """`labels` and their `answers`, the texts they are rendered as, are in one order."""
+
+    def __init__(self, labels: Sequence[str], answers: Sequence[str]) -> None:
+        self.labels, self.answers = list(labels), list(answers)
+        self._place = {answer: index for index, answer in enumerate(self.answers)}
+
+    def log_chances(self, prompts: Sequence[Prompt]) -> tuple[NDArray[np.float64], list[int]]:
+        """Return log p(label | prompt), natural log, (N, L), and the tokens read for each row."""
+        raise NotImplementedError
+
+    def count_tokens(self, text: str) -> int:
+        """Return the tokens of a text."""
+        raise NotImplementedError
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
+        """Return the likeliest label's answer a prompt; `meta` has the label and its chance."""
+        if not prompts:
+            return []
+        started = time.perf_counter()
+        logs, read = self.log_chances(prompts)
+        spent = (time.perf_counter() - started) * 1000
+        made = []
+        for row, tokens in zip(logs, read, strict=True):
+            best = int(row.argmax())
+            answer = self.answers[best]
+            made.append(
+                Completion(
+                    text=answer,
+                    finish_reason="stop",
+                    usage=Usage(tokens, self.count_tokens(answer)),
+                    latency_ms=spent,
+                    first_token_ms=spent,
+                    meta={
+                        "label": self.labels[best],
+                        "probability": round(float(np.exp(row[best])), 6),
+                    },
+                )
+            )
+        return made
+
+    def score_labels(
+        self, prompts: Sequence[Prompt], answers: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """Return log p(answer | prompt), (N, L'); -inf for what is no label's answer."""
+        logs, _ = self.log_chances(prompts)
+        found = np.full((len(prompts), len(answers)), -np.inf)
+        for column, answer in enumerate(answers):
+            place = self._place.get(answer)
+            if place is not None:
+                found[:, column] = logs[:, place]
+        return found
+
+
+def log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `scores` as log chances over the last axis."""
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    chances: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return chances

@@ -1,0 +1,186 @@
+"""Picks a label with a classification head on the last token of the prompt.
+
+The head is a matrix beside the adapter (modules_to_save) or in the whole model's file; the decoder
+under it is the one in use, so the base model's weights are in memory once. What prompts share is
+computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutelage.core.errors import DataError, ModelError
+from tutelage.inference.base import Prompt
+from tutelage.inference.label_choice import LabelChoice, log_softmax
+from tutelage.inference.models import ModelSource
+from tutelage.inference.transformers_cache import Runner, common_prefix
+from tutelage.inference.transformers_prepare import quiet, short
+from tutelage.inference.transformers_render import render
+from tutelage.inference.tuned import Tuned
+
+HEAD = "score"  # what transformers calls the head of a decoder's classifier
+_BATCH = 16  # rows a forward pass, at most
+
+
+class HeadChoice(LabelChoice):
+    """`settings`: labels, answers, temperature (the logits are divided by it)."""
+
+    def __init__(self, model: Any, tokenizer: Any, tuned: Tuned) -> None:
+        settings = tuned.settings
+        super().__init__(settings["labels"], settings["answers"])
+        self._temperature = float(settings.get("temperature", 1.0))
+        self._tokenizer, self._model = tokenizer, model
+        self._limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        pad = tokenizer.pad_token_id
+        self._runner = Runner(model, tokenizer.eos_token_id if pad is None else pad)
+        self._runner.model = _View(model, load_head(tuned.folder, len(self.labels)))
+
+    def log_chances(self, prompts: Sequence[Prompt]) -> tuple[NDArray[np.float64], list[int]]:
+        """Return log p(label | prompt) and the prompts' tokens. Raises DataError for a long one."""
+        rows = [render(self._tokenizer, prompt.messages).prompt_ids for prompt in prompts]
+        for index, ids in enumerate(rows):
+            if len(ids) > self._limit:
+                raise DataError(
+                    f"prompt {index + 1} has {len(ids)} tokens, the model reads {self._limit}",
+                    fix="Shorten the row or the prompt, or choose a model with a longer context",
+                )
+        logits = np.zeros((len(rows), len(self.labels)))
+        shared = common_prefix(rows) if self._runner.shares else 0
+        order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), rows[index]))
+        training = self._model.training
+        self._model.eval()
+        try:
+            for start in range(0, len(order), _BATCH):
+                part = order[start : start + _BATCH]
+                with torch.inference_mode():
+                    batch = self._runner.start(
+                        [rows[index] for index in part], rows[part[0]][:shared], 0
+                    )
+                logits[part] = batch.logits.double().numpy()
+        finally:
+            self._model.train(training)
+        return log_softmax(logits / self._temperature), [len(ids) for ids in rows]
+
+    def count_tokens(self, text: str) -> int:
+        """Return the tokens of a text."""
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class _View:
+    """A decoder and a head that are called like a causal model."""
+
+    def __init__(self, model: Any, head: torch.nn.Linear) -> None:
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._decoder = inner.get_decoder()
+        self.config, self.device, self.dtype = model.config, model.device, model.dtype
+        self._head = head.to(self.device)
+
+    def __call__(self, *, logits_to_keep: int, **inputs: Any) -> SimpleNamespace:
+        out = self._decoder(**inputs)
+        kept = out.last_hidden_state[:, -logits_to_keep:].to(self._head.weight.dtype)
+        return SimpleNamespace(logits=self._head(kept))
+
+
+def load_head(folder: Path, labels: int) -> torch.nn.Linear:
+    """Return the head that lies in `folder`, (E -> labels), fp32.
+
+    Raises ModelError if there is none or if it is of another number of labels.
+    """
+    from safetensors import safe_open
+
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                for part in ("weight", "bias"):
+                    if f".{name}".endswith(f".{HEAD}.{part}"):
+                        found[part] = tensors.get_tensor(name).float()
+    if "weight" not in found or len(found["weight"]) != labels:
+        raise ModelError(
+            f"the classification head for {labels} labels is missing",
+            where=str(folder),
+            fix="Run `tutelage train` again",
+        )
+    head = torch.nn.Linear(found["weight"].shape[1], labels, bias="bias" in found)
+    head.load_state_dict(found)
+    return head.requires_grad_(False).eval()
+
+
+def load_whole(folder: Path, base: Any, dtype: str) -> Any:
+    """Return the language model under a whole classifier: its decoder, with the base's head.
+
+    Training a classifier leaves the head over the vocabulary as it was, so the folder has none
+    unless it is tied to the embeddings. Raises ModelError if the folder can't be read.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with quiet():
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), local_files_only=True,
+                trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+        except Exception as error:
+            raise ModelError(
+                f"the model can't be loaded ({type(error).__name__}: {short(error)})",
+                where=str(folder),
+                fix="Run `tutelage train` again",
+            ) from error
+    head = model.get_output_embeddings()
+    names = {name for name, p in model.named_parameters() if p is head.weight}
+    lost = sorted(set(report["missing_keys"]) - names)
+    if lost:
+        raise ModelError(
+            f"{len(lost)} weights are missing, {lost[0]} among them",
+            where=str(folder),
+            fix="Run `tutelage train` again",
+        )
+    if report["missing_keys"]:
+        inner = base.get_base_model() if hasattr(base, "get_base_model") else base
+        with torch.no_grad():
+            head.weight.copy_(inner.get_output_embeddings().weight)
+    return model.eval()
+
+
+def load_classifier(source: ModelSource, labels: Sequence[str], *, seed: int) -> Any:
+    """Return the model with a fresh classification head, drawn from `seed`, in fp32.
+
+    Raises ModelError if transformers has no such form of the model or a weight is missing.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    from tutelage.inference.transformers_prepare import prepare
+
+    directory = prepare(source)
+    names = dict(enumerate(labels))
+    torch.manual_seed(seed)
+    with quiet():
+        try:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                directory, id2label=names, label2id={name: i for i, name in names.items()},
+                dtype=torch.float32, local_files_only=True, trust_remote_code=False,
+                use_safetensors=True, output_loading_info=True,
+            )  # fmt: skip
+        except Exception as error:
+            raise ModelError(
+                f"the model has no form with a classification head ({short(error)})",
+                where=str(directory),
+                fix="Set train.method to cloze, which needs none, or choose another model",
+            ) from error
+    lost = sorted(name for name in report["missing_keys"] if not name.startswith(f"{HEAD}."))
+    if lost or not hasattr(model, HEAD):
+        raise ModelError(
+            f"{lost[0]} is missing" if lost else "the model's classification head is not a matrix",
+            where=str(directory),
+            fix="Download the model again, or set train.method to cloze",
+        )
+    if model.config.pad_token_id is None:  # its own forward finds a row's end by it
+        model.config.pad_token_id = model.config.eos_token_id
+    return model.eval()
