@@ -26,18 +26,24 @@ FINDINGS = "findings.jsonl"  # every finding with its file, line and example id;
 
 @dataclass(frozen=True)
 class DatasetVersion:
-    """One frozen data set. `hash` is 64 hex digits; `manifest` is manifest.json as read."""
+    """One frozen data set. `hash` is 64 hex digits; `manifest` is manifest.json as read.
+
+    `splits` are those it may show; the files of the others are not opened.
+    """
 
     hash: str
     directory: Path
     manifest: dict[str, Any]
+    splits: tuple[SplitName, ...] = SPLITS
 
     def rows(self, split: SplitName) -> list[Example]:
         """Return the examples of one split, in the order they were imported."""
+        self._allow(split)
         return list(self._rows[split])
 
     def stream(self, split: SplitName) -> Iterator[Example]:
         """Yield the examples of one split without holding them all."""
+        self._allow(split)
         with (self.directory / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
             for line in lines:
                 yield Example.model_validate_json(line)
@@ -45,7 +51,7 @@ class DatasetVersion:
     def besides(self, known: Container[str]) -> list[Example]:
         """Return the rows whose ids are not `known`, without reading the others whole."""
         found = []
-        for split in SPLITS:
+        for split in self.splits:
             with (self.directory / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as lines:
                 for line in lines:
                     if line[:8] != '{"id": "' or line[8:32] not in known:
@@ -56,7 +62,7 @@ class DatasetVersion:
 
     def all_rows(self) -> list[Example]:
         """Return the examples of all splits: train, then validation, then test."""
-        return [example for split in SPLITS for example in self._rows[split]]
+        return [example for split in self.splits for example in self._rows[split]]
 
     def cluster_of(self, example_id: str) -> str:
         """Return the near-duplicate or group cluster of an example; its own id if it has none."""
@@ -70,7 +76,16 @@ class DatasetVersion:
 
     @cached_property
     def _rows(self) -> dict[SplitName, list[Example]]:
-        return {split: _read_rows(self.directory / f"{split}.jsonl") for split in SPLITS}
+        return {split: _read_rows(self.directory / f"{split}.jsonl") for split in self.splits}
+
+    def _allow(self, split: SplitName) -> None:
+        """Raise DataError unless this view shows `split`."""
+        if split not in self.splits:
+            raise DataError(
+                f"the {split} split is closed to what chooses settings",
+                where=str(self.directory),
+                fix="Report this: a setting must never be chosen by the rows that judge it",
+            )
 
 
 @dataclass(frozen=True)
@@ -131,11 +146,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def load_version(directory: Path) -> DatasetVersion:
-    """Return the version in `directory`; raise DataError if a file is missing or was changed."""
+def load_version(directory: Path, splits: tuple[SplitName, ...] = SPLITS) -> DatasetVersion:
+    """Return the version in `directory`; raise DataError if a file is missing or was changed.
+
+    With `splits`, the rows of the others can't be read from it and their files are not opened.
+    """
     manifest = read_manifest(directory)
     files, digest = manifest["files"], manifest["hash"]
-    for name in [*(f"{split}.jsonl" for split in SPLITS), CLUSTERS]:
+    for name in [*(f"{split}.jsonl" for split in splits), CLUSTERS]:
         path = directory / name
         if not path.is_file() or hash_file(path) != files.get(name):
             raise DataError(
@@ -143,7 +161,7 @@ def load_version(directory: Path) -> DatasetVersion:
                 where=str(directory),
                 fix="Delete the folder and run `tutelage run` to make it again",
             )
-    return DatasetVersion(digest, directory, manifest)
+    return DatasetVersion(digest, directory, manifest, splits)
 
 
 def row_text(example: Example) -> str:

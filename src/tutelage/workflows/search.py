@@ -1,0 +1,235 @@
+"""Search the training settings of a project: the plan and its rivals, on validation rows alone.
+
+The dataset version is opened without its test split, so nothing here can read it. What is found
+is advice: tutelage.yaml changes only when asked (search_write.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe
+from tutelage.core.config import Train
+from tutelage.core.errors import DataError, EnvironmentProblem, PlanRefused
+from tutelage.core.events import Event
+from tutelage.core.example import SplitName
+from tutelage.core.workspace import atomic_dir, atomic_write
+from tutelage.data.version import DatasetVersion, load_version
+from tutelage.inference.models import locate_model
+from tutelage.workflows.context import Context, run_stage
+from tutelage.workflows.plan import make_job, plan_rows
+from tutelage.workflows.search_report import fragment, report_page
+from tutelage.workflows.train import tracker_of
+
+if TYPE_CHECKING:
+    from tutelage.training.job import TrainingJob
+    from tutelage.training.planner import Plan
+    from tutelage.training.search import Findings, SearchJob
+
+STAGE = "search"
+OPEN_SPLITS: tuple[SplitName, ...] = ("train", "validation")
+_RESULT, _REPORT = "result.json", "report.html"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is spent. `minutes` bounds the whole search, `seeds` is how often it is repeated."""
+
+    trials: int = 12
+    minutes: float | None = None
+    seeds: int = 3
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found. `data` is the artifact's result.json."""
+
+    artifact: Artifact
+    path: Path
+    skipped: bool
+    data: Mapping[str, Any]
+
+    @property
+    def take(self) -> bool:
+        """Whether the best settings are better than the plan beyond the noise."""
+        return bool(self.data["take"])
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The fields of `train` that the best settings change; empty if the plan stays."""
+        return dict(self.data["overrides"]) if self.take else {}
+
+    @property
+    def fragment(self) -> str:
+        """The YAML that makes `tutelage train` use them; empty if the plan stays."""
+        return fragment(self.overrides)
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / _REPORT
+
+
+def search(
+    ctx: Context, dataset: Artifact, limits: Limits | None = None, over: Sequence[str] | None = None
+) -> SearchResult:
+    """Search `over` (unset: learning rate, rank, epochs, batch size) and return what is best.
+
+    A search that was cut off goes on. Raises DataError without validation rows, PlanRefused if
+    the planner advises against training, ConfigError for a setting that can't be searched.
+    """
+    limits = limits or Limits()
+    if find_spec("optuna") is None:
+        raise EnvironmentProblem(
+            "the search needs Optuna, which is not installed",
+            fix="Run `pip install 'tutelage[search]'`",
+        )
+    version = load_version(ctx.path_of(dataset), OPEN_SPLITS)
+    if not version.rows("validation"):
+        raise DataError(
+            "the validation split is empty, and a search has nothing else to compare by",
+            where=str(version.directory),
+            fix="Give data.splits.validation a share, and run `tutelage data split`",
+        )
+    inputs = {
+        "rows": [version.manifest["files"][f"{split}.jsonl"] for split in OPEN_SPLITS],
+        "model": locate_model(ctx.config.model, ctx.workspace.root).digest,
+        "prompt": ctx.config.prompt,
+        "task": ctx.config.task,
+        "train": ctx.config.train.model_dump(mode="json", exclude={"tracker"}),
+        "over": sorted(over) if over else None,
+    }
+    key = content_hash(inputs)[:12]
+    folder = ctx.workspace.runs / f"search-{key}"
+    outcome = run_stage(
+        ctx, STAGE, {**inputs, "limits": asdict(limits)},
+        lambda: _work(ctx, dataset, version, limits, over, folder),
+    )  # fmt: skip
+    if not outcome.skipped:
+        shutil.rmtree(folder, ignore_errors=True)
+    path = ctx.path_of(outcome.artifact)
+    data = json.loads((path / _RESULT).read_bytes())
+    return SearchResult(outcome.artifact, path, outcome.skipped, data)
+
+
+def _work(
+    ctx: Context,
+    dataset: Artifact,
+    version: DatasetVersion,
+    limits: Limits,
+    over: Sequence[str] | None,
+    folder: Path,
+) -> Artifact:
+    from tutelage.training.search import search as run
+    from tutelage.training.search_space import space, usual
+
+    names = tuple(over or ())
+    space(_default_recipe(), names)  # a name it can't be is said before the planning
+    plan = plan_rows(ctx, version, ctx.config.train)
+    if plan.refusal:
+        raise PlanRefused(plan.refusal, fix="Label more rows, or set train.force: true")
+    dimensions = space(plan.recipe, names or usual(plan.recipe))
+    whole = tracker_of(ctx, folder)
+    whole.log_params({"over": ", ".join(d.name for d in dimensions), **asdict(limits)})
+    job = _job(ctx, version, limits, dimensions, folder)
+    ctx.emit(Event(STAGE, "start", _announce(plan, limits, [d.name for d in dimensions])))
+    try:
+        found = run(job, ctx.emit)
+    except BaseException as error:
+        whole.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    artifact = _file(ctx, dataset, found, plan)
+    figures = {"planned_loss": found.planned.loss, "best_loss": found.best.loss}
+    whole.log_metrics({k: v for k, v in figures.items() if v is not None}, len(found.trials))
+    whole.log_artifact(ctx.path_of(artifact) / _REPORT)
+    whole.finish("FINISHED")
+    ctx.emit(Event(STAGE, "done", found.reason))
+    return artifact
+
+
+def _default_recipe() -> Any:
+    from tutelage.training.recipe import Recipe
+
+    return Recipe()
+
+
+def _announce(plan: Plan, limits: Limits, names: Sequence[str]) -> str:
+    """Return what the search will do and about how long that takes at most."""
+    runs = limits.trials + 2 * limits.seeds
+    minutes = runs * plan.seconds / 60
+    if limits.minutes is not None:
+        minutes = min(minutes, limits.minutes)
+    return (
+        f"{', '.join(names)} in up to {limits.trials} trials, then {2 * limits.seeds} runs to tell "
+        f"gain from luck: at most {minutes:.0f} minutes if no run stops early"
+    )
+
+
+def _job(
+    ctx: Context, version: DatasetVersion, limits: Limits, dimensions: Any, folder: Path
+) -> SearchJob:
+    from tutelage.training.search import SearchJob
+
+    def make(changed: dict[str, Any], seed: int, run_dir: Path) -> TrainingJob:
+        """Return the run that `tutelage train` would make of these settings."""
+        settings = Train.model_validate({**ctx.config.train.model_dump(), **changed})
+        quiet = replace(ctx, emit=lambda event: None)
+        recipe = plan_rows(quiet, version, settings, probe=False).recipe
+        recipe = recipe.model_copy(update={"seed": seed})
+        tracker = tracker_of(ctx, run_dir, folder)
+        return make_job(ctx, version, recipe, run_dir, tracker=tracker)
+
+    return SearchJob(
+        url=f"sqlite:///{ctx.workspace.home / 'search.db'}",
+        key=folder.name,
+        folder=folder,
+        space=dimensions,
+        make=make,
+        trials=limits.trials,
+        seeds=limits.seeds,
+        minutes=limits.minutes,
+        seed=ctx.config.train.seed,
+    )
+
+
+def _file(ctx: Context, dataset: Artifact, found: Findings, plan: Plan) -> Artifact:
+    """Write the result and its report as an artifact."""
+    best = found.best.settings
+    data = {
+        "take": found.take,
+        "reason": found.reason,
+        "overrides": {k: v for k, v in best.items() if v != found.planned.settings[k]},
+        "planned": found.planned.settings,
+        "planned_loss": found.planned.loss,
+        "best_loss": found.best.loss,
+        "best_trial": found.best.number,
+        "gain": found.gain.as_dict() if found.gain else None,
+        "pairs": [asdict(pair) for pair in found.pairs],
+        "trials": [asdict(trial) for trial in found.trials],
+        "recipe": plan.recipe.model_dump(mode="json"),
+    }
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    page = report_page(ctx.config.name, json.loads(text))
+    digest = content_hash({_RESULT: text, _REPORT: page})
+    folder = ctx.workspace.artifact_dir("searches", digest)
+
+    def fill(target: Path) -> None:
+        (target / _RESULT).write_text(text, encoding="utf-8")
+        (target / _REPORT).write_text(page, encoding="utf-8")
+
+    atomic_dir(folder, fill)
+    meta = {name: data[name] for name in ("take", "reason", "overrides", "planned_loss")}
+    meta |= {"best_loss": data["best_loss"], "summary": found.reason}
+    artifact = describe(
+        "search", digest, ctx.workspace.relative(folder), parents=[dataset.hash],
+        seed=plan.recipe.seed, meta=meta,
+    )  # fmt: skip
+    if not (folder / MANIFEST).exists():
+        atomic_write(folder / MANIFEST, artifact.model_dump_json(indent=2).encode())
+    return artifact
