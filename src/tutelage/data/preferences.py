@@ -269,6 +269,15 @@ def pair_example(pair: Pair) -> Example:
     return _example(pair, pair.chosen, {REJECTED: pair.rejected, NOTE: note})
 
 
+def both_examples(pair: Pair) -> list[Example]:
+    """Return a pair as two judged rows, the desirable one first."""
+    note = {"source": pair.source, "votes": pair.votes}
+    return [
+        _example(pair, pair.chosen, {DESIRABLE: True, NOTE: note}),
+        _example(replace(pair, label=None), pair.rejected, {DESIRABLE: False, NOTE: note}),
+    ]
+
+
 def judged_example(one: Judged) -> Example:
     """Return a judged answer as a row; meta says whether it was desirable."""
     return _example(one, one.answer, {DESIRABLE: one.desirable, NOTE: {"source": "thumbs"}})

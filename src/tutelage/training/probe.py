@@ -25,6 +25,7 @@ def probe(model: Any, objective: Objective, items: Sequence[Any], recipe: Recipe
 
     A first, smaller step warms the kernels up and counts the kept bytes; it is not timed.
     """
+    items = items[: max(_COUNTED, recipe.batch_size)]
     step, _ = objective.step(model, items, recipe, silent)
     model.train()
     few = list(items[:_COUNTED])

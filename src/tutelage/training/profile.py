@@ -42,7 +42,7 @@ class DataProfile:
     prefix: int  # tokens at the start that all rows share
     least_label: int = 0  # rows of the rarest label
     texts: int = 0  # rows that are raw text
-    pairs: int = 0  # rows that hold a rejected answer besides the right one
+    pairs: int = 0  # rows with a rejected answer besides, or that say whether theirs is desirable
     fertility: float = 0.0  # tokens a word of the rows; 0: not measured
 
     @property
@@ -143,7 +143,7 @@ def row_facts(examples: Sequence[Example], tokenizer: Any) -> dict[str, Any]:
     return {
         "least_label": min(counts.values(), default=0),
         "texts": sum(row.is_text for row in examples),
-        "pairs": sum(bool(row.meta.get("rejected")) for row in examples),
+        "pairs": sum(bool(row.meta.get("rejected")) or "desirable" in row.meta for row in examples),
         "fertility": round(tokens / max(1, len(text.split())), 2),
     }
 

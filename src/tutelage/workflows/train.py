@@ -19,6 +19,7 @@ from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import locate_model
 from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
+from tutelage.workflows.data.preferences import material
 from tutelage.workflows.plan import make_job, plan
 from tutelage.workflows.replay import fingerprint, with_replay
 from tutelage.workflows.stages import before
@@ -46,6 +47,7 @@ def carry_out(
 ) -> StageOutcome:
     """Train on one set of rows, from the weights of `earlier` on; `stage` is its name."""
     config = ctx.config
+    dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
     settings = config.train.model_dump(mode="json", exclude={"tracker"})
     inputs = {

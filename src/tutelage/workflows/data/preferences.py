@@ -28,6 +28,7 @@ from tutelage.data.preferences import (
     Pair,
     Settled,
     asked,
+    both_examples,
     count_by_source,
     input_text,
     judged_example,
@@ -55,6 +56,7 @@ Method = Literal["dpo", "kto"]
 METHODS: tuple[Method, ...] = ("dpo", "kto")
 _KIND = "preferences"
 _STAGE = "preferences"
+_TOLD = ("pairs", "sources", "judged", "lengths", "warnings")
 
 
 @dataclass
@@ -226,12 +228,21 @@ def _test_inputs(ctx: Context) -> set[str]:
         }
 
 
+def material(ctx: Context, dataset: Artifact) -> Artifact:
+    """Return what train.method learns from: the version, or its preferences for dpo and kto."""
+    named = ctx.config.train.method.lower()
+    method = next((method for method in METHODS if method == named), None)
+    if method is None or dataset.kind == _KIND:
+        return dataset
+    return preference_dataset(ctx, dataset, method)
+
+
 def preference_dataset(ctx: Context, dataset: Artifact, method: Method) -> Artifact:
     """Return the frozen preferences that `method` trains on, made beside `dataset`.
 
     Its folder reads like a dataset version (load_version), with an empty test split. A row's
-    answer is the better one and meta["rejected"] the worse one; for kto there are besides rows
-    with meta["desirable"]. Raises DataError if there is nothing to train on.
+    answer is the better one and meta["rejected"] the worse one; for kto a row's answer is judged
+    by meta["desirable"], and a pair is two rows. Raises DataError if there is nothing to train on.
     """
     found = collect(ctx, load_version(ctx.path_of(dataset)))
     for finding in found.findings:
@@ -261,8 +272,9 @@ def _examples(found: Preferences, method: Method) -> dict[SplitName, list[Exampl
     """Return the rows of each side; kto judges single answers, so no pairs are made of thumbs."""
     rows: dict[SplitName, list[Example]] = {side: [] for side in SPLITS}
     for pair in found.pairs:
-        if pair.split is not None and (method == "dpo" or pair.source != "thumbs"):
-            rows[pair.split].append(pair_example(pair))
+        if pair.split is None or (method == "kto" and pair.source == "thumbs"):
+            continue
+        rows[pair.split] += [pair_example(pair)] if method == "dpo" else both_examples(pair)
     for one in found.judged if method == "kto" else ():
         if one.split is not None:
             rows[one.split].append(judged_example(one))
@@ -283,7 +295,7 @@ def _require(train: Sequence[Example], found: Preferences, method: Method) -> No
             "answers; `tutelage data pairs` shows what there is",
         )
     judged = [row.meta["desirable"] for row in train if "desirable" in row.meta]
-    if method == "kto" and len(judged) == len(train) and len(set(judged)) == 1:
+    if method == "kto" and len(set(judged)) == 1:
         kind = "praised" if judged[0] else "blamed"
         raise DataError(
             f"all {len(judged)} judged answers in train are {kind}, so there is nothing to tell "
@@ -318,7 +330,7 @@ def _freeze(
         "counts": counts,
         "method": method,
         "sources": [],
-        "preferences": {key: report[key] for key in ("pairs", "sources", "judged", "lengths")},
+        "preferences": {key: report[key] for key in _TOLD},
         "summary": f"{counts['train']} train and {counts['validation']} validation preferences",
     }
     path = ctx.workspace.relative(version.directory)
