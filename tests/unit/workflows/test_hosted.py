@@ -341,6 +341,24 @@ class TestTheLifeOfAJob:
         assert not any("POST" in line and "jobs" in line for line in seen)
 
     @only_openai
+    def test_a_file_that_was_deleted_there_goes_up_again(
+        self, opened: Open, server: JobsServer
+    ) -> None:
+        ctx = opened()
+        dataset = usual(ctx)
+
+        def delete(number: int, phase: str, line: str) -> None:
+            if line.endswith("files/file-0002") and phase == "before":
+                server.service.files.pop("file-0002", None)
+
+        server.service.hook = delete
+        with pytest.raises(DataError, match="the service has lost the rows"):
+            train_hosted(ctx, dataset, yes=True, pace=NOW)
+        server.service.hook = lambda *at: None
+        train_hosted(ctx, dataset, pace=NOW)
+        assert len(server.service.uploads()) == 2 and len(server.service.jobs) == 1
+
+    @only_openai
     def test_unknown_names_are_listed(self, opened: Open, server: JobsServer) -> None:
         ctx = opened()
         desk = HostedDesk(ctx, NOW)

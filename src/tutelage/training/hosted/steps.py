@@ -19,7 +19,7 @@ from tutelage.core.events import Emit, Event, silent
 from tutelage.core.workspace import atomic_write
 from tutelage.training.hosted.api import JobsApi, Json
 from tutelage.training.hosted.base import CANCELLED, ENDED, FAILED, STAGE, SUCCEEDED, Pace
-from tutelage.training.hosted.http import Rejected, once
+from tutelage.training.hosted.http import NotThere, Rejected, once
 from tutelage.training.hosted.journal import Attempt, Journal, Record, SentFile, records
 
 KEY = "tutelage"  # of the job's metadata that holds the attempt's key
@@ -79,10 +79,19 @@ def _send(run: HostedRun, file: SentFile, data: bytes) -> None:
 
 
 def _await_file(run: HostedRun, file: SentFile) -> None:
-    """Wait until the service has read a file; raise DataError if it can't."""
+    """Wait until the service has read a file; raise DataError if it can't, or has lost it."""
     pause = run.pace.first_s
     while not file.ready:
-        found = run.api.file(str(file.id))
+        try:
+            found = run.api.file(str(file.id))
+        except NotThere as error:
+            file.id = None  # the next run uploads it anew
+            run.save()
+            raise DataError(
+                "the service has lost the rows",
+                where=file.name,
+                fix="Run the command again; it uploads them anew",
+            ) from error
         status = str(found.get("status") or "processed").lower()
         if status in _UNREADABLE:
             file.id = None  # the next run uploads it anew
