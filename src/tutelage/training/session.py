@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from tutelage.training.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from tutelage.training.distributed import Team, open_team
 from tutelage.training.job import TrainingJob, TrainResult
 from tutelage.training.kernels import prepare_compute
 from tutelage.training.loop import STAGE, Parts, State, Weights, run_loop
@@ -47,7 +48,7 @@ from tutelage.training.methods import resolve
 from tutelage.training.methods.base import Prepared
 from tutelage.training.optim import make_optimizer
 from tutelage.training.precision import halve_frozen
-from tutelage.training.tracker import Tracker
+from tutelage.training.tracker import NullTracker, Tracker
 from tutelage.training.tunings.full import save_tokenizer
 
 __all__ = ["TrainResult", "TrainingJob", "job_key", "peak_memory_mb", "train"]
@@ -61,8 +62,16 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
 
     Continues from the newest sound checkpoint in `job.run_dir` of the same job. `score` measures
     the model in evaluation mode, higher is better; without it the validation loss decides which
-    weights are best. Raises DataError before the first step if nothing is labelled.
+    weights are best. Raises DataError before the first step if nothing is labelled. Started by
+    torchrun or Ray, the processes share the work; the first one speaks and writes.
     """
+    with open_team() as team:
+        if not team.first:
+            job, emit = replace(job, tracker=NullTracker()), silent
+        return _train(job, team, emit, team.score(score))
+
+
+def _train(job: TrainingJob, team: Team, emit: Emit, score: Score | None) -> TrainResult:
     started = time.monotonic()
     recipe = job.recipe
     method = resolve(recipe.method)
@@ -70,6 +79,7 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     tokenizer = load_tokenizer(job.model)
     rows = objective.prepare(job, tokenizer, emit)
     model = tuning.attach(objective.load(job), recipe)
+    model.to(team.device)
     prepare_compute(model, recipe)
     if job.start is not None:
         continue_from(model, job.start)
@@ -79,18 +89,19 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     optimizer = make_optimizer(model, recipe)
     key = job_key(job, rows)
     state, best = _resume(job.run_dir, key, model, optimizer, emit)
+    team.agree(state.step, "the step to go on from")
     if not best:
         torch.manual_seed(recipe.seed)
     scaler = make_scaler(model, recipe, state.scaler)
     parts = Parts(
         model=model,
         optimizer=optimizer,
-        step=step if scaler is None else scaler.wrap(step),
+        step=team.share(step if scaler is None else scaler.wrap(step), model, recipe),
         train=rows.train,
         validation=rows.validation,
         recipe=recipe,
         emit=emit,
-        keep=_keeper(job.run_dir, key, model, optimizer, emit),
+        keep=_keeper(job.run_dir, key, model, optimizer, emit, team),
         record=job.tracker.log_metrics,
         score=score,
         scaler=scaler,
@@ -98,9 +109,12 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     best = _run(parts, state, best, job)
     _require_change(fresh, model, state)
     restore(model, best)
-    tuning.save(model, job.run_dir / _RESULT, job.model.name)
+    if team.first:
+        tuning.save(model, job.run_dir / _RESULT, job.model.name)
+        _complete(job, tokenizer, objective.describe(job))
+    team.wait()
     result = TrainResult(
-        adapter_dir=_complete(job, tokenizer, objective.describe(job)),
+        adapter_dir=job.run_dir / _RESULT,
         best_step=state.best_step,
         steps=state.step,
         stopped=state.stopped,
@@ -111,17 +125,17 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
         coverage=rows.coverage.as_dict(),
         prefix=prefix,
     )
-    _finish(job, result, emit)
+    if team.first:
+        _finish(job, result, emit)
     return result
 
 
-def _complete(job: TrainingJob, tokenizer: Any, info: dict[str, Any]) -> Path:
-    """Put beside the weights what is needed to answer with them; return the folder."""
+def _complete(job: TrainingJob, tokenizer: Any, info: dict[str, Any]) -> None:
+    """Put beside the weights what is needed to answer with them."""
     folder = job.run_dir / _RESULT
     if read_tuned(folder).kind == "model":
         save_tokenizer(tokenizer, folder)
     write_info(folder, info)
-    return folder
 
 
 def job_key(job: TrainingJob, rows: Prepared) -> str:
@@ -172,10 +186,15 @@ def _keeper(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     emit: Emit,
+    team: Team,
 ) -> Callable[[State, Weights], None]:
     """Return the function that writes a checkpoint of the run as it is now."""
 
     def keep(state: State, best: Weights) -> None:
+        if not team.first:
+            team.wait()
+            return
+
         def seam(name: str) -> None:
             emit(Event(STAGE, "metric", data={"checkpoint": name, "step": state.step}))
 
@@ -189,6 +208,7 @@ def _keeper(
             random=random_state(),
         )
         save_checkpoint(run_dir / "checkpoints", checkpoint, seam)
+        team.wait()
 
     return keep
 
@@ -217,10 +237,16 @@ def _require_change(fresh: dict[str, str], model: torch.nn.Module, state: State)
             f"training {state.stopped or 'made no step'}",
             fix="Lower train.learning_rate, or set train.precision to fp32",
         )
+    taken = state.step - sum(bool(point.get("skipped")) for point in state.history)
+    if taken == 0:
+        raise ModelError(
+            "every gradient overflowed in fp16, so no step was taken",
+            fix="Set train.precision to bf16 or fp32",
+        )
     now = digests(model)
     same = [name for name, digest in fresh.items() if now[name] == digest]
     # A LoRA's A learns only once its B has moved: one step can't change every parameter.
-    if same and state.step > 1:
+    if same and taken > 1:
         raise ModelError(
             f"{len(same)} of {len(fresh)} trained parameters did not change, {same[0]} among them",
             fix="Report this: the model's layers do not pass gradients on to the adapter",

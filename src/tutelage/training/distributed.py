@@ -1,0 +1,188 @@
+"""Several processes at one step: each takes a part of the rows, gradients and losses are summed.
+
+The sum over processes is the sum that one process would have made, so every process decides the
+same (clip, stop, best) and the loop needs to know nothing of it. Started by torchrun or Ray, which
+set RANK, WORLD_SIZE and LOCAL_RANK; without them there is one process and nothing is exchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed
+
+from tutelage.core.errors import EnvironmentProblem
+from tutelage.training.adapters import trained_parameters
+from tutelage.training.loop import Item, Step
+from tutelage.training.recipe import Recipe
+from tutelage.training.shared_step import StepResult
+
+_BUCKET = 1 << 25  # values summed in one exchange: 128 MB of fp32
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among `size`; `rank` 0 speaks and writes for all."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def share(self, step: Step, model: torch.nn.Module, recipe: Recipe) -> Step:
+        """Return the step that gives this process its part and sums what all have found."""
+        if self.size == 1:
+            return step
+        return _SharedOut(self, step, model, recipe)
+
+    def part(self, rows: Sequence[Item], cost: Callable[[Item], int] = lambda row: 1) -> list[Item]:
+        """Return this process's rows: neighbours in order, equal in cost as far as that goes."""
+        costs = [max(1, cost(row)) for row in rows]
+        whole, before = sum(costs), 0
+        mine = []
+        for row, own in zip(rows, costs, strict=True):
+            middle = before + own / 2
+            if int(middle * self.size / whole) == self.rank:
+                mine.append(row)
+            before += own
+        return mine
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Return the values summed over all processes, in fp64."""
+        if self.size == 1:
+            return list(values)
+        found = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(found)
+        return [float(value) for value in found]
+
+    def agree(self, value: int, what: str) -> None:
+        """Raise EnvironmentProblem unless `value` is the same in all processes."""
+        if self.size == 1:
+            return
+        low, high = (torch.tensor(sign * value, device=self.device) for sign in (1, -1))
+        distributed.all_reduce(low, distributed.ReduceOp.MIN)
+        distributed.all_reduce(high, distributed.ReduceOp.MIN)
+        if int(low) != -int(high):
+            raise EnvironmentProblem(
+                f"the processes do not agree on {what}: {int(low)} and {-int(high)}",
+                fix="Give all machines the same project folder, on storage that they share",
+            )
+
+    def score(
+        self, measure: Callable[[torch.nn.Module], float] | None
+    ) -> Callable[[torch.nn.Module], float] | None:
+        """Return `measure`, done by the first process and told to the others."""
+        if measure is None or self.size == 1:
+            return measure
+
+        def told(model: torch.nn.Module) -> float:
+            return self.total([measure(model) if self.first else 0.0])[0]
+
+        return told
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextlib.contextmanager
+def open_team() -> Iterator[Team]:
+    """Join the processes that the launcher started; leave them at the end."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team(device="cuda" if torch.cuda.is_available() else "cpu")
+        return
+    gpu = torch.cuda.is_available()
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if gpu:
+        torch.cuda.set_device(place)
+    ours = not distributed.is_initialized()  # Ray has joined them already
+    if ours:
+        distributed.init_process_group("nccl" if gpu else "gloo")
+    try:
+        yield Team(distributed.get_rank(), size, f"cuda:{place}" if gpu else "cpu")
+    finally:
+        if ours:
+            distributed.destroy_process_group()
+
+
+class _SharedOut:
+    """A step over this process's part of the rows."""
+
+    def __init__(self, team: Team, step: Step, model: torch.nn.Module, recipe: Recipe) -> None:
+        self._team, self._step, self._model, self._recipe = team, step, model, recipe
+        self._calls = 0
+
+    def __call__(
+        self,
+        rows: Sequence[Any],
+        micro_batch: int,
+        *,
+        backward: bool = True,
+        weight: float | None = None,
+    ) -> StepResult:
+        """Return the loss over all processes' rows; their gradients are summed in place."""
+        whole = sum(row.weight for row in rows) if weight is None else weight
+        mine = self._team.part(rows, _tokens)
+        if self._recipe.dropout and backward:
+            torch.manual_seed(self._draw(rows))
+        result = StepResult(0.0, whole, 0, 0)
+        if mine:
+            result = self._step(mine, micro_batch, backward=backward, weight=whole)
+        if backward:
+            self._sum_gradients()
+        return self._sum(result)
+
+    def _draw(self, rows: Sequence[Any]) -> int:
+        """Return the seed of this process's dropout: a resumed run draws the same."""
+        names = f"{self._recipe.seed}:{self._team.rank}:" + ":".join(row.id for row in rows)
+        return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4], "big")
+
+    def _sum(self, result: StepResult) -> StepResult:
+        """Return losses and counts of all processes."""
+        loss, unique, total = self._team.total([result.loss, result.unique, result.total])
+        return StepResult(loss, result.weight, round(unique), round(total))
+
+    def _sum_gradients(self) -> None:
+        parameters = list(trained_parameters(self._model).values())
+        for bucket in _buckets(parameters):
+            flat = torch.cat([_gradient(p).flatten().float() for p in bucket])
+            distributed.all_reduce(flat)
+            place = 0
+            for parameter in bucket:
+                part = flat[place : place + parameter.numel()].view_as(parameter)
+                parameter.grad = part.to(parameter.dtype)
+                place += parameter.numel()
+
+
+def _tokens(row: Any) -> int:
+    return int(getattr(row, "computed", 1))
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Yield the parameters in groups of at most _BUCKET values."""
+    group: list[torch.nn.Parameter] = []
+    room = _BUCKET
+    for parameter in parameters:
+        if group and parameter.numel() > room:
+            yield group
+            group, room = [], _BUCKET
+        group.append(parameter)
+        room -= parameter.numel()
+    if group:
+        yield group
