@@ -92,5 +92,5 @@ def _check(name: str, recipe: Recipe) -> None:
     for is_wrong, field, fix in wrong:
         if is_wrong:
             raise ConfigError(
-                f"train.{field} has no meaning for {name!r}", where=f"train.{field}", fix=fix
+                f"{field} has no meaning for {name!r}", where=f"train.{field}", fix=fix
             )
