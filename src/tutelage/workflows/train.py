@@ -22,7 +22,7 @@ from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data.preferences import material
 from tutelage.workflows.plan import make_job, plan
 from tutelage.workflows.replay import fingerprint, with_replay
-from tutelage.workflows.stages import before
+from tutelage.workflows.stages import before, text_facts
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainResult
@@ -144,6 +144,7 @@ def _file(
         "coverage": result.coverage,
         "prefix": result.prefix,
         "summary": f"{result.steps} steps, best at {result.best_step}, {result.stopped}",
+        **text_facts(made.recipe.method, result.history),
     }
     artifact = describe(
         "adapter", digest, ctx.workspace.relative(folder), parents=[p.hash for p in parents],
