@@ -80,6 +80,8 @@ def encode(
             rejected[example.id] = "no answer"
             continue
         context, answer = _ids(example, tokenizer, prompt, specials)
+        if is_replay(example):  # general text: as much of it as there is room for
+            answer = answer[: max(0, max_tokens - len(context))]
         room = max_tokens - len(answer)
         if room < 1 or not context:
             rejected[example.id] = f"the answer alone has {len(answer)} of {max_tokens} tokens"

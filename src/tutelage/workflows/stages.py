@@ -8,12 +8,13 @@ The project's own training is not carried out here, it only starts from what thi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tutelage.core.artifact import Artifact, describe, hash_file
-from tutelage.core.config import Stage, Train
+from tutelage.core.config import Output, Stage, Train
 from tutelage.core.errors import DataError, TutelageError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, SplitName
@@ -62,20 +63,22 @@ def stage_context(ctx: Context, stage: Stage) -> Context:
     What decides which weights are trained is the project's, so that the next stage can go on.
     """
     config = ctx.config
+    task = _task(ctx, stage)
+    shape = Output() if task == "text" else config.output
     own = stage.model_fields_set
     values = stage.model_dump(include=set(Train.model_fields) - {"before"})
     values |= {name: getattr(config.train, name) for name in _SAME if name not in own}
     named = config.train.method in _TUNINGS
-    if stage.method == "auto" and named and _task(ctx, stage) != "text":
+    if stage.method == "auto" and named and task != "text":
         values["method"] = config.train.method
     if values["tune"] is None and named:
         values["tune"] = config.train.method
     data = config.data.model_copy(update={"sources": stage.sources, "columns": stage.columns})
     changed = config.model_copy(
         update={
-            "task": _task(ctx, stage),
+            "task": task,
             "prompt": config.prompt if stage.prompt is None else stage.prompt,
-            "output": config.output if stage.output is None else stage.output,
+            "output": shape if stage.output is None else stage.output,
             "data": data,
             "train": Train.model_validate(values),
         }
@@ -87,6 +90,19 @@ def _task(ctx: Context, stage: Stage) -> Any:
     if stage.task is not None:
         return stage.task
     return "text" if stage.method == "cpt" else ctx.config.task
+
+
+def text_facts(method: str, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what training on raw text did to the perplexity of held-out text, if it is known.
+
+    Perplexity is e to the loss in nats a token: before the first step, and at its lowest.
+    """
+    losses = [point["validation_loss"] for point in history if "validation_loss" in point]
+    if method != "cpt" or not losses:
+        return {}
+    was, now = (round(math.exp(min(loss, 700.0)), 2) for loss in (losses[0], min(losses)))
+    told = f"held-out perplexity {was:,.1f} → {now:,.1f}"
+    return {"perplexity": {"before": was, "after": now}, "summary": told}
 
 
 def stage_rows(ctx: Context, stage: Stage, number: int, dataset: Artifact) -> StageOutcome:

@@ -8,7 +8,6 @@ all tokens predicted (Cheng et al. 2024, arXiv 2406.14491, mix such rows in).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -132,11 +131,6 @@ def text_blocks(
     rows = len({row.id for row in examples} - set(rejected))
     coverage = Coverage(rows, tokens, tokens, longest, (), rejected)
     return pack_pieces(pieces, room), coverage
-
-
-def perplexity(loss: float) -> float:
-    """Return e^loss; the loss is in nats a token."""
-    return math.exp(min(loss, 700.0))
 
 
 def _token_texts(
