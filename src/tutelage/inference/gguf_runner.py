@@ -126,7 +126,11 @@ def run_gguf(
             fix="Run `pip install 'tutelage[serve]'`",
         ) from error
     backend = LlamaCppBackend(
-        model, cache=model.parent, threads=threads or os.cpu_count() or 1, slots=1, context=context
+        model,
+        cache=model.parent,
+        threads=threads or max(1, (os.cpu_count() or 2) - 1),
+        slots=1,
+        context=context,
     )
     started = backend.start(lora)
     runner = GgufRunner(started.server, started.key, ChatTemplate.of_gguf(model))
