@@ -229,10 +229,13 @@ def _test_inputs(ctx: Context) -> set[str]:
 
 
 def material(ctx: Context, dataset: Artifact) -> Artifact:
-    """Return what train.method learns from: the version, or its preferences for dpo and kto."""
+    """Return what train.method learns from: the version, or its preferences for dpo and kto.
+
+    Rows of a stage before (train.before) are taken as they are.
+    """
     named = ctx.config.train.method.lower()
     method = next((method for method in METHODS if method == named), None)
-    if method is None or dataset.kind == _KIND:
+    if method is None or dataset.kind != "dataset":
         return dataset
     return preference_dataset(ctx, dataset, method)
 
