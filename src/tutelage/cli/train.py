@@ -19,12 +19,16 @@ def register(app: typer.Typer) -> None:
 
 def train(
     plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Allow the upload that train.method: hosted needs.")
+    ] = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Train on the frozen dataset version; a run that was cut off goes on where it was."""
     with frame(as_json, verbose) as out:
+        from tutelage.core.errors import ConfigError
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
         from tutelage.workflows.plan import plan as make_plan
@@ -32,6 +36,12 @@ def train(
 
         ctx = open_context(project, out.emit)
         dataset = curate(ctx).artifact
+        if plan and ctx.config.train.method == "hosted":
+            raise ConfigError(
+                "a service plans its own run",
+                where="train.method",
+                fix="Run `tutelage hosted start --plan` for rows, tokens and cost",
+            )
         if plan:
             made = make_plan(ctx, dataset).model_dump(mode="json")
 
@@ -44,7 +54,7 @@ def train(
             if made.get("refusal"):
                 raise typer.Exit(1)
             return
-        outcome = work(ctx, dataset)
+        outcome = work(ctx, dataset, yes=yes)
         folder = ctx.path_of(outcome.artifact)
 
         def show(console: Console) -> None:

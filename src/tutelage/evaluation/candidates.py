@@ -34,15 +34,20 @@ class Candidate:
     mode: Mode = "free"
 
 
-def make_candidates(task: Task, *, few_shot: int, tuned: bool) -> list[Candidate]:
-    """Return the candidates: free ones first, then the same with the label list enforced."""
+def make_candidates(
+    task: Task, *, few_shot: int, tuned: bool, constrained: bool = True
+) -> list[Candidate]:
+    """Return the candidates: free ones first, then the same with the label list enforced.
+
+    `constrained=False` leaves the latter out, for a model that shows no likelihoods.
+    """
     shots = pick_shots(task.train, few_shot)
     free = [Candidate(BASE, "base model, zero-shot")]
     if shots:
         free.append(Candidate(FEW_SHOT, f"base model, {len(shots)} examples", shots))
     if tuned:
         free.append(Candidate(TUNED, "tuned model", adapter=True))
-    if not task.labels:
+    if not task.labels or not constrained:
         return free
     return free + [
         Candidate(c.name + CONSTRAINED, f"{c.title}, label list", c.shots, c.adapter, "constrained")

@@ -33,12 +33,13 @@ from tutelage.evaluation.candidates import BASE, FEW_SHOT, TFIDF, TUNED, Candida
 from tutelage.evaluation.forgetting import Forgetting, ProbeResult, compare, measure
 from tutelage.evaluation.gate import Evidence, decide
 from tutelage.evaluation.rows import Journal, RowResult
-from tutelage.evaluation.runner import STAGE, Bench, Engine, run
+from tutelage.evaluation.runner import STAGE, Bench, run
 from tutelage.evaluation.scoring import Scored, differences, score_candidate
 from tutelage.evaluation.task import Task, make_task, with_specials
 from tutelage.evaluation.usage import p95_ratio
 from tutelage.inference.models import ModelSource, locate_model
 from tutelage.store.scores import EvaluationRow, ScoreRow
+from tutelage.workflows import evaluate_hosted
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 
 SEED = 0  # of every resampling; the answers themselves are greedy
@@ -50,9 +51,10 @@ _FILES = ("evaluation.json", "rows.jsonl", "golden.json")
 class LoadedEngine:
     """A model ready to answer, how it counts tokens, and its control tokens."""
 
-    engine: Engine
+    engine: Any  # evaluation.runner.Engine; with `only_text` it can do no more than write
     count_tokens: Callable[[str], int]
     specials: tuple[str, ...] = ()
+    only_text: bool = False
 
 
 OpenEngine = Callable[[ModelSource, int], LoadedEngine]
@@ -97,11 +99,12 @@ def evaluate(
     meta holds verdict, sentence, primary, forgetting, criteria and the report's path.
     """
     config = ctx.config
-    source = locate_model(config.model, ctx.workspace.root)
+    hosted = adapter is not None and adapter.kind == evaluate_hosted.KIND
+    source = None if hosted else locate_model(config.model, ctx.workspace.root)
     inputs = {
         "dataset": dataset.hash,
         "adapter": adapter.hash if adapter else None,
-        "model": source.digest,
+        "model": source.digest if source else adapter and adapter.meta["base_url"],
         "prompt": config.prompt,
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
@@ -109,18 +112,32 @@ def evaluate(
     }
     folder = ctx.workspace.runs / f"evaluate-{content_hash(inputs)[:12]}"
     job = _Job(ctx, dataset, adapter, folder)
-    outcome = run_stage(ctx, STAGE, inputs, lambda: _work(job, source, open_engine))
+
+    def load() -> LoadedEngine:
+        if source is not None:
+            ctx.emit(Event(STAGE, "start", f"loading {source.name}"))
+            return open_engine(source, config.evaluate.batch_size)
+        ctx.emit(Event(STAGE, "start", "asking the service"))
+        engine = evaluate_hosted.hosted_engine(ctx, _required(adapter))
+        return LoadedEngine(engine, evaluate_hosted.count_tokens, only_text=True)
+
+    outcome = run_stage(ctx, STAGE, inputs, lambda: _work(job, load))
     if not outcome.skipped:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
-def _work(job: _Job, source: ModelSource, open_engine: OpenEngine) -> Artifact:
+def _required(adapter: Artifact | None) -> Artifact:
+    if adapter is None:
+        raise ValueError("a hosted evaluation is of a tuned model")
+    return adapter
+
+
+def _work(job: _Job, load: Callable[[], LoadedEngine]) -> Artifact:
     config, emit = job.ctx.config, job.ctx.emit
     version = load_version(job.ctx.path_of(job.dataset))
-    job.ctx.emit(Event(STAGE, "start", f"loading {source.name}"))
     with job.timed("load"):
-        loaded = open_engine(source, config.evaluate.batch_size)
+        loaded = load()
     try:
         task = make_task(
             config, version.rows("train"), version.rows("test"), version.cluster_of,
@@ -129,15 +146,16 @@ def _work(job: _Job, source: ModelSource, open_engine: OpenEngine) -> Artifact:
         task = with_specials(task, loaded.specials)
         must_pass = golden.resolve(config.evaluate.must_pass, task.rows)
         candidates = make_candidates(
-            task, few_shot=config.evaluate.few_shot, tuned=job.adapter is not None
-        )
+            task, few_shot=config.evaluate.few_shot, tuned=job.adapter is not None,
+            constrained=not loaded.only_text,
+        )  # fmt: skip
         adapter_dir = job.ctx.path_of(job.adapter) if job.adapter else None
         bench = Bench(loaded.engine, adapter_dir, config.evaluate.batch_size, emit)
         journal = Journal(job.folder / "rows.jsonl")
         with job.timed("answers"):
             run(task, candidates, bench, journal)
         with job.timed("forgetting"):
-            forgotten = _forgetting(job, bench)
+            forgotten = None if loaded.only_text else _forgetting(job, bench)
     finally:
         loaded.engine.close()
     with job.timed("scores"):

@@ -317,17 +317,18 @@ def _file(ctx: Context, run: HostedRun, report: Mapping[str, Any]) -> Artifact:
     return register(ctx.store, artifact)
 
 
-def hosted_generator(ctx: Context, artifact: Artifact, *, concurrency: int = 8) -> OpenAIGenerator:
-    """Return a generator that asks the tuned model of a hosted artifact.
+def hosted_generator(
+    ctx: Context, artifact: Artifact, *, model: str | None = None, concurrency: int = 8
+) -> OpenAIGenerator:
+    """Return a generator that asks the tuned model of a hosted artifact, or `model` beside it.
 
     Raises EnvironmentProblem if the environment lacks the key.
     """
     endpoint = artifact.meta["endpoint"]
     settings = Hosted.model_validate(endpoint)
-    address = _service(settings, ctx.config.name).address("chat/completions", endpoint["model"])
-    return OpenAIGenerator.at(
-        address.url, address.headers, endpoint["model"], concurrency=concurrency
-    )
+    model = model or str(endpoint["model"])
+    address = _service(settings, ctx.config.name).address("chat/completions", model)
+    return OpenAIGenerator.at(address.url, address.headers, model, concurrency=concurrency)
 
 
 def hosted_settings(ctx: Context) -> Hosted:

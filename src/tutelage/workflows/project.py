@@ -114,11 +114,14 @@ class Project:
 
         return plan(self.context, self._dataset(dataset))
 
-    def train(self, dataset: Dataset | None = None) -> Output:
-        """Train as planned (resuming if a run was cut off); return the adapter."""
+    def train(self, dataset: Dataset | None = None, *, yes: bool = False) -> Output:
+        """Train as planned (resuming if a run was cut off); return what was tuned.
+
+        `yes` allows the upload that train.method: hosted needs.
+        """
         from tutelage.workflows.train import train
 
-        return self._give(Output, train(self.context, self._dataset(dataset)).artifact)
+        return self._give(Output, train(self.context, self._dataset(dataset), yes=yes).artifact)
 
     def evaluate(self, adapter: Output | None = None) -> Evaluation:
         """Compare the adapter with the base model, zero-shot and few-shot, on the test split."""

@@ -33,12 +33,17 @@ STAGE = "train"
 _PLAN = "plan.json"
 
 
-def train(ctx: Context, dataset: Artifact) -> StageOutcome:
+def train(ctx: Context, dataset: Artifact, *, yes: bool = False) -> StageOutcome:
     """Train as planned and return the adapter's artifact; a run that was cut off goes on.
 
-    The stages of train.before come first. Raises PlanRefused if the planner advises against it
-    (train.force overrides), DataError if no row can be trained on.
+    The stages of train.before come first. With train.method: hosted a service tunes, and `yes`
+    allows the upload. Raises PlanRefused if the planner advises against it (train.force
+    overrides), DataError if no row can be trained on.
     """
+    if ctx.config.train.method == "hosted":
+        from tutelage.workflows.hosted import train_hosted
+
+        return train_hosted(ctx, dataset, yes=yes)
     return carry_out(ctx, dataset, before(ctx, dataset, carry_out))
 
 

@@ -22,6 +22,7 @@ from tutelage.inference.base import Prompt
 from tutelage.training.hosted.base import Pace
 from tutelage.training.hosted.journal import Journal, folder_of, records
 from tutelage.workflows.context import Context, last_output, open_context
+from tutelage.workflows.evaluate import evaluate
 from tutelage.workflows.hosted import hosted_generator, train_hosted
 from tutelage.workflows.hosted_jobs import HostedDesk
 
@@ -528,3 +529,23 @@ class TestCommands:
         assert json.loads(self.call(root, "start", "--again", "--yes", "--json")[1])["job"] == (
             "ftjob-0002"
         )
+
+
+@only_openai
+def test_the_tuned_model_is_evaluated_against_its_base(opened: Open, server: JobsServer) -> None:
+    ctx = opened()
+    dataset = usual(ctx)
+    artifact = train_hosted(ctx, dataset, yes=True, pace=NOW).artifact
+    server.service.models.add("small-1")
+
+    def answer(body: dict[str, Any]) -> str:
+        number = int(body["messages"][-1]["content"].split()[-1])
+        tuned = body["model"] == artifact.meta["tuned"]
+        return json.dumps({"family": "warm" if number % 2 and tuned else "cold"})
+
+    server.service.text = answer
+    meta = evaluate(ctx, dataset, artifact).artifact.meta
+    assert (meta["primary"]["base"], meta["primary"]["tuned"]) == (0.5, 1.0)
+    assert meta["forgetting"] is None
+    assert meta["verdict"] == "not_enough_evidence"  # six rows
+    assert "label list" not in " ".join(meta["lines"])
