@@ -94,9 +94,10 @@ def open_backend(options: argparse.Namespace) -> Backend:
         raise EnvironmentProblem(
             "the package xllamacpp is not installed", fix="Run `pip install 'tutelage[serve]'`"
         )
+    from tutelage.inference.engine_auto import AutoBackend
     from tutelage.inference.engine_llamacpp import LlamaCppBackend
 
-    return LlamaCppBackend(
+    fast = LlamaCppBackend(
         source.path,
         cache=cache_dir(),
         threads=options.threads,
@@ -104,6 +105,9 @@ def open_backend(options: argparse.Namespace) -> Backend:
         context=options.context,
         specials=special_spellings(source),
     )
+    if options.backend == "llamacpp":
+        return fast
+    return AutoBackend(fast, lambda: _transformers(source, options.threads))
 
 
 def choose_backend(source: ModelSource) -> str:

@@ -31,6 +31,7 @@ from tutelage.inference.engine_request import ChatRequest, RequestProblem
 from tutelage.inference.engine_schema import answer_problem, tight
 from tutelage.inference.gguf_header import read_header
 from tutelage.inference.lora_gguf import ensure_apart
+from tutelage.inference.tuned import read_tuned
 
 _SOCKET_PATH = 100  # bytes; systems take 104 or 108, a longer one falls back to loopback
 
@@ -75,7 +76,16 @@ class LlamaCppBackend:
         self._render = _Renderer(ChatTemplate.of_gguf(model), tuple(specials))
 
     def open(self, adapter: Path | None) -> LlamaCppSeat:
-        """Start a server for the base (None) or for the adapter in this PEFT folder."""
+        """Start a server for the base (None) or for the adapter in this PEFT folder.
+
+        Raises ModelError for what llama.cpp can't apply: it would answer as another model.
+        """
+        if adapter is not None and (answerer := read_tuned(adapter).answerer):
+            raise ModelError(
+                f"llama.cpp can't answer by {answerer}",
+                where=str(adapter),
+                fix="Leave --backend out, or serve with `--backend transformers`",
+            )
         lora = ensure_apart(adapter, self.model, self.cache) if adapter else None
         return self.open_lora(lora)
 

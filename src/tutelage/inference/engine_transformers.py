@@ -20,6 +20,8 @@ from tutelage.inference.base import Completion, Decoding, Prompt
 from tutelage.inference.chat import neutralise
 from tutelage.inference.engine_base import Ending, Piece, Tell
 from tutelage.inference.engine_request import ChatRequest, RequestProblem
+from tutelage.inference.engine_schema import answer_problem
+from tutelage.inference.tuned import read_tuned
 
 _GATHER_S = 0.005  # how long the first request waits for others to share its batch
 _PROBE = Prompt((Message(role="user", content="."),), Decoding(max_tokens=1))
@@ -47,7 +49,8 @@ class TransformersBackend:
     def open(self, adapter: Path | None) -> TransformersSeat:
         """Return a seat; one token is written now, so a broken adapter fails here."""
         self._ask(_Job(adapter, _PROBE))
-        return TransformersSeat(adapter, self._ask, 2 * self.slots)
+        picks = adapter is not None and bool(read_tuned(adapter).answerer)
+        return TransformersSeat(adapter, self._ask, 2 * self.slots, picks=picks)
 
     def _ask(self, job: _Job) -> Completion:
         self._jobs.put(job)
@@ -83,15 +86,26 @@ class TransformersBackend:
 class TransformersSeat:
     """One release of the shared model."""
 
-    def __init__(self, adapter: Path | None, ask: Callable[[_Job], Completion], slots: int) -> None:
-        self.slots = slots
+    def __init__(
+        self,
+        adapter: Path | None,
+        ask: Callable[[_Job], Completion],
+        slots: int,
+        *,
+        picks: bool = False,
+    ) -> None:
+        """`picks`: it answers with one of its labels, so a JSON schema can be kept to."""
+        self.slots, self._picks = slots, picks
         self._adapter = adapter
         self._ask = ask
 
     def answer(self, request: ChatRequest, tell: Tell) -> Ending:
         """Answer as part of a batch; a batch that has begun is not stopped."""
-        _check(request)
+        _check(request, self._picks)
         completion = self._ask(_Job(self._adapter, Prompt(_turns(request), request.decoding)))
+        schema = request.decoding.json_schema
+        if schema is not None and (problem := answer_problem(schema, completion.text)):
+            raise RequestProblem(f"no label can be written as the JSON schema asks ({problem})")
         tell(Piece(completion.text))
         return Ending(completion.finish_reason, completion.usage)
 
@@ -108,9 +122,9 @@ def _turns(request: ChatRequest) -> tuple[Message, ...]:
     )
 
 
-def _check(request: ChatRequest) -> None:
+def _check(request: ChatRequest, picks: bool) -> None:
     unsupported = {
-        "response_format": request.decoding.json_schema is not None,
+        "response_format": request.decoding.json_schema is not None and not picks,
         "logprobs": request.top_logprobs is not None,
         "top_p": request.top_p != 1.0,
         "presence_penalty": request.presence_penalty != 0.0,

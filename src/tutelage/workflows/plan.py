@@ -84,7 +84,9 @@ def plan_job(
     limit = job.recipe.max_tokens
     if method == "cpt" and settings.max_tokens is None:
         limit = min(BLOCK, limit)
-    recipe = job.recipe.model_copy(update={"method": method, "max_tokens": limit})
+    recipe = job.recipe.model_copy(
+        update={"method": method, "max_tokens": limit, "cloze": settings.cloze}
+    )
     objective = resolve(method).objective(recipe)
     items = objective.prepare(replace(job, recipe=recipe), tokenizer, silent).train
     data = _profile(objective.rows(items), counted, settings)

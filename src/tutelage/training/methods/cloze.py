@@ -86,6 +86,24 @@ class ClozeObjective(Objective):
         emit(Event(STAGE, "warning" if lost else "note", text, data=coverage.as_dict()))
         return Prepared(train, validation, coverage)
 
+    def rows(self, items: Sequence[ClozeItem]) -> list[Row]:
+        """Return one row an item, as long as the tokens that all its patterns and labels add.
+
+        It is the first pattern's prompt, then what the others do not share with it, and the
+        labels' words as a trie: right in number and prefix, no text that is ever run.
+        """
+        from tutelage.inference.transformers_labels import make_trie
+
+        words = [token for tails in self._tails for token in make_trie(tails).tokens]
+        made = []
+        for item in items:
+            first = item.contexts[0]
+            rest = [token for other in item.contexts[1:] for token in _after(first, other)]
+            ids = (*first, *rest, *words)
+            weights = (0.0,) * len(first) + (1.0,) * (len(ids) - len(first))
+            made.append(Row(item.id, ids, weights, len(first)))
+        return made
+
     def step(
         self, model: Any, items: Sequence[ClozeItem], recipe: Recipe, emit: Emit
     ) -> tuple[Step, dict[str, Any]]:
@@ -200,6 +218,14 @@ class ClozeObjective(Objective):
             shortened=tuple(shortened),
             rejected=rejected,
         )
+
+
+def _after(first: Sequence[int], other: Sequence[int]) -> Sequence[int]:
+    """Return what of `other` follows the tokens that it begins with in common with `first`."""
+    same = 0
+    while same < min(len(first), len(other)) and first[same] == other[same]:
+        same += 1
+    return other[same:]
 
 
 def _tails(forms: Sequence[Form], tokenizer: Any, row: Labelled) -> Tails:
