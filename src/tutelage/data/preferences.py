@@ -104,7 +104,7 @@ class Settled:
     """Pairs fit to train on, one a choice; those set aside, contradictions, and what to say."""
 
     pairs: list[Pair] = field(default_factory=list)
-    set_aside: list[tuple[Pair, str]] = field(default_factory=list)  # with the finding's id
+    set_aside: list[tuple[Pair, str, str]] = field(default_factory=list)  # finding's id, sentence
     conflicts: list[Conflict] = field(default_factory=list)
     repeated: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -166,7 +166,7 @@ def settle(pairs: Iterable[Pair]) -> Settled:
             groups[pair.item, frozenset((same(pair.chosen), same(pair.rejected)))].append(pair)
             continue
         key, detail = problem
-        found.set_aside.append((pair, key))
+        found.set_aside.append((pair, key, detail))
         found.findings.append(Finding(key, detail, pair.where))
     for group in groups.values():
         _settle_group(group, found)

@@ -316,12 +316,12 @@ def _freeze(
 ) -> Artifact:
     quarantine = [
         {
-            "finding": key,
-            "reason": reason(key, "set aside"),
+            "finding": finding,
+            "reason": reason(finding, detail),
             "where": pair.where,
             "row": pair_example(pair).model_dump(mode="json", exclude_defaults=True),
         }
-        for pair, key in found.settled.set_aside
+        for pair, finding, detail in found.settled.set_aside
     ]
     report = found.as_dict()
     facts = {"kind": _KIND, "method": method, "preferences": report}
