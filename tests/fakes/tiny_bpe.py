@@ -38,9 +38,17 @@ def pre_tokenizer(rule: str) -> Any:
 
 
 def build_bpe_model(
-    directory: Path, *, kind: str = "llama", rule: str = "smollm", **settings: Any
+    directory: Path,
+    *,
+    kind: str = "llama",
+    rule: str = "smollm",
+    outer: float = 0.5,
+    **settings: Any,
 ) -> Path:
-    """Write a random model of transformers' type `kind` (hidden 64, 2 layers) and its tokenizer."""
+    """Write a random model of transformers' type `kind` (hidden 64, 2 layers) and its tokenizer.
+
+    `outer` is the spread of the embeddings and the head: wide enough for clear first choices.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with quiet():
@@ -66,10 +74,10 @@ def build_bpe_model(
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim > 1:
-                    outer = "embed_tokens" in name or "lm_head" in name
-                    parameter.normal_(std=0.5 if outer else 0.12)  # clear first choices
-                elif name.endswith("bias"):
-                    parameter.normal_(std=0.3)
+                    ends = "embed_tokens" in name or "lm_head" in name
+                    parameter.normal_(std=outer if ends else 0.12)
+                else:  # biases and norms
+                    parameter.add_(torch.randn_like(parameter), alpha=0.2)
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     return directory

@@ -64,7 +64,7 @@ def write_from_template(
         ),
     }
     blocks = int(header.of_architecture("block_count") or 0)
-    layout = _Layout(header.architecture, blocks, heads if permute else {})
+    layout = Layout(header.architecture, blocks, heads if permute else {})
     given = {tensor.name: tensor for tensor in layout.tensors(SafeWeights(folder))}
     metadata, kept = _template(base)
     tensors = []
@@ -98,7 +98,7 @@ def write_from_folder(
     query = int(config["num_attention_heads"])
     heads = {"attn_q": query, "attn_k": int(config.get("num_key_value_heads") or query)}
     blocks = int(config["num_hidden_layers"])
-    layout = _Layout(architecture, blocks, heads if permute else {})
+    layout = Layout(architecture, blocks, heads if permute else {})
     tensors = layout.tensors(SafeWeights(folder))
     rows = next((t.shape[0] for t in tensors if t.name == _EMBEDDING), 0)
     metadata = [*model_metadata(config, name), *vocabulary(folder, rows)]
@@ -121,7 +121,7 @@ def _template_header(base: Path) -> GgufHeader:
     return header
 
 
-class _Layout:
+class Layout:
     """Names and row orders of one architecture. `heads` says which rows to permute, by how many."""
 
     def __init__(self, architecture: str, blocks: int, heads: Mapping[str, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from tests.fakes.tiny_bpe import build_bpe_model
 from tutelage.core.errors import ModelError
 from tutelage.core.example import Message
 from tutelage.inference import gguf_model
+from tutelage.inference.gguf_config import model_metadata, read_config
 from tutelage.inference.gguf_header import read_header
-from tutelage.inference.gguf_model import write_from_folder, write_from_template
+from tutelage.inference.gguf_model import Layout, write_from_folder, write_from_template
 from tutelage.inference.gguf_runner import run_gguf
-from tutelage.inference.gguf_vocab import PROBES
-from tutelage.inference.gguf_weights import SafeWeights
+from tutelage.inference.gguf_vocab import PROBES, vocabulary
+from tutelage.inference.gguf_weights import Meta, SafeWeights, write_gguf
 from tutelage.inference.lora_gguf import convert
 from tutelage.inference.models import ModelSource
 from tutelage.inference.parity import LIMITS, Parity, Reference, compare
@@ -180,6 +182,58 @@ def test_a_template_keeps_its_tokenizer_and_takes_the_folders_weights(
     assert parity(base, along, "q8_0").problem is not None  # the weights did change
     before, after = read_header(base).metadata, read_header(tmp_path / "m.gguf").metadata
     assert {**before, "general.file_type": 0} == after
+
+
+# What only a GGUF base brings: architectures whose metadata is not written from a config here.
+ONLY_TEMPLATES: dict[str, tuple[str, dict[str, Any], dict[str, float]]] = {
+    "gemma2": (
+        "gemma2",
+        {"head_dim": 16, "sliding_window": 64, "query_pre_attn_scalar": 16},
+        {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+         "attention.sliding_window": 64},
+    ),
+    "gemma3_text": (
+        "gemma3",
+        {"head_dim": 16, "sliding_window": 64, "query_pre_attn_scalar": 16,
+         "num_hidden_layers": 6},
+        {"attention.sliding_window": 64},
+    ),
+    "phi3": (
+        "phi3",
+        {"sliding_window": None, "original_max_position_embeddings": 1024},
+        {"attention.sliding_window": 0},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ONLY_TEMPLATES)
+def test_other_architectures_are_written_over_their_gguf_base(tmp_path: Path, kind: str) -> None:
+    """Gemma's norms are kept as 1 + w, Phi's queries, keys and values in one matrix."""
+    architecture, settings, extra = ONLY_TEMPLATES[kind]
+    outer = 0.08 if "gemma" in kind else 0.5  # gemma scales its embeddings up
+    folder = build_bpe_model(tmp_path / "m", kind=kind, outer=outer, **settings)
+    config = read_config(folder)
+    rope = config["rope_parameters"]
+    rope = rope.get("full_attention", rope)
+    plain = {**config, "model_type": "llama", "sliding_window": None, "rope_parameters": rope}
+    metadata = [
+        replace(pair, key=pair.key.replace("llama.", f"{architecture}.", 1))
+        for pair in model_metadata(plain | {"hidden_act": "silu"}, "tiny")
+    ]
+    for key, value in extra.items():
+        metadata.append(Meta(f"{architecture}.{key}", value, 6 if isinstance(value, float) else 4))
+    weights = SafeWeights(folder)
+    rows = weights.shape("model.embed_tokens.weight")[0]
+    layout = Layout(architecture, config["num_hidden_layers"], {})
+    empty = [
+        replace(tensor, load=lambda shape=tensor.shape: np.zeros(shape, np.float32))
+        for tensor in layout.tensors(weights)
+    ]
+    base = tmp_path / "base.gguf"
+    write_gguf(base, architecture, [*metadata, *vocabulary(folder, rows)], empty, "f16")
+    write_from_template(folder, base, tmp_path / "m.gguf", dtype="f32")
+    found = parity(tmp_path / "m.gguf", reference(folder), "f32")
+    assert found.problem is None, found.sentence()
 
 
 def test_a_folder_of_another_model_does_not_fit_the_template(tmp_path: Path, tiny: Path) -> None:
