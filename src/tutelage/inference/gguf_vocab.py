@@ -45,13 +45,15 @@ def vocabulary(folder: Path, rows: int) -> list[Meta]:
 
     Raises ModelError, naming what can be exported, if it is not byte-level BPE with a known rule.
     """
+    if not (folder / "tokenizer.json").is_file():
+        raise _refused(folder, "the model has no tokenizer.json")
     raw, config = _json(folder / "tokenizer.json"), _json(folder / "tokenizer_config.json")
     model = raw.get("model") or {}
     if model.get("type") != "BPE" or not _byte_level(raw) or model.get("byte_fallback"):
         raise _refused(folder, f"the tokenizer is {model.get('type') or 'of an unknown kind'}")
     tokens, kinds = _tokens(raw, rows, folder)
     merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or []]
-    ids = {token: place for place, token in enumerate(tokens)}
+    ids: dict[str | None, int] = {token: place for place, token in enumerate(tokens)}
     pairs = [
         Meta("tokenizer.ggml.model", "gpt2", _STRING),
         Meta("tokenizer.ggml.pre", pre_tokenizer(raw, folder), _STRING),
@@ -82,10 +84,12 @@ def chat_template(folder: Path) -> str:
 
 def pre_tokenizer(raw: Mapping[str, Any], folder: Path) -> str:
     """Return llama.cpp's name of the rule by which text is cut before merging."""
-    rule = raw.get("pre_tokenizer") or {}
-    steps = rule.get("pretokenizers") if rule.get("type") == "Sequence" else [rule]
+    rule: dict[str, Any] = raw.get("pre_tokenizer") or {}
+    steps: list[dict[str, Any]] = (
+        rule["pretokenizers"] if rule.get("type") == "Sequence" else [rule]
+    )
     kinds = [step.get("type") for step in steps]
-    last = steps[-1] if steps else {}
+    last: dict[str, Any] = steps[-1] if steps else {}
     if kinds == ["ByteLevel"] and last.get("use_regex", True):
         return "gpt-2"
     if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits"):

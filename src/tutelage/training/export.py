@@ -59,6 +59,11 @@ class Export:
         self.tokenizer = tokenizer_of(subject)
         self._model: Any = load_model(subject.source, dtype="float32", adapter=subject.adapter)
 
+    def size_bytes(self, dtype: str) -> int:
+        """Return what the weights take on disk as `dtype` (q8_0 is counted as f16)."""
+        width = 4 if dtype == "f32" else 2
+        return int(width * sum(p.numel() for p in self._model.parameters()))
+
     def reference(
         self, prompts: Sequence[Sequence[Message]], *, max_tokens: int
     ) -> list[Reference]:

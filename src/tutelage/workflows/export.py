@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import Artifact
-from tutelage.core.errors import DataError, ModelError, ReleaseRefused, nearest
+from tutelage.core.errors import DataError, EnvironmentProblem, ModelError, ReleaseRefused, nearest
 from tutelage.core.events import Event
 from tutelage.core.example import Message
 from tutelage.core.workspace import atomic_dir
@@ -100,6 +100,7 @@ def export(
     out = (out or Path(f"{found.name}-{format}")).expanduser().absolute()
     _check_free(out)
     _check_format(found, format)
+    ctx.emit(Event(STAGE, "start", f"{found.name} as {format}"))
     done: list[tuple[Parity | None, dict[str, str], str | None]] = []
 
     def fill(folder: Path) -> None:
@@ -162,6 +163,7 @@ class _Job:
         stored = base_dtype(subject.source) if dtype == "auto" else dtype
         self._tell(f"loading {self.what.base.name}")
         loaded = Export(subject)
+        self._require_room(loaded, format, stored)
         references = self.reference(loaded)
         if format == "gguf-adapter" and subject.adapter:
             loaded.close()
@@ -208,7 +210,7 @@ class _Job:
 
         self._tell("merging")
         merged = self.folder / "merged"
-        loaded.save_merged(merged, dtype if dtype in _MERGED else "f32")
+        loaded.save_merged(merged, _between(dtype))
         target = self.folder / f"{self.what.name}-{dtype}.gguf"
         self._tell(f"writing {target.name}")
         base = self.what.base
@@ -240,6 +242,21 @@ class _Job:
         parity = self.run(base, target, kind, along)
         shutil.rmtree(scratch, ignore_errors=True)
         return parity
+
+    def _require_room(self, loaded: Export, format: str, dtype: str) -> None:
+        """Raise EnvironmentProblem if the disk can't hold what will be written."""
+        needed = loaded.size_bytes(dtype if format == "merged" else "f32")
+        if format == "gguf":  # the merged folder and the file lie there together for a while
+            needed = loaded.size_bytes(dtype) + loaded.size_bytes(_between(dtype))
+        if format == "gguf-adapter" and self.what.base.kind == "gguf":
+            needed = 0
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise EnvironmentProblem(
+                f"the export needs {needed / 2**30:.1f} GiB of disk, {free / 2**30:.1f} are free",
+                where=str(self.folder.parent),
+                fix="Free some space, or name a folder on another disk with --out",
+            )
 
     def _require(self, parity: Parity) -> Parity:
         self._tell(parity.sentence())
@@ -287,6 +304,11 @@ def _check_format(what: Wanted, format: str) -> None:
         check_convertible(tuned.folder)
     if format.startswith("gguf"):
         check_writable(what.base)
+
+
+def _between(dtype: str) -> str:
+    """Return how weights are kept on their way into a GGUF of `dtype`."""
+    return dtype if dtype in _MERGED else "f32"
 
 
 def _turns(reference: Reference) -> tuple[Message, ...]:

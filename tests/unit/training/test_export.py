@@ -14,7 +14,7 @@ import torch
 from tests.fakes.tiny_bpe import build_bpe_model
 
 from tutelage.core.artifact import describe, hash_file, hash_files
-from tutelage.core.errors import DataError, ModelError
+from tutelage.core.errors import DataError, EnvironmentProblem, ModelError
 from tutelage.core.example import Message
 from tutelage.inference import gguf_model
 from tutelage.inference.models import ModelSource
@@ -240,6 +240,17 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_loaded(
     ):
         with pytest.raises(DataError, match=said):
             export(dora, **{"what": adapter_of(dora), "out": tmp_path / "x", **bad})
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    tmp_path: Path, base: Path, project: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = project(tuned(base, tmp_path / "a"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(EnvironmentProblem, match="the export needs .* GiB of disk"):
+        export(ctx, adapter_of(ctx), "merged", tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_picker_of_labels_has_no_text_form(tmp_path: Path, base: Path, project: Make) -> None:
