@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     parser.add_argument("--quick", action="store_true", help="four cells")
-    parser.add_argument("--only", nargs="*", help="names of cells")
+    parser.add_argument(
+        "--only", nargs="*", choices=[cell.name for cell in CELLS], help="names of cells"
+    )
     parser.add_argument("--seeds", type=int, nargs="*", default=[7])
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "bench-replay")
     options = parser.parse_args()
     wanted = options.only or (QUICK if options.quick else [cell.name for cell in CELLS])
     bench = Bench(options.cache)
     for seed in options.seeds:
-        for cell in CELLS:
-            if cell.name in wanted:
-                bench.measure(Cell(**{**asdict(cell), "seed": seed}))
+        for name in wanted:
+            cell = next(cell for cell in CELLS if cell.name == name)
+            bench.measure(replace(cell, seed=seed))
     report = bench.report([cell.name for cell in CELLS if cell.name in wanted], options.seeds)
     if options.json:
         print(json.dumps(report))

@@ -15,7 +15,7 @@ from typing import Any
 
 from tutelage.core.artifact import Artifact, describe, hash_file
 from tutelage.core.config import Output, Stage, Train
-from tutelage.core.errors import DataError, TutelageError
+from tutelage.core.errors import ConfigError, DataError, TutelageError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, SplitName
 from tutelage.data.benchmarks import BenchmarkText, without_matches
@@ -43,6 +43,7 @@ def before(ctx: Context, dataset: Artifact, carry_out: CarryOut) -> Artifact | N
     """
     earlier: Artifact | None = None
     stages = ctx.config.train.before
+    _require_same(ctx)
     for number, stage in enumerate(stages, start=1):
         inner = stage_context(ctx, stage)
         told = f"stage {number} of {len(stages) + 1}: {', '.join(stage.sources)}"
@@ -55,6 +56,20 @@ def before(ctx: Context, dataset: Artifact, carry_out: CarryOut) -> Artifact | N
             error.where = f"{place}: {error.where}" if error.where else place
             raise
     return earlier
+
+
+def _require_same(ctx: Context) -> None:
+    """Raise ConfigError if a stage names other weights to train than the project does."""
+    for number, stage in enumerate(ctx.config.train.before, start=1):
+        for name in ("tune", "rank", "target_modules"):
+            own, ours = getattr(stage, name), getattr(ctx.config.train, name)
+            if own is not None and own != ours:
+                raise ConfigError(
+                    f"the stage's {name} is {own}, the project's is {ours or 'planned'}: a stage "
+                    "can only go on from the same weights",
+                    where=f"train.before, stage {number}",
+                    fix=f"Set {name} under train alone: it holds for every stage",
+                )
 
 
 def stage_context(ctx: Context, stage: Stage) -> Context:
