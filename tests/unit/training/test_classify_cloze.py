@@ -117,7 +117,7 @@ def _cross_entropy(model: Any, items: Any) -> torch.Tensor:
     )
 
 
-@pytest.mark.parametrize("tune", ["lora", "dora", "full"])
+@pytest.mark.parametrize("tune", ["lora", "full"])
 def test_a_classifier_is_trained_saved_and_answers(
     tiny_source: ModelSource, make_job: MakeJob, tune: str
 ) -> None:
@@ -148,6 +148,14 @@ def test_a_classifier_is_trained_saved_and_answers(
     assert unknown[0, 1] == pytest.approx(scores[0, 1], abs=1e-4)
     alone = engine.score_labels(prompts_of(rows[3:4]), settings["answers"])
     np.testing.assert_allclose(alone[0], scores[3], atol=1e-4)
+
+
+def test_a_head_on_a_4_bit_base_is_not_packed(tiny_source: ModelSource, make_job: MakeJob) -> None:
+    pytest.importorskip("bitsandbytes")
+    result = train(make_job(tune="qlora", epochs=1))
+    engine = TransformersGenerator(tiny_source, adapter=result.adapter_dir)
+    scores = engine.score_labels(prompts_of(make_job().train), ['{"family": "warm"}'])
+    assert np.isfinite(scores).all()
 
 
 def test_transformers_and_peft_read_the_folder_too(

@@ -58,6 +58,7 @@ def quantise(model: Any) -> None:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = head if head is not None else getattr(model, "score", None)  # of a classifier
     for name, module in list(model.named_modules()):
         if type(module) is not torch.nn.Linear or module is head:
             continue
