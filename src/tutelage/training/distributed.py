@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from tutelage.training.recipe import Recipe
 from tutelage.training.shared_step import StepResult
 
 _BUCKET = 1 << 25  # values summed in one exchange: 128 MB of fp32
+_NAMES = 2048  # bytes for the names of a step's metrics
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,16 @@ class Team:
 
         return told
 
+    def names(self, own: Iterable[str]) -> list[str]:
+        """Return `own`, sorted, or what the others have where this process has none."""
+        found = torch.zeros(_NAMES, dtype=torch.uint8)
+        written = "\n".join(sorted(own)).encode()
+        found[: len(written)] = torch.tensor(list(written), dtype=torch.uint8)
+        found = found.to(self.device)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+        text = bytes(found[found > 0].tolist()).decode()
+        return text.split("\n") if text else []
+
     def wait(self) -> None:
         """Go on when all processes are here."""
         if self.size > 1:
@@ -117,12 +128,26 @@ def open_team() -> Iterator[Team]:
             distributed.destroy_process_group()
 
 
+def joint(step: Any) -> Any:
+    """Mark a step that exchanges values itself: a process without rows must call it too."""
+    step.joint = True
+    return step
+
+
+def mean_of_all(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of all processes' `values`, (N,) and for some (0,), as a scalar."""
+    found = torch.stack([values.sum(), torch.tensor(float(len(values))).to(values)])
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        distributed.all_reduce(found)
+    return found[0] / found[1].clamp(min=1)
+
+
 class _SharedOut:
     """A step over this process's part of the rows."""
 
     def __init__(self, team: Team, step: Step, model: torch.nn.Module, recipe: Recipe) -> None:
         self._team, self._step, self._model, self._recipe = team, step, model, recipe
-        self._calls = 0
+        self._joint = bool(getattr(step, "joint", False))
 
     def __call__(
         self,
@@ -135,24 +160,29 @@ class _SharedOut:
         """Return the loss over all processes' rows; their gradients are summed in place."""
         whole = sum(row.weight for row in rows) if weight is None else weight
         mine = self._team.part(rows, _tokens)
-        if self._recipe.dropout and backward:
+        if backward:
             torch.manual_seed(self._draw(rows))
         result = StepResult(0.0, whole, 0, 0)
-        if mine:
+        if mine or self._joint:
             result = self._step(mine, micro_batch, backward=backward, weight=whole)
         if backward:
             self._sum_gradients()
-        return self._sum(result)
+        return self._sum(result, sum(row.weight for row in mine), whole)
 
     def _draw(self, rows: Sequence[Any]) -> int:
-        """Return the seed of this process's dropout: a resumed run draws the same."""
+        """Return the seed of what this process draws in the step: a resumed run draws the same."""
         names = f"{self._recipe.seed}:{self._team.rank}:" + ":".join(row.id for row in rows)
         return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4], "big")
 
-    def _sum(self, result: StepResult) -> StepResult:
-        """Return losses and counts of all processes."""
-        loss, unique, total = self._team.total([result.loss, result.unique, result.total])
-        return StepResult(loss, result.weight, round(unique), round(total))
+    def _sum(self, result: StepResult, own: float, whole: float) -> StepResult:
+        """Return losses and counts of all processes; metrics are means over `own` weight."""
+        names = self._team.names(result.metrics)
+        metrics = [result.metrics.get(name, 0.0) * own / whole for name in names]
+        loss, unique, total, *means = self._team.total(
+            [result.loss, result.unique, result.total, *metrics]
+        )
+        found = dict(zip(names, means, strict=True))
+        return StepResult(loss, result.weight, round(unique), round(total), found)
 
     def _sum_gradients(self) -> None:
         parameters = list(trained_parameters(self._model).values())

@@ -8,6 +8,7 @@ without one.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,7 @@ class LossScaler:
     def wrap(self, step: Any) -> Any:
         """Return `step` with gradients times the scale, and its loss as it was."""
 
+        @functools.wraps(step)
         def scaled(
             rows: Sequence[Any],
             micro_batch: int,
@@ -51,8 +53,7 @@ class LossScaler:
             whole = sum(row.weight for row in rows) if weight is None else weight
             scale = self.scale
             found = step(rows, micro_batch, backward=True, weight=whole / scale)
-            means = {name: value / scale for name, value in found.metrics.items()}
-            return StepResult(found.loss / scale, whole, found.unique, found.total, means)
+            return StepResult(found.loss / scale, whole, found.unique, found.total, found.metrics)
 
         return scaled
 

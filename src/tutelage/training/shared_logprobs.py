@@ -18,7 +18,13 @@ import torch
 
 from tutelage.training.head_loss import head_logprobs, head_loss
 from tutelage.training.prefix_tree import MIN_SHARED, Forest, Row, Stream, build_forest, pack
-from tutelage.training.shared_step import SharedStep, StepResult, padded_losses, plain_step
+from tutelage.training.shared_step import (
+    SharedStep,
+    StepResult,
+    device_of,
+    padded_losses,
+    plain_step,
+)
 
 LossOf = Callable[[torch.Tensor], torch.Tensor]  # (N,) log-likelihoods -> a scalar
 
@@ -33,7 +39,12 @@ class SharedLogprobs:
 
     def __init__(self, model: Any, *, shared: bool = True, min_shared: int = MIN_SHARED) -> None:
         self._model, self._shared, self._min_shared = model, shared, min_shared
-        self._device = next(model.parameters()).device
+        self._device = device_of(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are computed."""
+        return self._device
 
     def __call__(self, rows: Sequence[Row], micro_batch: int) -> torch.Tensor:
         """Return the rows' values, (N,), without gradient. `micro_batch` rows bound the memory."""

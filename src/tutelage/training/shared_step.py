@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from tutelage.training.fast_layers import fast_layers, replaced
 from tutelage.training.head_loss import head_loss
 from tutelage.training.prefix_tree import Forest, Node, Row, Stream, build_forest, lay_out, pack
 from tutelage.training.tree_attention import NAME, Past, TreePlan, register
@@ -30,7 +31,8 @@ Levels = dict[int, Past]  # layer -> one (key, value) a level above
 class StepResult:
     """The step's loss (nats a weighted token) and how many tokens were fed for how many.
 
-    `weight` is what the loss was divided by; `metrics` are more means over the same weight.
+    `weight` is what the loss was divided by; `metrics` are means over the rows that were given, by
+    their weights.
     """
 
     loss: float
@@ -48,6 +50,12 @@ def decoder_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.score if is_classifier(model) else inner.get_output_embeddings()
     return inner.get_decoder(), head
+
+
+def device_of(model: Any) -> torch.device:
+    """Return where a model computes; its weights may wait elsewhere."""
+    place = getattr(model, "compute_device", None) or next(model.parameters()).device
+    return torch.device(place)
 
 
 def is_classifier(model: Any) -> bool:
@@ -85,7 +93,7 @@ def plain_step(
 
 def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
     """Return the weighted cross-entropy of each row, summed over its tokens, nats, (N,)."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     width = max(row.computed for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -127,11 +135,15 @@ def _logits(
 
 
 class SharedStep:
-    """Runs steps of one model over shared prefixes. `budget` tokens bound one stream."""
+    """Runs steps of one model over shared prefixes. `budget` tokens bound one stream.
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    `fast` lets layers of known kinds compute their LoRA, gates and norms in one step each.
+    """
+
+    def __init__(self, model: torch.nn.Module, *, fast: bool = True) -> None:
         register()
         self._model = model
+        self._fast = fast_layers(model) if fast else []
         self._decoder, self._head = decoder_of(model)
         self._device = next(model.parameters()).device
 
@@ -168,7 +180,8 @@ class SharedStep:
         usual = config._attn_implementation
         config._attn_implementation = NAME
         try:
-            yield
+            with replaced(self._fast):
+                yield
         finally:
             config._attn_implementation = usual
 

@@ -6,7 +6,7 @@ measured from z0, the step's estimate of how far the model has moved from the re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.events import Emit, Event
 from tutelage.core.example import Example
 from tutelage.data.preferences import DESIRABLE, REJECTED, pair_id
+from tutelage.training.distributed import joint, mean_of_all
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE, Step
 from tutelage.training.methods.base import Objective, Prepared
@@ -31,6 +32,7 @@ from tutelage.training.methods.preference import (
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
 from tutelage.training.recipe import Recipe
+from tutelage.training.shared_logprobs import SharedLogprobs
 from tutelage.training.shared_step import StepResult
 
 _BALANCED = (1.0, 4 / 3)  # of weights times rows, praised over blamed (Ethayarajh 2024, eq. 9)
@@ -106,8 +108,9 @@ class Kto(PreferenceObjective):
             desirable = torch.tensor([item.desirable for item in rows])
             metrics: dict[str, float] = {}
             with autocast(model, recipe.precision):
-                moved = measure(others, micro_batch)
-                drift = (moved - gathered(reference, others, moved)).mean().clamp(min=0)
+                drift = _drift(measure, reference, others, micro_batch)
+                if not rows:
+                    return StepResult(0.0, whole, 0, 0)
 
                 def loss_of(values: torch.Tensor) -> torch.Tensor:
                     gains = values - gathered(reference, own, values)
@@ -118,7 +121,21 @@ class Kto(PreferenceObjective):
                 found = measure.step(own, micro_batch, loss_of, backward=backward, weight=whole)
             return replace(found, metrics=metrics)
 
-        return step, report
+        return joint(step), report
+
+
+def _drift(
+    measure: SharedLogprobs,
+    reference: Mapping[str, torch.Tensor],
+    others: Sequence[Row],
+    micro_batch: int,
+) -> torch.Tensor:
+    """Return z0, the mean gain of the strange answers of all processes' rows, at least 0."""
+    gains = torch.zeros(0, device=measure.device)
+    if others:
+        moved = measure(others, micro_batch)
+        gains = moved - gathered(reference, others, moved)
+    return mean_of_all(gains).clamp(min=0)
 
 
 def judged_losses(
