@@ -21,7 +21,7 @@ from tutelage.inference.models import ModelSource
 from tutelage.inference.parity import LIMITS, compare
 from tutelage.inference.tuned import ADAPTER, read_tuned, write_info
 from tutelage.training.export import Export, Subject, base_dtype, follow_folder
-from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.context import Context, last_output, open_context, register
 from tutelage.workflows.curate import curate
 from tutelage.workflows.export import ExportRefused, check_served, export
 
@@ -119,26 +119,38 @@ def test_a_weight_that_is_no_number_stops_the_merge(tmp_path: Path, base: Path) 
 Make = Callable[..., Context]
 
 
-@pytest.fixture
-def project(make_project: Callable[..., Path], base: Path, tmp_path: Path) -> Make:
-    """Return a function that opens a project whose newest adapter is the given folder."""
+@pytest.fixture(scope="session")
+def curated(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """A project with a frozen dataset version, to be copied."""
+    root = tmp_path_factory.mktemp("curated")
+    (root / "data").mkdir()
+    lines = ["text,label"]
+    for place in range(40):
+        lines.append(f"the colour number {place} {chr(97 + place % 26) * 3},{_side(place)}")
+    (root / "data" / "rows.csv").write_text("\n".join(lines) + "\n")
+    (root / "tutelage.yaml").write_text(CONFIG.replace("MODEL", str(base)))
+    ctx = open_context(root)
+    curate(ctx)
+    ctx.store.close()
+    return root
 
-    def make(folder: Path | None, model: Path = base) -> Context:
-        lines = ["text,label"]
-        for place in range(40):
-            lines.append(f"the colour number {place} {chr(97 + place % 26) * 3},{_side(place)}")
-        config = CONFIG.replace("MODEL", str(model))
-        ctx = open_context(make_project({"rows.csv": "\n".join(lines) + "\n"}, config))
-        dataset = curate(ctx).artifact
-        if folder is not None:
-            names = [f.name for f in folder.iterdir()]
-            digest = hash_files(folder, names)
-            target = ctx.workspace.artifact_dir("adapters", digest)
-            shutil.copytree(folder, target)
-            meta = {"model": str(model), "recipe": {"method": "lora", "rank": 4}}
-            path = ctx.workspace.relative(target)
-            made = describe("adapter", digest, path, parents=[dataset.hash], meta=meta)
-            register(ctx.store, made)
+
+@pytest.fixture
+def project(curated: Path, base: Path, tmp_path: Path) -> Make:
+    """Return a function that opens a project whose only adapter is the given folder."""
+
+    def make(folder: Path, model: Path = base) -> Context:
+        root = shutil.copytree(curated, tmp_path / "project")
+        (root / "tutelage.yaml").write_text(CONFIG.replace("MODEL", str(model)))
+        ctx = open_context(root)
+        dataset = last_output(ctx, "curate")
+        assert dataset is not None
+        digest = hash_files(folder, [f.name for f in folder.iterdir()])
+        target = ctx.workspace.artifact_dir("adapters", digest)
+        shutil.copytree(folder, target)
+        meta = {"model": str(model), "recipe": {"method": "lora", "rank": 4}}
+        path = ctx.workspace.relative(target)
+        register(ctx.store, describe("adapter", digest, path, parents=[dataset.hash], meta=meta))
         return ctx
 
     return make
@@ -248,7 +260,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     ctx = project(tuned(base, tmp_path / "a"))
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(EnvironmentProblem, match="the export needs .* GiB of disk"):
+    with pytest.raises(EnvironmentProblem, match=r"the export needs .* GiB of disk"):
         export(ctx, adapter_of(ctx), "merged", tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
