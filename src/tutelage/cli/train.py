@@ -32,6 +32,7 @@ def train(
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
         from tutelage.workflows.plan import plan as make_plan
+        from tutelage.workflows.stages import plans
         from tutelage.workflows.train import train as work
 
         ctx = open_context(project, out.emit)
@@ -43,15 +44,19 @@ def train(
                 fix="Run `tutelage hosted start --plan` for rows, tokens and cost",
             )
         if plan:
+            stages = [stage.model_dump(mode="json") for stage in plans(ctx, dataset)]
             made = make_plan(ctx, dataset).model_dump(mode="json")
 
             def show_plan(console: Console) -> None:
                 from tutelage.cli.plan_view import plan_view
 
+                for number, stage in enumerate(stages, start=1):
+                    console.print(f"[bold]stage {number}[/]")
+                    console.print(plan_view(stage))
                 console.print(plan_view(made))
 
-            out.result(made, show_plan)
-            if made.get("refusal"):
+            out.result({**made, "stages": stages} if stages else made, show_plan)
+            if any(each.get("refusal") for each in (*stages, made)):
                 raise typer.Exit(1)
             return
         outcome = work(ctx, dataset, yes=yes)
