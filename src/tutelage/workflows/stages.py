@@ -7,11 +7,12 @@ The project's own training is not carried out here, it only starts from what thi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import Artifact, describe, hash_file
 from tutelage.core.config import Output, Stage, Train
@@ -22,6 +23,10 @@ from tutelage.data.benchmarks import BenchmarkText, without_matches
 from tutelage.data.pipeline import Dropped
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.workflows.context import Context, StageOutcome, run_stage
+from tutelage.workflows.plan import plan
+
+if TYPE_CHECKING:
+    from tutelage.training.planner import Plan
 
 # (context of the stage, its rows, what it starts from, its name) -> what was trained
 CarryOut = Callable[[Context, Artifact, Artifact | None, str], StageOutcome]
@@ -48,14 +53,36 @@ def before(ctx: Context, dataset: Artifact, carry_out: CarryOut) -> Artifact | N
         inner = stage_context(ctx, stage)
         told = f"stage {number} of {len(stages) + 1}: {', '.join(stage.sources)}"
         ctx.emit(Event(_STAGE, "note", told, data={"stage": number}))
-        try:
+        with _naming(number):
             rows = stage_rows(inner, stage, number, dataset)
             earlier = carry_out(inner, rows.artifact, earlier, f"train-{number}").artifact
-        except TutelageError as error:
-            place = f"train.before, stage {number}"
-            error.where = f"{place}: {error.where}" if error.where else place
-            raise
     return earlier
+
+
+def plans(ctx: Context, dataset: Artifact) -> list[Plan]:
+    """Return the plan of every stage before the project's own training; nothing is trained.
+
+    The minutes are computed, not timed: a later stage has no weights to start from yet.
+    """
+    _require_same(ctx)
+    made = []
+    for number, stage in enumerate(ctx.config.train.before, start=1):
+        inner = stage_context(ctx, stage)
+        with _naming(number):
+            rows = stage_rows(inner, stage, number, dataset).artifact
+            made.append(plan(inner, rows, probe=False))
+    return made
+
+
+@contextlib.contextmanager
+def _naming(number: int) -> Iterator[None]:
+    """Say in an error which stage it is of."""
+    try:
+        yield
+    except TutelageError as error:
+        place = f"train.before, stage {number}"
+        error.where = f"{place}: {error.where}" if error.where else place
+        raise
 
 
 def _require_same(ctx: Context) -> None:
