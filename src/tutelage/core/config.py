@@ -192,7 +192,8 @@ class Train(Section):
     rank: int | None = Field(default=None, ge=1)  # size of the adapter
     alpha: float | None = Field(default=None, gt=0)  # the adapter is scaled by alpha / rank
     dropout: Ratio | None = None  # share of the adapter's inputs that a step leaves out
-    target_modules: str | list[str] | None = None  # layers that get an adapter; unset: all linear
+    # layers that get an adapter, or that full tuning trains; unset: all
+    target_modules: str | list[str] | None = None
     peft: dict[str, Any] | None = None  # more fields of PEFT's configuration, such as use_rslora
     lora_plus: float | None = Field(default=None, ge=1)  # LoRA+: the rate of B over that of A
     # full tuning: chance that a column of weights is the base model's in a step (Mixout)
@@ -208,7 +209,8 @@ class Train(Section):
     weight_decay: float | None = Field(default=None, ge=0)  # AdamW's
     prompt_loss_weight: Ratio | None = None  # loss on the prompt's tokens; the answer's count 1
     patience: int | None = Field(default=None, ge=1)  # evaluations without gain before stopping
-    precision: Literal["fp32", "bf16", "fp16"] | None = None  # fp16 is not there yet
+    # what is multiplied in; fp16 is for GPUs without bf16
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
     shared_prefix: bool | None = None  # compute what rows of a step share only once
     checkpointing: bool | None = None  # less memory for 20 to 30 % more time
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] | None = None
