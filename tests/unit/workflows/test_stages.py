@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import torch
 from tests.fakes.tiny_llama import build_tiny_model
+from typer.testing import CliRunner
 
+from tutelage.cli.main import app
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import ConfigError, DataError, PlanRefused
 from tutelage.core.events import Event
@@ -145,6 +147,18 @@ def test_stages_go_on_from_each_other_and_are_skipped_when_unchanged(
     events.clear()
     assert not train(ctx, dataset).skipped
     assert [e.stage for e in events if e.data.get("skipped")] == ["rows-1", "train-1"]
+
+
+def test_the_plan_shows_every_stage_and_trains_none(project: Path) -> None:
+    call = ["train", "--plan", "--project", str(project)]
+    done = CliRunner().invoke(app, [*call, "--json"])
+    assert done.exit_code == 0, done.output
+    plan = json.loads(done.stdout)
+    methods = [stage["recipe"]["method"] for stage in plan["stages"]]
+    assert (methods, plan["recipe"]["method"]) == (["cpt", "lora"], "lora")
+    assert plan["stages"][0]["recipe"]["max_tokens"] == 64
+    assert not (project / ".tutelage" / "artifacts" / "adapters").exists()
+    assert "stage 2" in CliRunner().invoke(app, call).stdout
 
 
 def test_rows_held_out_by_the_project_are_left_out_of_a_stage(
