@@ -88,7 +88,8 @@ class Parity:
 
     form: str  # what was compared, e.g. "model.gguf in llama.cpp"
     limits: Limits
-    prompts: int
+    prompts: int  # plain texts, of which only the tokens are compared, included
+    answers: int
     tokens: int
     same: int  # first choices that are the reference's token
     ties: int  # others, where the reference's margin was within `tie`
@@ -112,7 +113,7 @@ class Parity:
         """Return the result in one line for people."""
         flips = self.tokens - self.same - self.ties
         return (
-            f"{self.form}: {self.same} of {self.tokens} tokens of {self.prompts} prompts are the "
+            f"{self.form}: {self.same} of {self.tokens} tokens of {self.answers} answers are the "
             f"same, {self.ties} near-ties, {flips} flips; log p off by {self.drift:.2g} nats on "
             f"average, {self.worst:.2g} at most"
         )
@@ -154,6 +155,7 @@ def compare(
         form=form,
         limits=limits,
         prompts=len(references),
+        answers=sum(bool(reference.tokens) for reference in references),
         tokens=tokens,
         same=same,
         ties=ties,

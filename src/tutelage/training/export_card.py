@@ -14,6 +14,7 @@ from tutelage.core.artifact import hash_file, library_versions
 from tutelage.core.workspace import atomic_write
 
 FACTS, CARD = "export.json", "README.md"
+_READABLE = 0o644  # temporary files are their owner's alone
 _LIBRARY = {"adapter": "peft", "merged": "transformers", "gguf": "gguf", "gguf-adapter": "gguf"}
 _USE = {
     "adapter": "Load it with PEFT on top of the base model: "
@@ -36,6 +37,8 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     text = json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=True)
     atomic_write(folder / FACTS, (text + "\n").encode())
     atomic_write(folder / CARD, _card(facts, files).encode())
+    for name in (*files, FACTS, CARD):
+        (folder / name).chmod(_READABLE)
     return files
 
 

@@ -51,23 +51,24 @@ def find(ctx: Context, what: str | None) -> Wanted:
         if tuned:
             return _of_release(ctx, tuned[-1].id)
         return of_adapter(ctx, require_output(ctx, "train"))
-    digest = _adapter_hash(ctx, what)
-    if digest is None:
-        return _of_release(ctx, what)
-    artifact = find_artifact(ctx.store, digest)
-    if artifact is None:
-        raise DataError(f"there is no adapter {what!r}")
-    return of_adapter(ctx, artifact)
+    adapter = _adapter(ctx, what)
+    if adapter is not None:
+        return of_adapter(ctx, adapter)
+    try:
+        name = bundle.get_release(ctx.store, what).id
+    except DataError as error:
+        raise DataError(f"{error.what}, nor one adapter of that name", fix=error.fix) from error
+    return _of_release(ctx, name)
 
 
-def _adapter_hash(ctx: Context, prefix: str) -> str | None:
-    """Return the hash of the adapter that starts with these hex digits, or None."""
+def _adapter(ctx: Context, prefix: str) -> Artifact | None:
+    """Return the one adapter whose hash starts with these hex digits (4 or more), or None."""
     if len(prefix) < 4 or set(prefix) - set("0123456789abcdef"):
         return None
     with ctx.store.session() as session:
         query = session.query(ArtifactRow.hash).filter(ArtifactRow.kind == "adapter")
         found = [row[0] for row in query.filter(ArtifactRow.hash.startswith(prefix)).limit(2)]
-    return found[0] if len(found) == 1 else None
+    return find_artifact(ctx.store, found[0]) if len(found) == 1 else None
 
 
 def _of_release(ctx: Context, name: str) -> Wanted:

@@ -37,7 +37,7 @@ def test_a_near_tie_is_counted_and_passes() -> None:
     found = judged((1, 9, 3))
     assert found.problem is None
     assert (found.same, found.ties) == (2, 1)
-    assert "2 of 3 tokens of 1 prompts are the same, 1 near-ties, 0 flips" in found.sentence()
+    assert "2 of 3 tokens of 1 answers are the same, 1 near-ties, 0 flips" in found.sentence()
 
 
 def test_a_clear_first_choice_that_differs_breaks_it_and_both_answers_are_shown() -> None:
