@@ -23,6 +23,7 @@ from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import locate_model
 from tutelage.workflows.context import Context, run_stage
+from tutelage.workflows.data.preferences import material
 from tutelage.workflows.plan import make_job, plan_rows
 from tutelage.workflows.search_report import fragment, report_page
 from tutelage.workflows.train import tracker_of
@@ -90,6 +91,7 @@ def search(
             "the search needs Optuna, which is not installed",
             fix="Run `pip install 'tutelage[search]'`",
         )
+    dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset), OPEN_SPLITS)
     if not version.rows("validation"):
         raise DataError(

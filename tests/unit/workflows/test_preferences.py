@@ -360,6 +360,8 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_the_command_counts_and_explains(ctx: Context, root: Path, tmp_path: Path) -> None:
+    code, out, _ = call("data", "pairs", "-p", str(root))
+    assert code == 0 and "files not counted: there is no dataset version yet" in out
     curate(ctx)
     path = tmp_path / "choices.jsonl"
     path.write_text(

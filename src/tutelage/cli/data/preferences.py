@@ -72,6 +72,11 @@ def _show(console: Console, data: dict[str, Any], listed: list[dict[str, Any]]) 
     if added:
         console.print(f"added      {added['new']:,} choices, {added['known']:,} were known")
         _show_findings(console, added["findings"])
+    if data["dataset"] is None:
+        console.print(
+            "files      not counted: there is no dataset version yet, run `tutelage data split`",
+            markup=False,
+        )
     splits, judged = data["splits"], data["judged"]
     console.print(
         f"pairs      {data['pairs']:,}: {splits['train']:,} train, "

@@ -28,6 +28,7 @@ from tutelage.training.methods.preference import (
     gathered,
     share_right,
     tell_coverage,
+    tell_left_out,
 )
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
@@ -79,8 +80,10 @@ class Dpo(PreferenceObjective):
         coverage = encoder.coverage(self.answers(items), len(items))
         tell_coverage(coverage, "pairs", emit)
         again = Encoder(tokenizer, job.prompt, job.recipe.max_tokens)
+        validation = encode_pairs(job.validation, again)
+        tell_left_out(again, emit)
         self._job = job
-        self._prepared = Prepared(items, encode_pairs(job.validation, again), coverage)
+        self._prepared = Prepared(items, validation, coverage)
         return self._prepared
 
     def answers(self, items: Sequence[PairItem]) -> list[Row]:

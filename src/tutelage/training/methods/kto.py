@@ -28,6 +28,7 @@ from tutelage.training.methods.preference import (
     gathered,
     share_right,
     tell_coverage,
+    tell_left_out,
 )
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
@@ -78,8 +79,10 @@ class Kto(PreferenceObjective):
         tell_coverage(coverage, "judged answers", emit)
         tell_balance(items, job.recipe, emit)
         again = Encoder(tokenizer, job.prompt, job.recipe.max_tokens)
+        validation = encode_judged(job.validation, again)
+        tell_left_out(again, emit)
         self._job = job
-        self._prepared = Prepared(items, encode_judged(job.validation, again), coverage)
+        self._prepared = Prepared(items, validation, coverage)
         return self._prepared
 
     def answers(self, items: Sequence[JudgedItem]) -> list[Row]:

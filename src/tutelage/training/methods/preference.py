@@ -55,7 +55,9 @@ class PreferenceObjective(Objective):
         from tutelage.training.methods.sft import shared_path
 
         rows = self.answers(items)
-        shared, report = shared_path(model, rows, recipe, emit)
+        each = max(1, len(rows) // max(1, len(items)))
+        of_a_step = recipe.model_copy(update={"batch_size": each * recipe.batch_size})
+        shared, report = shared_path(model, rows, of_a_step, emit)
         halve_frozen(model, recipe.precision)  # the reference in the numbers of the run
         measure = SharedLogprobs(model, shared=shared is not None)
         job = self._job if len(items) == len(self._prepared.train) else None
@@ -199,6 +201,14 @@ class Encoder:
 def answer_row(name: str, context: Sequence[int], answer: Sequence[int]) -> Row:
     """Return the row whose value is the log-likelihood of `answer` after `context`."""
     return make_row(name, context, answer, 0.0)
+
+
+def tell_left_out(encoder: Encoder, emit: Emit) -> None:
+    """Say which validation rows are not looked at."""
+    if encoder.rejected:
+        count, reasons = len(encoder.rejected), sorted(set(encoder.rejected.values()))
+        text = f"{count} validation rows are left out ({'; '.join(reasons[:3])})"
+        emit(Event(STAGE, "warning", text))
 
 
 def tell_coverage(coverage: Coverage, what: str, emit: Emit) -> None:

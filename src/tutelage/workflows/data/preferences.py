@@ -73,6 +73,7 @@ class Preferences:
     findings: list[Finding] = field(default_factory=list)
     ties: int = 0
     fresh: frozenset[str] = frozenset()
+    version: str | None = None  # the dataset version whose rows were looked at
 
     @property
     def conflicts(self) -> list[Conflict]:
@@ -89,6 +90,7 @@ class Preferences:
         good = sum(one.desirable for one in self.judged)
         warning = self.lengths.warning()
         return {
+            "dataset": self.version,
             "pairs": len(self.pairs),
             "sources": count_by_source(self.pairs),
             "splits": {
@@ -115,6 +117,7 @@ def collect(ctx: Context, version: DatasetVersion | None = None) -> Preferences:
     settled = settle([*found.pairs, *rated])
     sides = _Sides(ctx, version, [*settled.pairs, *found.judged])
     made = Preferences(settled=settled, ties=found.ties, fresh=frozenset(sides.fresh))
+    made.version = version.hash[:12] if version is not None else None
     made.findings = [*found.findings, *settled.findings]
     for pair in settled.pairs:
         side = sides.of(pair)
