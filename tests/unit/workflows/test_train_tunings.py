@@ -23,22 +23,7 @@ output: {field: family, labels: [warm, cold]}
 data: {sources: [data/*]}
 train: {tracker: none, epochs: 1, force: true, SETTINGS}
 """
-WORDS = [
-    "lamp",
-    "stone",
-    "river",
-    "cloud",
-    "leaf",
-    "book",
-    "chair",
-    "fire",
-    "snow",
-    "bread",
-    "wheel",
-    "tower",
-    "horse",
-    "apple",
-]
+WORDS = ("lamp", "stone", "river", "cloud", "leaf", "book", "chair", "fire", "snow", "bread")
 
 
 @pytest.fixture(scope="module")
