@@ -1,6 +1,6 @@
-"""Where and how a loaded model computes: its device, its attention, what it computes twice.
+"""How a loaded model computes: its attention kernel, and what it computes again to save memory.
 
-All act on the model that is about to be trained and change no weight. Attention over shared
+Both act on the model that is about to be trained and change no weight. Attention over shared
 prefixes is its own kernel (tree_attention.py); what is set here serves every other pass.
 """
 
@@ -18,15 +18,11 @@ _INSTEAD = "Set train.attention to sdpa, or leave it unset"
 
 
 def prepare_compute(model: Any, recipe: Recipe) -> None:
-    """Put `model` on the GPU if there is one, with the recipe's attention and checkpointing.
-
-    Where several processes share the work, their strategy places the model.
+    """Give `model`, which lies on its device, the recipe's attention and checkpointing.
 
     Raises EnvironmentProblem if the machine lacks the kernel's package or GPU, ModelError if the
     model can't do it.
     """
-    if recipe.strategy == "none" and torch.cuda.is_available():
-        model.to("cuda")  # a quantised one lies there already
     if recipe.attention != "auto":
         set_attention(model, recipe.attention)
     if recipe.checkpointing:
