@@ -17,9 +17,11 @@ from tutelage.core.artifact import describe, hash_file, hash_files
 from tutelage.core.errors import DataError, EnvironmentProblem, ModelError
 from tutelage.core.example import Message
 from tutelage.inference import gguf_model
-from tutelage.inference.models import ModelSource
+from tutelage.inference.base import Decoding
+from tutelage.inference.models import ModelSource, locate_model
 from tutelage.inference.parity import LIMITS, compare
 from tutelage.inference.tuned import ADAPTER, read_tuned, write_info
+from tutelage.release import bundle
 from tutelage.training.export import Export, Subject, base_dtype, follow_folder
 from tutelage.workflows.context import Context, last_output, open_context, register
 from tutelage.workflows.curate import curate
@@ -214,6 +216,44 @@ def test_a_whole_tuned_model_is_exported_without_an_adapter(
         export(ctx, adapter_of(ctx), "gguf-adapter", tmp_path / "x")
 
 
+def test_the_newest_release_is_exported_with_its_own_prompt_and_golden_rows(
+    tmp_path: Path, base: Path, project: Make
+) -> None:
+    ctx = project(tuned(base, tmp_path / "a"))
+    (folder,) = (ctx.workspace.artifacts / "adapters").iterdir()
+    located = locate_model(str(base))
+    golden = bundle.Golden(id="x", messages=({"role": "user", "content": "gold"},), expected="")
+    reference = bundle.AdapterRef(
+        hash=folder.name, path=ctx.workspace.relative(folder), files=bundle.adapter_files(folder)
+    )
+    manifest = bundle.ReleaseManifest(
+        kind="tuned",
+        base=bundle.BaseRef(spec=str(base), name=located.name, digest=located.digest),
+        adapter=reference,
+        prompt="Be brief.",
+        decoding=Decoding(max_tokens=6),
+        golden=(golden,),
+    )
+    alone = manifest.model_copy(update={"kind": "base", "adapter": None, "golden": ()})
+    row = bundle.create_release(ctx.store, ctx.workspace, manifest, project="colours")
+    bundle.create_release(ctx.store, ctx.workspace, alone, project="colours")
+    done = export(ctx, None, "merged", tmp_path / "out", prompts=1)
+    facts = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (facts["release"], facts["name"]) == (row.id, "colours-v1")
+    assert facts["prompt"] == "Be brief."
+    assert done.parity is not None
+    assert (done.parity.prompts, done.parity.problem) == (1, None)
+    assert 1 <= done.parity.tokens <= 6
+    done = export(ctx, "colours-base", "merged", tmp_path / "base-out", prompts=2)
+    assert done.parity is not None
+    assert done.parity.drift == 0
+    with pytest.raises(ModelError, match="colours-base is the base model alone"):
+        export(ctx, "colours-base", "adapter", tmp_path / "x")
+    (folder / ADAPTER[1]).write_bytes(b"x")
+    with pytest.raises(ModelError, match="was changed since it was released"):
+        export(ctx, None, "adapter", tmp_path / "x")
+
+
 def test_an_export_that_answers_otherwise_is_refused_and_removed(
     tmp_path: Path, base: Path, project: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,7 +351,6 @@ def test_the_demo_models_gguf_and_lora_answer_alike(tmp_path: Path, project: Mak
     from tests.fakes.small_llama import strong_adapter
 
     from tutelage.inference.gguf_header import read_header
-    from tutelage.inference.models import locate_model
     from tutelage.workflows.context import find_artifact
 
     demo = locate_model("demo")
