@@ -346,6 +346,10 @@ def test_identifiers_are_replaced_in_both_answers(make_project: Callable[..., Pa
     Project(opened).experts.preferences.choose(
         "Who decides on trees?", mail, "Nobody.", "a", by="ben"
     )
+    with opened.store.begin() as session:
+        session.add(record("p1", "Who cuts the hedge?", "train", "anna.berg@example.org does"))
+        session.add(signal("p1", "edit", "Ask anna.berg@example.org, please."))
+    assert {pair.source for pair in collect(opened).pairs} >= {"comparison", "production edit"}
     everything = json.dumps(
         [[p.chosen, p.rejected] for p in [*collect(opened).pairs, *collect(opened).refused]  # type: ignore[union-attr]
         ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -55,7 +55,37 @@ def gather(ctx: Context, version: DatasetVersion | None) -> Gathered:
     found.pairs += expert_edits(ctx)
     _add_production(ctx, found)
     _add_comparisons(ctx, found)
+    return _without_identifiers(ctx, found)
+
+
+def _without_identifiers(ctx: Context, found: Gathered) -> Gathered:
+    """Replace identifiers where data.privacy.mode asks for it; rows of files were seen to."""
+    if ctx.config.data.privacy.mode != "redact":
+        return found
+    loose = [pair for pair in found.pairs if pair.source != "file"]
+    rows = [_row(pair.context, pair.chosen, pair.group) for pair in loose]
+    rows += [_row(pair.context, pair.rejected, pair.group) for pair in loose]
+    rows += [_row(one.context, one.answer, one.group) for one in found.judged]
+    hidden = redacted_rows(ctx, rows)
+    count = len(loose)
+    found.pairs = [pair for pair in found.pairs if pair.source == "file"] + [
+        replace(
+            pair,
+            context=hidden[index].context,
+            chosen=hidden[index].answer or "",
+            rejected=hidden[count + index].answer or "",
+        )
+        for index, pair in enumerate(loose)
+    ]
+    found.judged = [
+        replace(one, context=row.context, answer=row.answer or "")
+        for one, row in zip(found.judged, hidden[2 * count :], strict=True)
+    ]
     return found
+
+
+def _row(context: tuple[Message, ...], answer: str, group: str | None) -> Example:
+    return Example(messages=(*context, Message(role="assistant", content=answer)), group=group)
 
 
 def _rows(version: DatasetVersion) -> Iterator[tuple[Example, SplitName | None]]:
@@ -156,7 +186,7 @@ def _add_production(ctx: Context, found: Gathered) -> None:
 
 def _as_pair(ctx: Context, record: RecordRow, edit: SignalRow) -> list[Pair]:
     answer = str(edit.value["value"])
-    rows = _safe(ctx, record, [answer, record.response])
+    rows = _tidied(ctx, record, [answer, record.response])
     if rows is None:
         return []
     better, worse = rows
@@ -171,7 +201,7 @@ def _as_pair(ctx: Context, record: RecordRow, edit: SignalRow) -> list[Pair]:
 
 
 def _as_judged(ctx: Context, record: RecordRow, rating: SignalRow) -> list[Judged]:
-    rows = _safe(ctx, record, [record.response])
+    rows = _tidied(ctx, record, [record.response])
     if rows is None or not record.response.strip():
         return []
     (row,) = rows
@@ -185,8 +215,8 @@ def _as_judged(ctx: Context, record: RecordRow, rating: SignalRow) -> list[Judge
     ]  # fmt: skip
 
 
-def _safe(ctx: Context, record: RecordRow, answers: list[str]) -> list[Example] | None:
-    """Return the request with each answer, tidied and without identifiers; None without text."""
+def _tidied(ctx: Context, record: RecordRow, answers: list[str]) -> list[Example] | None:
+    """Return the request with each answer, tidied; None without text."""
     turns = tuple(
         Message(role=turn["role"], content=turn["content"])
         for turn in record.messages
@@ -199,7 +229,7 @@ def _safe(ctx: Context, record: RecordRow, answers: list[str]) -> list[Example] 
         Example(messages=(*turns, Message(role="assistant", content=answer))) for answer in answers
     ]
     tidy = clean_step(ctx)
-    return redacted_rows(ctx, [tidy.clean(row)[0] for row in rows])
+    return [tidy.clean(row)[0] for row in rows]
 
 
 def _closed(ctx: Context) -> bool:
