@@ -79,21 +79,31 @@ def text_ids(tokenizer: Any, text: str, specials: Sequence[str] | None = None) -
 
 
 def documents(examples: Sequence[Example]) -> list[Document]:
-    """Return the texts of raw rows; passages that follow each other in a document are joined."""
-    found: list[Document] = []
-    last: tuple[object, int] | None = None
+    """Return the texts of raw rows; passages that follow each other in a document are joined.
+
+    The order of rows does not matter for that: a document stands where its first passage does.
+    """
+    passages: dict[object, list[tuple[int, Example]]] = {}
     for example in examples:
-        text = example.answer or ""
-        name, passage = example.meta.get("document"), example.meta.get("passage")
-        here = (name, int(passage)) if name is not None and passage is not None else None
-        if here is not None and last == (here[0], here[1] - 1):
-            before = found.pop()
-            joined = f"{before.text}\n\n{text}"
-            found.append(Document((*before.rows, example.id), joined))
-        else:
-            found.append(Document((example.id,), text, bool(example.meta.get("open"))))
-        last = here
+        name, number = example.meta.get("document"), example.meta.get("passage")
+        key = object() if name is None or number is None else name
+        passages.setdefault(key, []).append((int(number or 0), example))
+    found = []
+    for parts in passages.values():
+        parts.sort(key=lambda part: part[0])
+        run: list[Example] = []
+        for place, (number, example) in enumerate(parts):
+            if run and number != parts[place - 1][0] + 1:
+                found.append(_joined(run))
+                run = []
+            run.append(example)
+        found.append(_joined(run))
     return found
+
+
+def _joined(rows: Sequence[Example]) -> Document:
+    text = "\n\n".join(row.answer or "" for row in rows)
+    return Document(tuple(row.id for row in rows), text, bool(rows[-1].meta.get("open")))
 
 
 def cut_pieces(name: str, ids: Sequence[int], room: int) -> list[Row]:

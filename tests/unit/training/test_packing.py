@@ -57,6 +57,7 @@ def test_passages_of_a_document_are_joined_in_their_order() -> None:
     found = documents(rows)
     assert [item.text for item in found] == ["one\n\ntwo", "four", "other", "alone"]
     assert found[0].rows == (rows[0].id, rows[1].id)
+    assert {item.text for item in documents(rows[::-1])} == {item.text for item in found}
 
 
 def test_a_tokenizer_without_a_separator_ends_texts_with_its_end_token(tiny_source: Any) -> None:
