@@ -104,13 +104,16 @@ def measured(cell: Cell, cache: Path) -> dict[str, Any]:
     path = cache / f"{cell.name}.json"
     if not path.exists():
         print(cell.name, file=sys.stderr, flush=True)
-        path.write_text(json.dumps({**asdict(cell), **measure(cell)}))
+        path.write_text(json.dumps({**asdict(cell), **measure(cell, cache)}))
     kept: dict[str, Any] = json.loads(path.read_text())
     return kept
 
 
-def measure(cell: Cell) -> dict[str, Any]:
-    """Train the cell and count its right answers, chosen from the list and as it writes them."""
+def measure(cell: Cell, folder: Path) -> dict[str, Any]:
+    """Train the cell and count its right answers, chosen from the list and as it writes them.
+
+    A run that was cut off goes on from its checkpoint in `folder`.
+    """
     import numpy as np
     import torch
 
@@ -126,23 +129,25 @@ def measure(cell: Cell) -> dict[str, Any]:
     output = OutputFormat("intent", INTENTS)
     parts = draw(cell, output)
     source = locate_model("demo")
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = planned(cell, source, parts, Path(folder))
-        job = TrainingJob(
-            source, parts["train"], parts["validation"], PROMPT, recipe, Path(folder) / "run",
-            output=output,
-        )  # fmt: skip
-        result = train(job)
-        engine = TransformersGenerator(source, adapter=result.adapter_dir)
-        decoding = Decoding(max_tokens=24)
-        prompts = [Prompt(conversation(row, PROMPT), decoding) for row in parts["test"]]
-        answers = [output.render(label) for label in INTENTS]
-        truth = np.array([INTENTS.index(row.label) for row in parts["test"]])
-        started = time.perf_counter()
-        scores = engine.score_labels(prompts, answers, whole=False)
-        answer_ms = 1000 * (time.perf_counter() - started) / len(prompts)
+    recipe = planned(cell, source, parts, folder)
+    job = TrainingJob(
+        source, parts["train"], parts["validation"], PROMPT, recipe, folder / cell.name,
+        output=output,
+    )  # fmt: skip
+    result = train(job)
+    engine = TransformersGenerator(source, adapter=result.adapter_dir)
+    decoding = Decoding(max_tokens=24)
+    prompts = [Prompt(conversation(row, PROMPT), decoding) for row in parts["test"]]
+    answers = [output.render(label) for label in INTENTS]
+    truth = np.array([INTENTS.index(row.label) for row in parts["test"]])
+    started = time.perf_counter()
+    scores = engine.score_labels(prompts, answers, whole=False)
+    answer_ms = 1000 * (time.perf_counter() - started) / len(prompts)
+    if cell.method == "lora":
         written = [output.parse(made.text).label for made in engine.generate(prompts)]
-        engine.close()
+    else:  # they write what they choose
+        written = [INTENTS[index] for index in scores.argmax(axis=1)]
+    engine.close()
     logs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
     return {
         "rows": len(parts["train"]),

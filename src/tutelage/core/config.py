@@ -176,7 +176,7 @@ class Pattern(Section):
 class Cloze(Section):
     """How the method cloze asks and what stands for a label."""
 
-    patterns: list[Pattern] = []  # empty: three, made from the prompt and the answer's field
+    patterns: list[Pattern] = []  # empty: two, made from the answer's field
     # label: the words that stand for it; a label that is not named stands for itself
     verbalisers: dict[str, list[str]] = {}
     # divide by the chances without any text; auto: where that fits the validation rows better
@@ -217,6 +217,8 @@ class Train(Section):
     # how several processes share the work; none: one process
     strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] | None = None
     offload: bool | None = None  # zero2, zero3, fsdp2: keep the optimizer off the GPU
+    processes: int | None = Field(default=None, ge=1)  # unset: one a GPU where they share, else one
+    launcher: Literal["torchrun", "ray"] = "torchrun"  # ray: over the machines of its cluster
     replay: Ratio | None = None  # share of general text among the rows, against forgetting
     replay_from: str = "own"  # own: what the base model writes by itself; else a file of text
     before: list[Stage] = []  # stages that are trained first, in this order

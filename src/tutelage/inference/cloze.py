@@ -47,16 +47,9 @@ class Form:
 
 
 def default_patterns(output: OutputFormat) -> list[Pattern]:
-    """Return the row as it is with the project's own answer, and two ways to ask in plain words."""
+    """Return the row as it is with the project's own answer, and one asked for in plain words."""
     what = (output.field or "label").replace("_", " ").replace("-", " ").strip() or "label"
-    return [
-        Pattern(),
-        Pattern(ask=f"{{text}}\n\n{what.capitalize()}:", answer="{label}"),
-        Pattern(
-            ask=f"Text: {{text}}\n\nQuestion: Which {what} fits this text?",
-            answer=f"The {what} is {{label}}.",
-        ),
-    ]
+    return [Pattern(), Pattern(ask=f"{{text}}\n\n{what.capitalize()}:", answer="{label}")]
 
 
 def make_forms(cloze: Cloze, labels: Sequence[str], output: OutputFormat) -> list[Form]:

@@ -108,16 +108,34 @@ def _branch(rows: Sequence[Row], depth: int, min_shared: int) -> list[Node]:
         else:
             nodes += _leaf(row, depth)
     for group in groups.values():
-        end = _common(group, depth)
-        if len(group) == 1 or end - depth < min_shared:
-            for row in group:
-                nodes += _leaf(row, depth)
-            continue
-        node = Node(depth, group[0].ids[depth:end])
-        for row in group:
+        nodes += _grow(group, depth, min_shared)
+    return nodes
+
+
+def _grow(rows: Sequence[Row], depth: int, min_shared: int) -> list[Node]:
+    """Return the nodes that cover `rows` from `depth` on; all agree in at least one token more.
+
+    A run that is too short to be shared is computed anew for each part of the rows that agrees
+    for longer.
+    """
+    if len(rows) == 1:
+        return _leaf(rows[0], depth)
+    end = _common(rows, depth)
+    if end - depth >= min_shared:
+        node = Node(depth, rows[0].ids[depth:end])
+        for row in rows:
             _add_terms(node, row)
-        node.children = _branch(group, end, min_shared)
-        nodes.append(node)
+        node.children = _branch(rows, end, min_shared)
+        return [node]
+    nodes: list[Node] = []
+    parts: dict[int, list[Row]] = {}
+    for row in rows:
+        if end < _shareable(row):
+            parts.setdefault(row.ids[end], []).append(row)
+        else:
+            nodes += _leaf(row, depth)
+    for part in parts.values():
+        nodes += _grow(part, depth, min_shared)
     return nodes
 
 

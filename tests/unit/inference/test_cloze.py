@@ -28,13 +28,8 @@ def test_the_default_patterns_carry_the_answer_format_and_plain_words() -> None:
     assert [form.texts for form in forms] == [
         ('{"intent": "card_arrival"}', '{"intent": "lost_card"}'),
         ("card arrival", "lost card"),
-        ("The intent is card arrival.", "The intent is lost card."),
     ]
-    assert [form.ask for form in forms] == [
-        "{text}",
-        "{text}\n\nIntent:",
-        "Text: {text}\n\nQuestion: Which intent fits this text?",
-    ]
+    assert [form.ask for form in forms] == ["{text}", "{text}\n\nIntent:"]
     assert default_patterns(OutputFormat())[1].ask == "{text}\n\nLabel:"
     assert read_forms(form_settings(forms)) == forms
 

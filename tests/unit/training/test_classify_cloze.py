@@ -258,7 +258,13 @@ def test_the_cloze_loss_is_that_of_every_pattern_and_label_by_itself(
     tiny_source: ModelSource, make_job: MakeJob
 ) -> None:
     words = {"warm": ["hot", "like fire"], "cold": ["chilly"]}
-    job = make_job(method="cloze", cloze=Cloze(verbalisers=words), class_weights="balanced")
+    question = Pattern(
+        ask="Text: {text}\n\nQuestion: Which family fits this text?",
+        answer="The family is {label}.",
+    )
+    three = [Pattern(), Pattern(ask="{text}\n\nFamily:", answer="{label}"), question]
+    cloze = Cloze(patterns=three, verbalisers=words)
+    job = make_job(method="cloze", cloze=cloze, class_weights="balanced")
     objective = ClozeObjective()
     items = list(objective.prepare(job, load_tokenizer(tiny_source), silent).train)[:3]
     model = attach_lora(load_model(tiny_source), job.recipe)
@@ -280,7 +286,7 @@ def test_the_cloze_loss_is_that_of_every_pattern_and_label_by_itself(
 
 
 def _by_hand(model: Any, job: TrainingJob, items: Any) -> torch.Tensor:
-    """The loss from texts alone: label words after each of the three default patterns."""
+    """The loss from texts alone: label words after each of the three patterns."""
     tokenizer = load_tokenizer(job.model)
     asks = ["{}", "{}\n\nFamily:", "Text: {}\n\nQuestion: Which family fits this text?"]
     answers = [
@@ -382,7 +388,7 @@ def test_a_prior_is_divided_out_if_it_is_asked_for(make_job: MakeJob) -> None:
     job = make_job(method="cloze", epochs=1, cloze=Cloze(calibrate="always"))
     settings = settings_of(train(job).adapter_dir)
     prior = np.exp(np.array(settings["prior"]))
-    assert prior.shape == (3, 2)
+    assert prior.shape == (2, 2)
     np.testing.assert_allclose(prior.sum(axis=1), 1.0, atol=1e-5)
 
 

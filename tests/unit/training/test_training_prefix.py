@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tutelage.training import self_check as self_check_module
 from tutelage.training import tree_attention
 from tutelage.training.adapters import trained_parameters
 from tutelage.training.prefix_tree import Row, build_forest
@@ -135,6 +136,24 @@ def test_answers_are_never_shared_even_if_rows_are_equal() -> None:
     assert [child.ids for child in root.children] == [tuple(range(30, 39))] * 2
 
 
+def test_a_run_too_short_to_share_does_not_keep_longer_ones_apart(tiny_lora: Any) -> None:
+    contexts = [(7, 7, *range(20 * i, 20 * i + 15)) for i in (1, 2, 3)]
+    rows = [
+        Row(f"{i}{answer}", (*context, answer, 9), (0.0,) * 17 + (1.0, 1.0), 17)
+        for i, context in enumerate(contexts)
+        for answer in (3, 4)
+    ]
+    forest = build_forest(rows)
+    # Two tokens are common to all: each context has them again, but is itself computed once.
+    assert [root.ids for root in forest.roots] == contexts
+    assert forest.unique == 3 * 17 + 6
+    plain = plain_step(tiny_lora, rows, 6)
+    wanted = gradients(tiny_lora)
+    for micro_batch in (1, 6):
+        assert SharedStep(tiny_lora)(rows, micro_batch).loss == pytest.approx(plain.loss, abs=1e-5)
+        assert_close(gradients(tiny_lora), wanted)
+
+
 def test_a_shared_prompt_token_weighs_as_much_as_all_its_rows(tiny_lora: Any) -> None:
     rows = draw(random.Random(2), (16,), 4, 0.25)
     (root,) = build_forest(rows).roots
@@ -170,6 +189,32 @@ def test_the_self_check_finds_attention_that_is_wrong(
     monkeypatch.setattr(tree_attention, "_blocks", lambda spans: [])
     reason = self_check(tiny_lora, rows)
     assert reason is not None and reason.startswith("the shared path differs from the plain one")
+
+
+@pytest.mark.parametrize(("error", "found"), [(1e-3, True), (1e-5, False)])
+def test_the_self_check_finds_a_gradient_that_is_wrong_by_a_thousandth(
+    tiny_lora: Any, monkeypatch: pytest.MonkeyPatch, error: float, found: bool
+) -> None:
+    class Wrong(SharedStep):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().__call__(*args, **kwargs)
+            for parameter in trained_parameters(tiny_lora).values():
+                assert parameter.grad is not None
+                parameter.grad *= 1 + error
+            return result
+
+    monkeypatch.setattr(self_check_module, "SharedStep", Wrong)
+    reason = self_check(tiny_lora, draw(random.Random(6), (60, 20), 5, 0.0))
+    assert (reason is not None and "gradients 1.0e-03" in reason) == found
+
+
+@pytest.mark.parametrize(("noise", "allowed"), [(0.0, 2e-5), (2e-5, 2e-4), (4e-4, 5e-4)])
+def test_what_rounding_may_do_is_ten_times_what_it_does_within_bounds(
+    noise: float, allowed: float
+) -> None:
+    gaps = self_check_module._Gaps(loss=0.0, gradients=noise)
+    limits = self_check_module._limits(gaps, 1.0)
+    assert limits.gradients == pytest.approx(allowed) and limits.loss == 1e-5
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,11 @@ class ClozeObjective(Objective):
             weight: float | None = None,
         ) -> StepResult:
             whole = sum(item.weight for item in rows) if weight is None else weight
+            texts = self._rows(rows)
             with autocast(model, recipe.precision):
                 return logprobs.step(
-                    self._rows(rows),
-                    micro_batch,
+                    texts,
+                    micro_batch * self._texts_an_item(rows, texts),
                     lambda values: self._loss(values, rows) / whole,
                     backward=backward,
                     weight=whole,
@@ -190,6 +191,14 @@ class ClozeObjective(Objective):
             for context, tails in zip(item.contexts, self._tails, strict=True)
             for tail in tails
         ]
+
+    def _texts_an_item(self, items: Sequence[ClozeItem], texts: Sequence[Row]) -> int:
+        """Return how many of the longest texts are as many tokens as an item adds, at most.
+
+        So a micro-batch holds as many tokens as the planner counts for its items.
+        """
+        added = max((len(row.ids) for row in self.rows(items)), default=0)
+        return -(-added // max((row.computed for row in texts), default=1))
 
     def _loss(self, values: torch.Tensor, items: Sequence[ClozeItem]) -> torch.Tensor:
         """Return the weighted sum over items of the patterns' mean cross-entropy; values (N,)."""
