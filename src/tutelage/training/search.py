@@ -22,7 +22,7 @@ from tutelage.core.events import Emit, Event, silent
 from tutelage.training.job import TrainingJob
 from tutelage.training.search_gain import Gain, Pair, decide, gain_of
 from tutelage.training.search_space import RATE, Dimension, beyond, sweep, tidy
-from tutelage.training.search_trial import Outcome, run_trial
+from tutelage.training.search_trial import Outcome, Report, run_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -35,6 +35,7 @@ _REPEATS = 50  # draws in a row of settings that were tried already: the space i
 Settings = dict[str, Any]
 # from the settings that differ from the plan, the seed and the run's folder to the run
 Make = Callable[[Settings, int, Path], TrainingJob]
+Execute = Callable[[TrainingJob, Report, Emit], Outcome]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SearchJob:
     """What to search. `key` names it in the database at `url`; trials run in `folder`.
 
     `trials` counts those of the search itself; `minutes` bounds all of it, the runs with `seeds`
-    other seeds included.
+    other seeds included. `execute` runs one trial, here or elsewhere.
     """
 
     url: str
@@ -54,6 +55,7 @@ class SearchJob:
     seeds: int
     minutes: float | None = None
     seed: int = 7
+    execute: Execute = run_trial
 
     @property
     def planned(self) -> Settings:
@@ -244,7 +246,7 @@ class _Search:
             run = job.make(changed, seed, job.folder / f"{name}-{trial.number}")
         except ConfigError as error:  # settings that exclude each other
             return Outcome("failed", note=error.what)
-        outcome = run_trial(run, report, listen)
+        outcome = job.execute(run, report, listen)
         trial.set_user_attr("seconds", before + time.monotonic() - began)
         return outcome
 
@@ -350,10 +352,13 @@ def _progress(emit: Emit, label: str, index: int, total: int) -> Emit:
 def _studies(job: SearchJob) -> Iterator[tuple[optuna.Study, optuna.Study]]:
     """Open the search's two studies; they are closed at the end."""
     import optuna
+    import sqlalchemy
     from optuna.pruners import MedianPruner, NopPruner
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.RDBStorage(job.url)
+    storage.engine.dispose()
+    sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
     median = MedianPruner(_WHOLE_TRIALS, _WHOLE_TENTHS, n_min_trials=2)
     try:
         yield (
@@ -368,6 +373,12 @@ def _studies(job: SearchJob) -> Iterator[tuple[optuna.Study, optuna.Study]]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _write_ahead(connection: Any, record: Any) -> None:
+    """Have SQLite wait for the disk at checkpoints only: a killed process still loses nothing."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 @contextlib.contextmanager
