@@ -12,6 +12,7 @@ Shapes: T tokens, I inputs, O outputs, F the MLP's inner size, r the adapter's r
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -113,12 +114,16 @@ class _GatedMlp(torch.autograd.Function):  # type: ignore[misc]
         return (None if into is None else into.view_as(x)), None, *slopes
 
 
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
     """weight · x / sqrt(mean(x²) + eps) over the last axis (Zhang & Sennrich 2019)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = x.float()
+        wide = _wide(x)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, inverse, weight)
@@ -127,11 +132,17 @@ class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         x, inverse, weight = ctx.saved_tensors
-        wide = x.float()
-        slope = grad.float() * weight
+        wide = _wide(x)
+        slope = _wide(grad) * weight
         along = torch.linalg.vecdot(slope, wide)[..., None]
         along.mul_(inverse.pow(3)).div_(-x.shape[-1])
         return slope.mul_(inverse).addcmul_(wide, along).to(x.dtype), None, None
+
+
+def _narrow(x: torch.Tensor) -> torch.Tensor:
+    """Return x in the format that autocast, if it is on, gives a linear layer's input."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 def _lora_of(module: Any) -> _Lora | None:
@@ -157,7 +168,7 @@ def _fast_linear(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     layer = _lora_of(module)
     if layer is None:
         return None
-    return lambda x: _LoraLinear.apply(x, layer.a, layer.b, layer)
+    return lambda x: _LoraLinear.apply(_narrow(x), layer.a, layer.b, layer)
 
 
 def _fast_mlp(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -168,7 +179,7 @@ def _fast_mlp(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     if None in layers:
         return None
     weights = [w for layer in layers if layer is not None for w in (layer.a, layer.b)]
-    return lambda x: _GatedMlp.apply(x, layers, *weights)
+    return lambda x: _GatedMlp.apply(_narrow(x), layers, *weights)
 
 
 def _fast_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -184,12 +195,19 @@ def _fast_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
 _KINDS = (_fast_linear, _fast_mlp, _fast_norm)
 
 
+_AGREED: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
+
+
 def fast_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """Return the modules of `model` that give the same with their fast forward, tried once."""
     found = []
     for module in model.modules():
         fast = _fast(module)
-        if fast is not None and _agrees(module, fast):
+        if fast is None:
+            continue
+        if module not in _AGREED:
+            _AGREED[module] = _agrees(module, fast)
+        if _AGREED[module]:
             found.append(module)
     return found
 

@@ -1,17 +1,29 @@
 """Number formats of a run: which operations are done in 16 bits, and which weights are stored so.
 
 The trained weights, the norms, the embeddings and the residual stream stay in fp32. Only frozen
-matrices are stored narrow, so autocast need not convert them again at every use.
+matrices are stored narrow, so autocast need not convert them again at every use. A CPU without
+bf16 instructions emulates them ten times slower than fp32: there the matrices are stored narrow
+all the same, and widened one at a time for the multiplication.
 """
 
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Return whether the device multiplies bf16 matrices itself."""
+    if device != "cpu":
+        return True
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
 
 
 def autocast(model: torch.nn.Module, precision: str) -> Any:
@@ -19,6 +31,8 @@ def autocast(model: torch.nn.Module, precision: str) -> Any:
     if precision not in NARROW:
         return contextlib.nullcontext()
     device = next(model.parameters()).device.type
+    if precision == "bf16" and not multiplies_bf16(device):
+        return contextlib.nullcontext()
     return torch.autocast(device, dtype=NARROW[precision])
 
 
@@ -29,12 +43,61 @@ def halve_frozen(model: torch.nn.Module, precision: str) -> None:
     """
     if precision not in NARROW:
         return
+    if precision == "bf16" and not multiplies_bf16(next(model.parameters()).device.type):
+        _halve_and_widen(model)
+        return
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            if hasattr(module, "compute_dtype"):  # bitsandbytes' Linear4bit
-                module.compute_dtype = NARROW[precision]
-            for parameter in module.parameters(recurse=False):
-                frozen = parameter.is_floating_point() and not parameter.requires_grad
-                if frozen and id(parameter) not in embedded:
-                    parameter.data = parameter.data.to(NARROW[precision])
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        if hasattr(module, "compute_dtype"):  # bitsandbytes' Linear4bit
+            module.compute_dtype = NARROW[precision]
+        for parameter in module.parameters(recurse=False):
+            frozen = parameter.is_floating_point() and not parameter.requires_grad
+            if frozen and id(parameter) not in embedded:
+                parameter.data = parameter.data.to(NARROW[precision])
+
+
+def _halve_and_widen(model: torch.nn.Module) -> None:
+    """Store frozen matrices in bf16 that are used by their own layer's multiplication alone."""
+    kept = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        kept.add(id(head.weight))  # the loss multiplies by it in its own way
+    for module in model.modules():
+        base = getattr(module, "base_layer", None)
+        if isinstance(base, torch.nn.Linear) and not _adds_to_base(module):
+            kept.add(id(base.weight))
+    for module in model.modules():
+        if type(module) is not torch.nn.Linear or id(module.weight) in kept:
+            continue
+        if not any(p.requires_grad for p in module.parameters(recurse=False)):
+            module.weight.data = module.weight.data.to(torch.bfloat16)
+            module.forward = partial(_widened, module)
+
+
+def _adds_to_base(module: Any) -> bool:
+    """Return whether an adapter layer adds to its base's output and never reads its weight."""
+    from peft.tuners.lora.layer import Linear
+
+    return type(module) is Linear and not module.lora_variant
+
+
+def _widened(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    return _Widened.apply(x, module.weight, module.bias)
+
+
+class _Widened(torch.autograd.Function):  # type: ignore[misc]
+    """A frozen linear layer whose narrow weight is widened for each use and not kept so."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        (weight,) = ctx.saved_tensors
+        return grad @ weight.to(grad.dtype), None, None

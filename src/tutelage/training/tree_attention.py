@@ -12,6 +12,7 @@ earlier prefix, D head size.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from tutelage.training.prefix_tree import Span
 
 NAME = "tutelage_tree"
+_SPLIT = 128  # queries: shorter pieces of a block cost more than an idle thread
 
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _FLASH_BACKWARD = getattr(
@@ -150,10 +152,8 @@ class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
             for i in range(0, len(past), 2)
         ]
         for rows, block_key, block_value, into_key, into_value in blocks:
-            folded = [_fold(t[:, :, rows], groups) for t in (grad, query, out)]
-            block_lse = _fold(lse[:, :, rows, None], groups)[..., 0]
-            parts = [folded[0], folded[1], block_key, block_value, folded[2], block_lse]
-            dq, dk, dv = _backward(parts, False, scale)
+            folded = [_fold(t[:, :, rows], groups) for t in (grad, query, out, lse[..., None])]
+            dq, dk, dv = _block_backward(folded, block_key, block_value, scale)
             d_query[:, :, rows] += dq.reshape(d_query[:, :, rows].shape)
             into_key += dk
             into_value += dv
@@ -220,6 +220,27 @@ def _backward(
     dq, dk = slope @ key.float(), slope.transpose(-1, -2) @ query.float()
     dv = weights.transpose(-1, -2) @ upstream
     return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype)
+
+
+def _block_backward(
+    folded: list[torch.Tensor], key: torch.Tensor, value: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return dq, dk, dv of an unmasked block; `folded` are grad, q, out and lse, 1GT(D or 1).
+
+    A CPU kernel gives each of its threads whole heads, so where heads do not divide evenly the
+    queries are split into a batch that does; keys are shared by stride, not copied.
+    """
+    heads, tokens, size = folded[1].shape[1:]
+    parts = 1
+    if key.device.type == "cpu":
+        threads = torch.get_num_threads()
+        parts = threads // math.gcd(heads, threads)
+    if tokens % parts or tokens // parts < _SPLIT:
+        parts = 1
+    split = [t.reshape(heads, parts, tokens // parts, -1).transpose(0, 1) for t in folded]
+    shared = [t.expand(parts, -1, -1, -1) for t in (key, value)]
+    dq, dk, dv = _backward([split[0], split[1], *shared, split[2], split[3][..., 0]], False, scale)
+    return dq.transpose(0, 1).reshape(1, heads, tokens, size), dk.sum(0, True), dv.sum(0, True)
 
 
 def _scores(query: torch.Tensor, key: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
