@@ -143,8 +143,13 @@ def save_difference(
         state[name] = tensor.contiguous()
     config = _config(model, base_name)
     grown = 2**0.5 if config["use_rslora"] else 2  # keeps the scale
-    config |= {"r": 2 * config["r"], "lora_alpha": grown * config["lora_alpha"]}
-    config["init_lora_weights"] = True
+    config |= {
+        "r": 2 * config["r"],
+        "lora_alpha": grown * config["lora_alpha"],
+        "rank_pattern": {name: 2 * rank for name, rank in config["rank_pattern"].items()},
+        "alpha_pattern": {name: grown * alpha for name, alpha in config["alpha_pattern"].items()},
+        "init_lora_weights": True,
+    }
     _write(state, config, directory)
 
 

@@ -162,7 +162,7 @@ class TestLossScaling:
             loss = self.parameter.sum() * losses.pop(0) * 4.0 / weight
             if backward:
                 loss.backward()
-            return StepResult(float(loss.detach()), weight, 1, 1, {"reward": 2.0 * 4.0 / weight})
+            return StepResult(float(loss.detach()), weight, 1, 1, {"reward": 2.0})
 
         return made
 

@@ -202,7 +202,12 @@ def test_lora_plus_lets_b_learn_faster(
 
 @pytest.mark.parametrize(
     ("method", "given"),
-    [("pissa", {}), ("pissa", {"use_rslora": True}), ("lora", {"init_lora_weights": "olora"})],
+    [
+        ("pissa", {}),
+        ("pissa", {"use_rslora": True, "use_dora": True}),
+        ("pissa", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}),
+        ("lora", {"init_lora_weights": "olora"}),
+    ],
 )
 def test_a_start_taken_out_of_the_base_is_put_back_in_the_file(
     tiny_source: ModelSource, tmp_path: Path, method: str, given: dict[str, Any]
