@@ -35,8 +35,9 @@ KIND = "stage_rows"
 _STAGE = "train"
 _SAME = (
     "tune", "rank", "alpha", "dropout", "target_modules", "peft", "precision", "attention",
-    "strategy", "offload", "tracker", "hour_price",
+    "strategy", "offload", "processes", "launcher", "tracker", "hour_price",
 )  # fmt: skip
+_SHAPE = ("rank", "alpha", "target_modules")  # of an adapter
 _TUNINGS = ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora", "full")
 
 
@@ -126,6 +127,20 @@ def stage_context(ctx: Context, stage: Stage) -> Context:
         }
     )
     return replace(ctx, config=changed)
+
+
+def going_on(ctx: Context, earlier: Artifact) -> Context:
+    """Return the project with the adapter that `earlier` trained, where it leaves that to the plan.
+
+    Plans differ with the rows, and a stage can only go on from the same weights.
+    """
+    recipe = earlier.meta.get("recipe", {})
+    train = ctx.config.train
+    same = {
+        name: recipe[name] for name in _SHAPE if getattr(train, name) is None and name in recipe
+    }
+    train = train.model_copy(update=same)
+    return replace(ctx, config=ctx.config.model_copy(update={"train": train}))
 
 
 def _task(ctx: Context, stage: Stage) -> Any:

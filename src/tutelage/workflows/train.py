@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe, hash_files
-from tutelage.core.errors import DataError, PlanRefused
+from tutelage.core.errors import ConfigError, DataError, PlanRefused
 from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.data.version import DatasetVersion, load_version
@@ -22,15 +23,16 @@ from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data.preferences import material
 from tutelage.workflows.plan import make_job, plan
 from tutelage.workflows.replay import fingerprint, with_replay
-from tutelage.workflows.stages import before, text_facts
+from tutelage.workflows.stages import before, going_on, text_facts
 
 if TYPE_CHECKING:
-    from tutelage.training.job import TrainResult
+    from tutelage.training.job import TrainingJob, TrainResult
     from tutelage.training.planner import Plan
     from tutelage.training.tracker import Tracker
 
 STAGE = "train"
 _PLAN = "plan.json"
+_NO_MATTER = {"tracker", "processes", "launcher"}  # what does not change the outcome
 
 
 def train(ctx: Context, dataset: Artifact, *, yes: bool = False) -> StageOutcome:
@@ -51,20 +53,10 @@ def carry_out(
     ctx: Context, dataset: Artifact, earlier: Artifact | None, stage: str = STAGE
 ) -> StageOutcome:
     """Train on one set of rows, from the weights of `earlier` on; `stage` is its name."""
-    config = ctx.config
     dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
-    settings = config.train.model_dump(mode="json", exclude={"tracker"})
-    inputs = {
-        "rows": version.manifest.get("rows_hash", dataset.hash),
-        "model": locate_model(config.model, ctx.workspace.root).digest,
-        "prompt": config.prompt,
-        "task": config.task,
-        "train": settings,
-        "start": earlier.hash if earlier else None,
-        "replay": fingerprint(ctx),
-    }
-    run_dir = ctx.workspace.runs / f"train-{content_hash(inputs)[:12]}"
+    inputs = _inputs(ctx, dataset, version, earlier)
+    run_dir = _run_dir(ctx, inputs)
     parents = [dataset, *([earlier] if earlier else [])]
     outcome = run_stage(ctx, stage, inputs, lambda: _work(ctx, parents, version, run_dir))
     if not outcome.skipped:
@@ -72,13 +64,68 @@ def carry_out(
     return outcome
 
 
+def prepare(ctx: Context, dataset: Artifact) -> Path:
+    """Plan, write the job into its run's folder and return that: others will do the work.
+
+    When they have, `train` files what they left there. The stages of train.before are done here.
+    """
+    from tutelage.training.job_files import write_job
+
+    if ctx.config.train.method == "hosted":
+        raise ConfigError("a service runs its own machines", where="train.method",
+                          fix="Run `tutelage train`")  # fmt: skip
+    earlier = before(ctx, dataset, carry_out)
+    dataset = material(ctx, dataset)
+    version = load_version(ctx.path_of(dataset))
+    run_dir = _run_dir(ctx, _inputs(ctx, dataset, version, earlier))
+    parents = [dataset, *([earlier] if earlier else [])]
+    return write_job(_job(ctx, parents, version, run_dir)[1])
+
+
+def _inputs(
+    ctx: Context, dataset: Artifact, version: DatasetVersion, earlier: Artifact | None
+) -> dict[str, Any]:
+    """Return what decides a run's outcome."""
+    config = ctx.config
+    return {
+        "rows": version.manifest.get("rows_hash", dataset.hash),
+        "model": locate_model(config.model, ctx.workspace.root).digest,
+        "prompt": config.prompt,
+        "task": config.task,
+        "train": config.train.model_dump(mode="json", exclude=_NO_MATTER),
+        "start": earlier.hash if earlier else None,
+        "replay": fingerprint(ctx),
+    }
+
+
+def _run_dir(ctx: Context, inputs: dict[str, Any]) -> Path:
+    return ctx.workspace.runs / f"train-{content_hash(inputs)[:12]}"
+
+
 def _work(
     ctx: Context, parents: list[Artifact], version: DatasetVersion, run_dir: Path
 ) -> Artifact:
-    from tutelage.training.session import train as run
+    from tutelage.training.launch import run
 
     tracker = tracker_of(ctx, run_dir)  # a name it can't be is said before the planning
+    made, job, replayed = _job(ctx, parents, version, run_dir)
+    settings = ctx.config.train
+    result = run(
+        replace(job, tracker=tracker),
+        processes=settings.processes,
+        launcher=settings.launcher,
+        emit=ctx.emit,
+    )
+    return _file(ctx, [*parents, *([replayed] if replayed else [])], made, result, run_dir)
+
+
+def _job(
+    ctx: Context, parents: list[Artifact], version: DatasetVersion, run_dir: Path
+) -> tuple[Plan, TrainingJob, Artifact | None]:
+    """Return the plan, the job as planned, and the replayed rows that are in it."""
     dataset, *earlier = parents
+    if earlier:
+        ctx = going_on(ctx, earlier[0])
     made = _kept_plan(run_dir) or plan(ctx, dataset)
     ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
     if made.refusal:
@@ -87,10 +134,9 @@ def _work(
         raise DataError("the train split is empty", where=str(version.directory))
     atomic_write(run_dir / _PLAN, made.model_dump_json(indent=2).encode())
     start = ctx.path_of(earlier[0]) if earlier else None
-    job = make_job(ctx, version, made.recipe, run_dir, tracker=tracker, start=start)
-    job, replayed = with_replay(ctx, job, [*version.rows("validation"), *version.rows("test")])
-    result = run(job, emit=ctx.emit)
-    return _file(ctx, [*parents, *([replayed] if replayed else [])], made, result, run_dir)
+    job = make_job(ctx, version, made.recipe, run_dir, start=start)
+    held = [*version.rows("validation"), *version.rows("test")]
+    return made, *with_replay(ctx, job, held)
 
 
 def _kept_plan(run_dir: Path) -> Plan | None:

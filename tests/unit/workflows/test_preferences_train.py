@@ -29,7 +29,7 @@ prompt: Answer as a polite clerk would who sits at a desk in the town hall all d
 data:
   sources: [data/pairs.jsonl]
   quality: {embedder: tfidf, outliers: false, label_errors: false}
-train: {tracker: none, epochs: 1, rank: 4%s}
+train: {tracker: none, epochs: 1%s}
 """
 SYLLABLES = ("ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "zu")
 Opened = Callable[[str], Context]
@@ -55,7 +55,8 @@ def project(make_project: Callable[..., Path]) -> Callable[[str], Path]:
         for q, better, worse in rows()
     )
     asked = "".join(
-        json.dumps({"prompt": q, "completion": better}) + "\n" for q, better, _ in rows(500)
+        json.dumps({"prompt": q, "completion": better}) + "\n"
+        for q, better, _ in rows(500) + rows(600) + rows(700)
     )
 
     def make(settings: str) -> Path:
@@ -121,12 +122,14 @@ def test_the_plan_is_of_pairs_and_warns_of_their_lengths(
 def test_dpo_goes_on_from_a_supervised_stage(
     opened: Opened,
 ) -> None:
-    ctx = opened(", method: dpo, before: [{sources: [data/plain.jsonl], epochs: 2}]")
+    ctx = opened(", method: dpo, before: [{sources: [data/plain.jsonl], epochs: 1}]")
     dataset = curate(ctx).artifact
     made = train(ctx, dataset).artifact
     parents = [find_artifact(ctx.store, digest) for digest in made.parents]
     kinds = sorted(parent.kind for parent in parents if parent is not None)
     assert kinds == ["adapter", "preferences"]
+    ranks = [parent.meta.get("recipe", made.meta["recipe"])["rank"] for parent in parents if parent]
+    assert ranks == [made.meta["recipe"]["rank"]] * 2 == [16, 16]  # 8 is planned for so few pairs
     history = json.loads((ctx.path_of(made) / "history.json").read_text())["history"]
     first = next(point for point in history if "validation_loss" in point)
     assert first["validation_loss"] == pytest.approx(0.6931, abs=1e-3)
