@@ -49,6 +49,11 @@ class PairItem:
         """Every pair counts the same."""
         return 1.0
 
+    @property
+    def computed(self) -> int:
+        """Tokens that must be fed, without sharing."""
+        return self.chosen.computed + self.rejected.computed
+
 
 class DpoMethod(PreferenceMethod):
     """train.method: dpo."""

@@ -53,6 +53,11 @@ class JudgedItem:
         """Every answer counts the same; praise and blame are weighed in the loss."""
         return 1.0
 
+    @property
+    def computed(self) -> int:
+        """Tokens that must be fed, without sharing."""
+        return self.row.computed + self.other.computed
+
 
 class KtoMethod(PreferenceMethod):
     """train.method: kto."""
