@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import tempfile
 import time
@@ -20,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
 
+os.environ |= common.QUIET  # before torch is loaded
 TEST_PER_LABEL = 12
 
 
@@ -130,8 +133,12 @@ class Bench:
         }
 
     def _path(self, name: str, seed: int) -> Path:
-        slug = "".join(c if c.isalnum() else "-" for c in name)
-        return self.cache / "cells" / f"{slug}-{seed}.json"
+        return self.cache / "cells" / f"{slug(name)}-{seed}.json"
+
+
+def slug(name: str) -> str:
+    """Return a cell's name as a file can have it."""
+    return "".join(c if c.isalnum() else "-" for c in name)
 
 
 class Project:
@@ -155,7 +162,7 @@ class Project:
         kept = cache / "recipe.json"
         self.recipe = self._recipe(kept, lambda: plan(self.ctx, dataset, probe=False))
         self.test = self._test_rows()
-        self.replay = cache / "replay"
+        self.replay, self.runs = cache / "replay", cache / "runs"
         self.base = self._base(cache / "base.json")
 
     def _recipe(self, path: Path, make: Any) -> Any:
@@ -237,21 +244,22 @@ class Project:
 
         recipe = self.recipe.model_copy(update={**cell.changes, "seed": cell.seed})
         replayed = self.rehearsal(cell)
-        with tempfile.TemporaryDirectory() as folder:
-            job = TrainingJob(
-                model=self._source(),
-                train=mix(self.version.rows("train"), replayed, cell.seed),
-                validation=self.version.rows("validation"),
-                prompt=self.ctx.config.prompt,
-                recipe=recipe,
-                run_dir=Path(folder) / "run",
-                output=self.ctx.config.output.format(),
-            )
-            result = train(job)
-            engine = TransformersGenerator(self._source(), adapter=result.adapter_dir)
-            accuracy = self.score(engine)
-            lost = compare(self.base, measure(engine))
-            engine.close()
+        folder = self.runs / f"{slug(cell.name)}-{cell.seed}"  # a run that was cut off goes on
+        job = TrainingJob(
+            model=self._source(),
+            train=mix(self.version.rows("train"), replayed, cell.seed),
+            validation=self.version.rows("validation"),
+            prompt=self.ctx.config.prompt,
+            recipe=recipe,
+            run_dir=folder,
+            output=self.ctx.config.output.format(),
+        )
+        result = train(job)
+        engine = TransformersGenerator(self._source(), adapter=result.adapter_dir)
+        accuracy = self.score(engine)
+        lost = compare(self.base, measure(engine))
+        engine.close()
+        shutil.rmtree(folder)
         return {
             "replayed": len(replayed),
             "accuracy": accuracy,
