@@ -46,7 +46,7 @@ def write_overrides(path: Path, overrides: Mapping[str, Any]) -> None:
 
 def with_overrides(text: str, overrides: Mapping[str, Any]) -> str:
     """Return `text` with the fields of `train` set."""
-    for name, value in overrides.items():
+    for name, value in reversed(list(overrides.items())):  # each new one goes before the others
         text = _with_one(text, name, number(value))
     return text
 
