@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -19,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from tutelage.cli.plan_view import plan_view
+from tutelage.cli.screens import duration
 from tutelage.core.events import Event
 
 _TITLES = {
@@ -26,6 +29,7 @@ _TITLES = {
     "curate": "Curate",
     "plan": "Plan",
     "train": "Train",
+    "search": "Search",
     "evaluate": "Evaluate",
     "release": "Release",
     "base_release": "Release of the base model",
@@ -33,6 +37,22 @@ _TITLES = {
     "rollout": "Roll out",
     "learn": "Learn",
 }
+
+
+_QUIET_S = 15.0  # between two lines of progress where there is no terminal to draw a bar on
+
+
+class _Remaining(ProgressColumn):
+    """The time left as the stage says it, else as the pace of the bar has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pace = TimeRemainingColumn()
+
+    def render(self, task: Task) -> Text:
+        """Return the time left in words."""
+        left = task.fields.get("eta_s")
+        return self._pace.render(task) if left is None else Text(duration(left), style="cyan")
 
 
 class Live:
@@ -46,6 +66,7 @@ class Live:
         self._started = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._told = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         """Draw one event."""
@@ -69,7 +90,7 @@ class Live:
     def _heading(self, stage: str) -> None:
         self._stop_bar()
         self._stage = stage
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
         title = _TITLES.get(stage, stage.capitalize())
         self.console.print()
         self.console.rule(f"[bold cyan]{title}[/]", align="left", style="cyan dim")
@@ -90,6 +111,9 @@ class Live:
             self.console.print("  [dim]·[/]", Text(event.message))
 
     def _progress(self, event: Event) -> None:
+        if not self.console.is_terminal:
+            self._progress_line(event)
+            return
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("   "),
@@ -99,7 +123,7 @@ class Live:
                 TaskProgressColumn(),
                 TimeElapsedColumn(),
                 TextColumn("[dim]left[/]"),
-                TimeRemainingColumn(),
+                _Remaining(),
                 console=self.console,
                 transient=True,
             )
@@ -107,8 +131,25 @@ class Live:
             self._task = None
         text = _describe(event)
         if self._task is None:
-            self._task = self._bar.add_task(text, total=event.total)
-        self._bar.update(self._task, completed=event.done or 0, total=event.total, description=text)
+            self._task = self._bar.add_task(text, total=event.total, eta_s=None)
+        self._bar.update(
+            self._task,
+            completed=event.done or 0,
+            total=event.total,
+            description=text,
+            eta_s=event.data.get("eta_s"),
+        )
+
+    def _progress_line(self, event: Event) -> None:
+        """Write where a long stage stands, now and then, into a log that shows no bar."""
+        now = time.monotonic()
+        if now - self._told < _QUIET_S:
+            return
+        self._told = now
+        left = event.data.get("eta_s")
+        rest = f"  {duration(left)} left" if left is not None else ""
+        share = f"  {event.done / event.total:.0%}" if event.done and event.total else ""
+        self.console.print("  ·", Text.from_markup(_describe(event)), f"{share}{rest}", style="dim")
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -126,4 +167,7 @@ def _describe(event: Event) -> str:
         parts.append(f"loss [bold]{loss:.3f}[/]")
     if isinstance(validation, float):
         parts.append(f"validation [bold]{validation:.3f}[/]")
+    pace = event.data.get("tokens_per_s")
+    if isinstance(pace, float):
+        parts.append(f"[dim]{pace:,.0f} tokens/s[/]")
     return "  ".join(parts)

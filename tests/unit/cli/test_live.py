@@ -1,0 +1,49 @@
+"""What a person sees of a long run: a bar with the time left, or now and then a line in a log."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tutelage.cli.live import Live
+from tutelage.core.events import Event
+
+STEP = Event(
+    "train",
+    "progress",
+    "step 30 of 60",
+    done=30,
+    total=60,
+    data={"loss": 0.5123, "validation_loss": 0.6, "tokens_per_s": 1234.5, "eta_s": 75.0},
+)
+
+
+def live(*, terminal: bool) -> tuple[Live, io.StringIO]:
+    made, written = Live(), io.StringIO()
+    made.console = Console(file=written, force_terminal=terminal, width=120, color_system=None)
+    return made, written
+
+
+def test_the_bar_shows_loss_pace_and_the_time_left() -> None:
+    shown, written = live(terminal=True)
+    shown(STEP)
+    shown.close()
+    text = written.getvalue()
+    for part in ("step 30 of 60", "loss 0.512", "validation 0.600", "1,234 tokens/s", "50%"):
+        assert part in text
+    assert "75 s" in text  # as the run says it
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tutelage.cli.live.time.monotonic", lambda: clock[0])
+    shown, written = live(terminal=False)
+    for clock[0] in (1.0, 5.0, 20.0, 21.0):
+        shown(STEP)
+    shown.close()
+    lines = [line for line in written.getvalue().splitlines() if "step" in line]
+    assert lines == [
+        "  · step 30 of 60  loss 0.512  validation 0.600  1,234 tokens/s   50%  75 s left"
+    ]
