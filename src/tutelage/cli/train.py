@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
+from tutelage.cli.frame import HERE, Frame, JsonOption, ProjectOption, VerboseOption, frame
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tutelage.core.artifact import Artifact
+    from tutelage.workflows.context import Context
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +24,9 @@ def train(
     plan: Annotated[bool, typer.Option("--plan", help="Print the plan and stop.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Allow the upload that train.method: hosted needs.")
+    ] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Write the job for processes that you start.")
     ] = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
@@ -59,6 +65,9 @@ def train(
             if any(each.get("refusal") for each in (*stages, made)):
                 raise typer.Exit(1)
             return
+        if prepare:
+            _prepare(out, ctx, dataset)
+            return
         outcome = work(ctx, dataset, yes=yes)
         folder = ctx.path_of(outcome.artifact)
 
@@ -68,3 +77,20 @@ def train(
         out.result(
             {"adapter": outcome.artifact.short, "path": str(folder), **outcome.artifact.meta}, show
         )
+
+
+def _prepare(out: Frame, ctx: Context, dataset: Artifact) -> None:
+    """Write the job's files and print the command that each machine runs."""
+    from tutelage.workflows.train import prepare
+
+    folder = prepare(ctx, dataset)
+    command = (
+        "torchrun --nnodes N --nproc-per-node GPUS --rdzv-backend c10d "
+        f"--rdzv-endpoint HOST:29500 -m tutelage.training.worker {folder}"
+    )
+
+    def show(console: Console) -> None:
+        console.print(f"job [bold]{folder}[/]\nOn each machine: {command}", soft_wrap=True)
+        console.print("When they are done, `tutelage train` files the result.")
+
+    out.result({"run_dir": str(folder), "command": command}, show)

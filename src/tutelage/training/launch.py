@@ -19,11 +19,46 @@ from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.events import Emit, Event, silent
 from tutelage.training.job import TrainingJob, TrainResult
 from tutelage.training.job_files import FOLDER, raise_error, read_result, write_job
+from tutelage.training.recipe import Recipe
 from tutelage.training.tracker import Tracker
 from tutelage.training.worker import WATCH
 
 LOG = "workers.log"
 _PATIENCE = 10.0  # seconds between asking the processes to end and ending them
+
+
+def run(
+    job: TrainingJob,
+    *,
+    processes: int | None = None,
+    launcher: str = "torchrun",
+    emit: Emit = silent,
+) -> TrainResult:
+    """Train `job` in this process, or in as many as asked for, and return what came out.
+
+    Without `processes` there is one for each GPU if the recipe's strategy shares the work, else
+    one. Raises what session.train raises, and EnvironmentProblem if a process died.
+    """
+    done = read_result(job.run_dir)
+    if done is not None:  # other machines have done it, see job_files.py
+        return done
+    count = processes or default_processes(job.recipe)
+    if launcher == "ray":
+        from tutelage.training.ray_launcher import run_on_ray
+
+        return run_on_ray(job, count, emit=emit)
+    if count > 1:
+        return run_together(job, count, emit=emit)
+    from tutelage.training.session import train
+
+    return train(job, emit=emit)
+
+
+def default_processes(recipe: Recipe) -> int:
+    """Return one for each GPU of this machine where the recipe shares the work, else one."""
+    import torch
+
+    return max(1, torch.cuda.device_count()) if recipe.strategy != "none" else 1
 
 
 def run_together(job: TrainingJob, processes: int, *, emit: Emit = silent) -> TrainResult:
