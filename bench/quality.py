@@ -180,8 +180,13 @@ def work(cell: dict[str, Any], threads: int) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def train_ours(case: Any, rows: Any, seed: int, folder: Path) -> tuple[float, Path, dict[str, Any]]:
-    """Train as `tutelage train` does by default; return seconds of the whole stage, and where."""
+def train_ours(
+    case: Any, rows: Any, seed: int, folder: Path, **overrides: Any
+) -> tuple[float, Path, dict[str, Any]]:
+    """Train as `tutelage train` does; return seconds of the whole stage, where, and the recipe.
+
+    `overrides` are fields of `train`; by default there are none.
+    """
     import yaml
 
     from tutelage.core.artifact import describe
@@ -192,7 +197,7 @@ def train_ours(case: Any, rows: Any, seed: int, folder: Path) -> tuple[float, Pa
     settings: dict[str, Any] = {
         "name": "case", "task": case.task, "model": "demo", "prompt": case.prompt,
         "output": {"labels": list(case.labels)} if case.labels else {},
-        "train": {"tracker": "none", "seed": seed},
+        "train": {"tracker": "none", "seed": seed, **overrides},
     }  # fmt: skip
     if texts := case.texts():
         (folder / "texts").mkdir()
@@ -210,7 +215,11 @@ def train_ours(case: Any, rows: Any, seed: int, folder: Path) -> tuple[float, Pa
     seconds = round(time.monotonic() - started, 1)
     recipe = artifact.meta["recipe"]
     names = ("method", "rank", "learning_rate", "epochs", "replay")
-    facts = {"recipe": {k: recipe[k] for k in names}, "best_step": artifact.meta["best_step"]}
+    facts = {
+        "recipe": {name: recipe[name] for name in names},
+        "best_step": artifact.meta["best_step"],
+        "peak_mb": artifact.meta["peak_memory_mb"],
+    }
     return seconds, ctx.path_of(artifact), facts
 
 

@@ -121,7 +121,7 @@ RULES: tuple[Rule, ...] = (
          "the weights alone would crowd {gpu}: four bits each leave room, for about 39 % more "
          "time", QLORA),
     Rule("method", always, _const("lora"),
-         "trains 1–6 % of the weights beside a frozen base: little memory, little forgetting", HU),
+         "trains a few percent of the weights, or less, beside a frozen base: little memory", HU),
     Rule("tune", lambda s: s.method not in OBJECTIVES, lambda s: s.method,
          "the method says what is trained", "the method"),
     Rule("tune", lambda s: s.too_large, _const("qlora"),
