@@ -51,12 +51,23 @@ smoke: $(READY_DEV) ## the main job end to end, checked
 docs: $(READY_DOCS) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict
 
-bench-setup: $(READY_DEV) $(PEERS)/dedup/.ready ## what the benchmarks' peers need
+bench-setup: $(READY_DEV) $(PEERS)/dedup/.ready $(PEERS)/unsloth/.ready ## what the benchmarks' peers need
 
 $(PEERS)/dedup/.ready:
 	@test -d $(@D) || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --prefer-binary \
 	  datasketch==2.0.0 rensa==0.5.0 semhash==0.5.0 rapidfuzz psutil
+	@touch $@
+
+# Unsloth needs older versions than ours; of its packages for images and CUDA nothing is used here.
+$(PEERS)/unsloth/.ready:
+	@test -d $(@D) || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --prefer-binary \
+	  torch==2.13.0 transformers==5.17.0 trl==1.15.0 'datasets<5' peft==0.21.2 accelerate==1.15.0 \
+	  tyro psutil einops sentencepiece protobuf hf_transfer pillow msgspec regex structlog json5 \
+	  nest-asyncio diffusers cut_cross_entropy torchao typer
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+	  triton bitsandbytes unsloth==2026.10.9 unsloth_zoo==2026.10.9
 	@touch $@
 
 bench: bench-setup ## run every benchmark in its quick form

@@ -8,6 +8,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,35 @@ def machine() -> dict[str, Any]:
     }
 
 
-def child(script: str, arguments: Sequence[str], *, threads: int) -> dict[str, Any]:
+class Clock:
+    """Seconds and processor seconds of each step between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.processor: list[float] = []
+
+    def start(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self.seconds.append(time.perf_counter() - self._began[0])
+        self.processor.append(time.process_time() - self._began[1])
+
+    def steps(self) -> dict[str, list[float]]:
+        """Return all steps but the first, which warms up."""
+        return {"seconds": self.seconds[1:], "processor": self.processor[1:]}
+
+
+def child(
+    script: str, arguments: Sequence[str], *, threads: int, python: str = sys.executable
+) -> dict[str, Any]:
     """Run `script` as a worker and return the JSON object on its last line of output.
 
     Raises RuntimeError with the end of its error output if it fails.
     """
     environment = os.environ | QUIET | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, env=environment
+        [python, script, *arguments], capture_output=True, text=True, env=environment
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
