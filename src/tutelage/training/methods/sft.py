@@ -14,7 +14,7 @@ from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row, build_forest
 from tutelage.training.recipe import Recipe
 from tutelage.training.self_check import self_check
-from tutelage.training.shared_step import SharedStep, StepResult, plain_step
+from tutelage.training.shared_step import SharedStep, StepResult, device_of, plain_step
 
 
 class Supervised(Objective):
@@ -36,7 +36,7 @@ class Supervised(Objective):
         self, model: Any, items: Sequence[Row], recipe: Recipe, emit: Emit
     ) -> tuple[Step, dict[str, Any]]:
         """Return the shared path where it pays and agrees with the plain one, else the plain."""
-        shared, report = shared_path(model, items, recipe, emit)
+        shared, report = shared_path(model, items, recipe, emit, flat=True)
 
         def step(
             rows: Sequence[Row],
@@ -54,20 +54,27 @@ class Supervised(Objective):
 
 
 def shared_path(
-    model: Any, rows: Sequence[Row], recipe: Recipe, emit: Emit
+    model: Any, rows: Sequence[Row], recipe: Recipe, emit: Emit, *, flat: bool = False
 ) -> tuple[SharedStep | None, dict[str, Any]]:
-    """Return the step over shared prefixes, or None, and why."""
+    """Return the step over shared prefixes, or None, and whether prefixes are shared and why.
+
+    With `flat` rows that share little go through it too on a CPU: it pads nothing, and its layers
+    are faster.
+    """
     forest = build_forest(rows[: recipe.batch_size])
     report: dict[str, Any] = {"shared": False, "unique": forest.unique, "total": forest.total}
     if not recipe.shared_prefix:
-        report["reason"] = "the recipe turns it off"
-    elif not forest.pays:
-        report["reason"] = f"{forest.unique} of {forest.total} tokens are unique: little to share"
-    else:
-        reason = self_check(model, rows)
-        if reason is None:
-            report |= {"shared": True, "reason": "agrees with the plain path"}
-        else:
-            report["reason"] = reason
+        return None, report | {"reason": "the recipe turns it off"}
+    little = f"{forest.unique} of {forest.total} tokens are unique: little to share"
+    if not forest.pays and not (flat and device_of(model).type == "cpu"):
+        return None, report | {"reason": little}
+    reason = self_check(model, rows)
+    if reason is not None:
+        if forest.pays:
             emit(Event(STAGE, "warning", f"Prefixes are not shared: {reason}"))
-    return (SharedStep(model) if report["shared"] else None), report
+        return None, report | {"reason": reason}
+    agrees = "agrees with the plain path"
+    return SharedStep(model), report | {
+        "shared": forest.pays,
+        "reason": agrees if forest.pays else little,
+    }
