@@ -81,6 +81,12 @@ class Recipe(BaseModel):
         """Return the optimizer steps of one pass over `rows` rows; the last one may be short."""
         return max(1, -(-rows // self.batch_size))
 
+    def all_rows(self, rows: int) -> int:
+        """Return `rows` of the project and the general ones beside them."""
+        from tutelage.training.replay import replay_count
+
+        return rows + replay_count(rows, self.replay)
+
     def total_steps(self, rows: int) -> int:
         """Return the optimizer steps of the whole run, without early stopping."""
         return max(1, round(self.steps_per_epoch(rows) * self.epochs))
