@@ -92,7 +92,7 @@ def make_plan(
         choices=made,
         memory=memory,
         seconds=round(seconds, 1),
-        steps=recipe.total_steps(data.rows),
+        steps=recipe.total_steps(recipe.all_rows(data.rows)),
         headline=headline(situation, recipe, memory, trained),
         trained=trained,
         cost=None if price is None else round(price * seconds / 3600, 4),
@@ -224,8 +224,9 @@ def _seconds(situation: Situation, recipe: Recipe, measured: Measured | None) ->
     """Return the time of all steps and of the looks at the validation rows (a third a token)."""
     data = situation.data
     pace = measured.seconds_per_token if measured else _pace(situation)
-    train = recipe.total_steps(data.rows) * step_tokens(data, recipe)
-    looks = 1 + recipe.total_steps(data.rows) // recipe.eval_every
+    steps = recipe.total_steps(recipe.all_rows(data.rows))
+    train = steps * step_tokens(data, recipe)
+    looks = 1 + steps // recipe.eval_every
     share = step_tokens(data, recipe) / recipe.batch_size
     slower = 1.25 if recipe.checkpointing else 1.0
     start = _START_S + measured.load_seconds if measured else 0.0
