@@ -29,7 +29,7 @@ def headline(situation: Situation, recipe: Recipe, memory: MemoryEstimate, train
     what = _WHAT.get(recipe.method, f"a {recipe.method} adapter")
     if recipe.tune not in ("full", recipe.method):
         what += f" with {_WHAT.get(recipe.tune, recipe.tune)}"
-    steps = recipe.total_steps(data.rows)
+    steps = recipe.total_steps(recipe.all_rows(data.rows))
     share = trained / max(1, model.params)
     return (
         f"Train {what} on {data.rows:,} rows: {size_in_words(trained)} of "
