@@ -112,9 +112,12 @@ def _grow(
     source: ModelSource, kind: Kind, count: int, made: list[dict[str, Any]], sampling: Sampling
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the list after each batch, until `count` samples are usable."""
+    import torch
+
     from tutelage.inference.transformers import load_model, load_tokenizer
 
     model: Any = load_model(source, dtype="float32")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(source)
     model.requires_grad_(False)
     most = 4 * count + 8 * _BATCH  # a model that writes next to nothing ends here

@@ -245,6 +245,8 @@ def test_replayed_rows_are_a_parent_and_never_validated_on(opened: Opened, proje
     assert replayed.meta["rows"] == round(train_rows * 0.25)
     assert "that tiny" in replayed.meta["summary"] or "wrote itself" in replayed.meta["summary"]
     assert made.meta["coverage"]["rows"] == train_rows + replayed.meta["rows"]
+    planned = json.loads((other.path_of(made) / "plan.json").read_text())
+    assert planned["steps"] == made.meta["steps"]
     other.store.close()
 
 
