@@ -8,20 +8,20 @@ was not killed. The test split is unknown here.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.core.errors import ConfigError, Conflict, TutelageError
+from tutelage.core.errors import ConfigError, TutelageError
 from tutelage.core.events import Emit, Event, silent
 from tutelage.training.job import TrainingJob
 from tutelage.training.search_gain import Gain, Pair, decide, gain_of
 from tutelage.training.search_space import RATE, Dimension, beyond, sweep, tidy
+from tutelage.training.search_store import sole, studies
 from tutelage.training.search_trial import Outcome, Report, run_trial
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 STAGE = "search"
 SWEEP, REST, SEEDS = "sweep", "rest", "seeds"
-_WHOLE_TRIALS = 3  # trials that run to their end before any is stopped early
-_WHOLE_TENTHS = 4  # tenths of a run in which it is never stopped
 _REPEATS = 50  # draws in a row of settings that were tried already: the space is used up
 Settings = dict[str, Any]
 # from the settings that differ from the plan, the seed and the run's folder to the run
@@ -95,7 +93,7 @@ def search(job: SearchJob, emit: Emit = silent) -> Findings:
 
     Raises Conflict if another process runs it, TutelageError if the plan itself can't be trained.
     """
-    with _sole(job.folder), _studies(job) as (trials, repeats):
+    with sole(job.folder), studies(job.url, job.key) as (trials, repeats):
         return _Search(job, trials, repeats, emit).run()
 
 
@@ -120,7 +118,16 @@ class _Search:
         pairs = self._pairs(planned.settings, best.settings)
         gain = gain_of(pairs)
         take, reason = decide(gain)
+        if take and self._at_an_end(rows, best):
+            reason += "; the rate is the outermost that was tried: write it and search again"
         return Findings(rows, planned, best, pairs, gain, take, reason)
+
+    def _at_an_end(self, rows: list[Trial], best: Trial) -> bool:
+        """Return whether the best learning rate has no measured rate beyond it."""
+        if RATE not in best.settings:
+            return False
+        rates = [row.settings[RATE] for row in rows if row.state != "failed"]
+        return best.settings[RATE] in (min(rates), max(rates))
 
     def _next(self) -> optuna.Trial | None:
         """Return the trial to run now: one that was cut off, the next of the sweep, or a draw."""
@@ -346,56 +353,3 @@ def _progress(emit: Emit, label: str, index: int, total: int) -> Emit:
             emit(Event(STAGE, "warning", event.message, data=event.data))
 
     return listen
-
-
-@contextlib.contextmanager
-def _studies(job: SearchJob) -> Iterator[tuple[optuna.Study, optuna.Study]]:
-    """Open the search's two studies; they are closed at the end."""
-    import optuna
-    import sqlalchemy
-    from optuna.pruners import MedianPruner, NopPruner
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = optuna.storages.RDBStorage(job.url)
-    storage.engine.dispose()
-    sqlalchemy.event.listen(storage.engine, "connect", _write_ahead)
-    median = MedianPruner(_WHOLE_TRIALS, _WHOLE_TENTHS, n_min_trials=2)
-    try:
-        yield (
-            optuna.create_study(
-                storage=storage, study_name=job.key, pruner=median, load_if_exists=True
-            ),
-            optuna.create_study(
-                storage=storage, study_name=f"{job.key}:{SEEDS}", pruner=NopPruner(),
-                load_if_exists=True,
-            ),
-        )  # fmt: skip
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _write_ahead(connection: Any, record: Any) -> None:
-    """Have SQLite wait for the disk at checkpoints only: a killed process still loses nothing."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-@contextlib.contextmanager
-def _sole(folder: Path) -> Iterator[None]:
-    """Hold the search: one process at a time. The hold ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two searches at once are not told apart
-            pass
-        except OSError as error:
-            raise Conflict(
-                "another process runs this search",
-                where=str(folder),
-                fix="Wait for it, or stop it, and run the same command again",
-            ) from error
-        yield

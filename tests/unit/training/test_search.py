@@ -219,6 +219,13 @@ def test_better_beyond_the_noise_is_taken(tmp_path: Path) -> None:
         10,
     }  # not 7, which the winner was chosen on
     assert "beyond the noise" in found.reason
+    assert "outermost" not in found.reason
+
+
+def test_a_rate_at_the_end_of_those_tried_is_said(tmp_path: Path) -> None:
+    found = search(Bench(tmp_path, valley(1.0)).job(seeds=2))
+    assert found.best.settings == {"learning_rate": 9e-3}
+    assert found.reason.endswith("the outermost that was tried: write it and search again")
 
 
 def test_luck_keeps_the_plan(tmp_path: Path) -> None:
