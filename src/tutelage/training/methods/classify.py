@@ -30,7 +30,7 @@ from tutelage.training.methods.sft import Supervised
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
 from tutelage.training.recipe import Recipe
-from tutelage.training.shared_step import decoder_of
+from tutelage.training.shared_step import decoder_of, device_of
 
 _BATCH = 16  # validation rows a forward pass
 
@@ -122,7 +122,7 @@ def _encode(
 def head_logits(model: Any, rows: Sequence[Row]) -> Any:
     """Return the head's logits for each row, (N, L), fp64 numpy, without gradient or dropout."""
     decoder, head = decoder_of(model)
-    device = next(model.parameters()).device
+    device = device_of(model)
     training = model.training
     model.eval()
     found = []
