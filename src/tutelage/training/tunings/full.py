@@ -20,8 +20,10 @@ from tutelage.training.recipe import Recipe
 
 WEIGHTS = "model.safetensors"
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_MACHINE = ("_name_or_path", "quantization_config", "_attn_implementation", "_commit_hash",
-            "name_or_path")  # fmt: skip
+_MACHINE = (
+    "_name_or_path", "name_or_path", "quantization_config", "_attn_implementation", "_commit_hash",
+    "local_files_only", "is_local",
+)  # fmt: skip
 
 
 class FullTuning:
@@ -88,7 +90,7 @@ def save_model(model: Any, directory: Path, dtype: torch.dtype) -> None:
             os.fsync(stream.fileno())
         os.replace(partial, directory / WEIGHTS)
         fsync_dir(directory)
-    config = model.config.to_dict()
+    config = model.config.to_diff_dict()
     config = {key: value for key, value in config.items() if key not in _MACHINE}
     config["dtype"] = str(dtype).removeprefix("torch.")
     config["architectures"] = [type(model).__name__]
