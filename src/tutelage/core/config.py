@@ -219,7 +219,8 @@ class Train(Section):
     offload: bool | None = None  # zero2, zero3, fsdp2: keep the optimizer off the GPU
     processes: int | None = Field(default=None, ge=1)  # unset: one a GPU where they share, else one
     launcher: Literal["torchrun", "ray"] = "torchrun"  # ray: over the machines of its cluster
-    replay: Ratio | None = None  # share of general text among the rows, against forgetting
+    # share of general text among the rows, against forgetting
+    replay: float | None = Field(default=None, ge=0, lt=1)
     replay_from: str = "own"  # own: what the base model writes by itself; else a file of text
     before: list[Stage] = []  # stages that are trained first, in this order
     # classify, cloze: balanced gives each label the same weight in the loss, however rare
