@@ -51,7 +51,7 @@ class Recipe(BaseModel):
     attention: Attention = "auto"
     strategy: Strategy = "none"  # how several processes share the work
     offload: bool = False  # optimizer (and with zero3 weights) in the processor's memory
-    replay: Ratio = 0.0  # share of the training rows that is general text
+    replay: float = Field(default=0.0, ge=0, lt=1)  # share of the rows that is general text
     class_weights: Literal["none", "balanced"] = "none"  # of a classifier's loss
     cloze: Cloze | None = None  # patterns and words of the method cloze
     beta: float = Field(default=0.1, gt=0)  # of preference tuning: how far from the base
