@@ -113,3 +113,22 @@ def test_no_text_at_all_stops_before_the_first_step(
     job = TrainingJob(tiny_source, [text("  ")], [], "", RECIPE, tmp_path)
     with pytest.raises(DataError, match="no text"):
         train(job)
+
+
+def test_a_chain_goes_on_from_text_to_answers(
+    tiny_source: ModelSource, tmp_path: Path, colours: list[Example]
+) -> None:
+    from tutelage.training.chain import train_chain
+
+    first = TrainingJob(tiny_source, TEXTS[:5], TEXTS[5:], "", RECIPE, tmp_path / "text")
+    recipe = RECIPE.model_copy(update={"method": "lora", "epochs": 1, "max_tokens": 128})
+    second = TrainingJob(
+        tiny_source, colours[:8], colours[8:], "Warm or cold?", recipe, tmp_path / "answers"
+    )
+    results = train_chain([first, second])
+    alone = train_chain([TrainingJob(**{**vars(second), "run_dir": tmp_path / "alone"})])
+    begin = [result.history[0]["validation_loss"] for result in (results[1], alone[0])]
+    assert begin[0] < begin[1]
+    again = train_chain([first, second])
+    weights = [r.adapter_dir / "adapter_model.safetensors" for r in (results[1], again[1])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
