@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from tutelage.training import attention_kernels, tree_attention
 from tutelage.training import self_check as self_check_module
-from tutelage.training import tree_attention
 from tutelage.training.adapters import trained_parameters
 from tutelage.training.prefix_tree import Row, build_forest
 from tutelage.training.self_check import self_check, shorten, unsupported
@@ -79,8 +79,9 @@ def test_the_portable_attention_gives_the_same(
     rows = draw(random.Random(5), (30, 20), 6, 0.05)
     plain = plain_step(tiny_lora, rows, 6)
     wanted = gradients(tiny_lora)
-    monkeypatch.setattr(tree_attention, "_FLASH", None)
-    monkeypatch.setattr(tree_attention, "_FLASH_BACKWARD", None)
+    monkeypatch.setattr(attention_kernels, "_FLASH", None)
+    monkeypatch.setattr(attention_kernels, "_FLASH_BACKWARD", None)
+    monkeypatch.setattr(attention_kernels, "_CHUNK", 16)
     assert SharedStep(tiny_lora)(rows, 2).loss == pytest.approx(plain.loss, abs=1e-5)
     assert_close(gradients(tiny_lora), wanted)
 
