@@ -111,7 +111,7 @@ def _train(job: TrainingJob, team: Team, emit: Emit, score: Score | None) -> Tra
     restore(model, best)
     if team.first:
         tuning.save(model, job.run_dir / _RESULT, job.model.name)
-        _complete(job, tokenizer, objective.describe(job))
+        _complete(job, tokenizer, objective.describe(job, model))
     team.wait()
     result = TrainResult(
         adapter_dir=job.run_dir / _RESULT,

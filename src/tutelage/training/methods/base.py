@@ -58,8 +58,11 @@ class Objective:
         """Return the function that runs a step's items, and the report on prefix sharing."""
         raise NotImplementedError
 
-    def describe(self, job: TrainingJob) -> dict[str, Any]:
-        """Return what inference must know besides the weights (inference/tuned.py); often {}."""
+    def describe(self, job: TrainingJob, model: Any) -> dict[str, Any]:
+        """Return what inference must know besides the weights (inference/tuned.py); often {}.
+
+        `model` is the trained one, whole in this process, with its best weights.
+        """
         return {}
 
 

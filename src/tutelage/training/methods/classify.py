@@ -41,7 +41,6 @@ class Classification(Supervised):
     def __init__(self) -> None:
         self._labels: tuple[str, ...] = ()
         self._validation: list[Row] = []
-        self._model: Any = None
 
     def load(self, job: TrainingJob) -> Any:
         """Return the model with a fresh head over the labels, drawn from the recipe's seed."""
@@ -78,20 +77,13 @@ class Classification(Supervised):
         )
         return Prepared(train, self._validation, coverage)
 
-    def step(
-        self, model: Any, items: Sequence[Row], recipe: Recipe, emit: Emit
-    ) -> tuple[Any, dict[str, Any]]:
-        """Return the step; the model is kept to be calibrated when it is trained."""
-        self._model = model
-        return super().step(model, items, recipe, emit)
-
-    def describe(self, job: TrainingJob) -> dict[str, Any]:
+    def describe(self, job: TrainingJob, model: Any) -> dict[str, Any]:
         """Return the labels, their answers and the temperature of the validation rows."""
         truth = np.array([row.ids[-1] for row in self._validation], dtype=np.int64)
         scores = np.zeros((0, len(self._labels)))
         if self._validation:
-            with autocast(self._model, job.recipe.precision):
-                scores = head_logits(self._model, self._validation)
+            with autocast(model, job.recipe.precision):
+                scores = head_logits(model, self._validation)
         return {
             "answerer": "head",
             "settings": {

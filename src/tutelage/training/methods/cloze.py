@@ -63,7 +63,6 @@ class ClozeObjective(Objective):
         self._tails: Tails = ()
         self._validation: list[Labelled] = []
         self._tokenizer: Any = None
-        self._model: Any = None
 
     def prepare(self, job: TrainingJob, tokenizer: Any, emit: Emit) -> Prepared:
         """Return the rows as items. Raises ConfigError for words that fit no label."""
@@ -108,7 +107,6 @@ class ClozeObjective(Objective):
         self, model: Any, items: Sequence[ClozeItem], recipe: Recipe, emit: Emit
     ) -> tuple[Step, dict[str, Any]]:
         """Return the step over all patterns and labels of its items."""
-        self._model = model
         first = self._rows(items[: recipe.batch_size])
         _, report = shared_path(model, first[: max(recipe.batch_size, 3)], recipe, emit)
         forest = build_forest(first, min_shared=MIN_SHARED)
@@ -135,12 +133,12 @@ class ClozeObjective(Objective):
 
         return step, report
 
-    def describe(self, job: TrainingJob) -> dict[str, Any]:
+    def describe(self, job: TrainingJob, model: Any) -> dict[str, Any]:
         """Return the patterns and words, and what was fitted to the validation rows."""
         cloze = job.recipe.cloze or Cloze()
-        with autocast(self._model, job.recipe.precision):
+        with autocast(model, job.recipe.precision):
             fitted = fit(
-                self._model, self._tokenizer, self._forms, self._validation, len(self._labels),
+                model, self._tokenizer, self._forms, self._validation, len(self._labels),
                 prompt=job.prompt, calibrate=cloze.calibrate,
             )  # fmt: skip
         return {
