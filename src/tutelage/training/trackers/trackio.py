@@ -33,15 +33,19 @@ class TrackioTracker:
 
     def finish(self, status: str) -> None:
         """End the run."""
-        self._opened().finish()
+        import trackio
+
+        self._opened()
+        trackio.finish()
         self._run = None
 
     def _opened(self) -> Any:
-        if self._run is None:
-            home = self._tracked.workspace.home / "trackio"
-            os.environ.setdefault("TRACKIO_DIR", str(home))  # it is read once, at the import
-            import trackio
+        """Return the run, taken up again if another one was begun since: Trackio has one a time."""
+        home = self._tracked.workspace.home / "trackio"
+        os.environ.setdefault("TRACKIO_DIR", str(home))  # it is read once, at the import
+        import trackio
 
+        if self._run is None or trackio.context_vars.current_run.get() is not self._run:
             self._run = trackio.init(
                 project=self._tracked.project, name=self._tracked.name,
                 group=self._tracked.group, config=self._params, resume="allow", embed=False,
