@@ -19,6 +19,11 @@ INFO = "tutelage.json"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _BESIDES = (MANIFEST, "plan.json", "history.json", "README.md")  # lie there, are no part of it
 Kind = Literal["adapter", "model"]
+_MORE_THAN_LORA = (  # fields of PEFT's LoRA that add what a pair of matrices can't say
+    "use_dora", "lora_bias", "modules_to_save", "trainable_token_indices", "layer_replication",
+    "alora_invocation_tokens", "use_bdlora", "use_qalora", "kasa_config", "monteclora_config",
+    "velora_config", "arrow_config",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class Tuned:
         if self.kind != "adapter" or self.answerer:
             return False
         config = json.loads((self.folder / ADAPTER[0]).read_text("utf-8"))
-        return config.get("peft_type") == "LORA" and not config.get("use_dora")
+        if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+            return False
+        return not any(config.get(field) for field in _MORE_THAN_LORA)
 
 
 def read_tuned(folder: Path) -> Tuned:

@@ -79,11 +79,12 @@ def restore(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
             parameter.copy_(weights[name])
 
 
-def digests(model: torch.nn.Module) -> dict[str, str]:
-    """Return a hash of each trained weight: what a run must have changed in the end."""
+def digests(weights: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Return a hash of each trained weight of a snapshot: what a run must change in the end."""
     return {
-        name: hashlib.sha256(p.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
-        for name, p in trained_parameters(model).items()
+        name: hashlib.sha256(tensor.view(torch.uint8).numpy()).hexdigest()
+        for name, tensor in weights.items()
+        if tensor.numel()
     }
 
 
@@ -117,7 +118,9 @@ def adapter_state(model: Any) -> dict[str, torch.Tensor]:
     """Return the adapter's tensors under their names in a file; they are the model's own."""
     from peft import get_peft_model_state_dict
 
-    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state: dict[str, torch.Tensor] = get_peft_model_state_dict(model)
     return state
 
 
@@ -136,9 +139,9 @@ def save_difference(
     """
     state: dict[str, torch.Tensor] = {}
     for name, tensor in _cpu(adapter_state(model)).items():
-        if "lora_A" in name:
+        if "lora_A" in name and tensor.ndim > 1:
             tensor = torch.cat([tensor, start[name]], dim=0)
-        elif "lora_B" in name:
+        elif "lora_B" in name and tensor.ndim > 1:
             tensor = torch.cat([tensor, -start[name]], dim=1)
         state[name] = tensor.contiguous()
     config = _config(model, base_name)

@@ -90,6 +90,29 @@ def test_an_adapter_of_any_name_learns_and_loads_on_its_base(job: Job, method: s
     assert job.loss(result.adapter_dir) == pytest.approx(best_loss(result), abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "plain"),
+    [
+        ("lora", {}, True),
+        ("rslora", {}, True),
+        ("pissa", {}, True),
+        ("dora", {}, False),
+        ("lora", {"lora_bias": True}, False),
+        ("lora", {"modules_to_save": ["norm"]}, False),
+        ("loha", {}, False),
+    ],
+)
+def test_only_a_pair_of_matrices_is_plain_lora(
+    tiny_source: ModelSource, tmp_path: Path, name: str, given: dict[str, Any], plain: bool
+) -> None:
+    from tutelage.inference.tuned import read_tuned
+
+    settings = recipe(method=name, peft=given)
+    made = tuning(name, settings)
+    made.save(made.attach(load_model(tiny_source), settings), tmp_path, "tiny")
+    assert read_tuned(tmp_path).is_plain_lora is plain
+
+
 def test_equal_runs_write_equal_bytes(job: Job) -> None:
     one, other = job("one", method="dora"), job("other", method="DoRA")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
