@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,17 @@ class Team:
 
         return told
 
-    def names(self, own: Iterable[str]) -> list[str]:
+    def summed(self, part: StepResult) -> StepResult:
+        """Return losses, counts and metrics (shares of means) summed over all processes."""
+        if self.size == 1:
+            return part
+        names = self._names(part.metrics)
+        metrics = [part.metrics.get(name, 0.0) for name in names]
+        loss, unique, total, *means = self.total([part.loss, part.unique, part.total, *metrics])
+        found = dict(zip(names, means, strict=True))
+        return StepResult(loss, part.weight, round(unique), round(total), found)
+
+    def _names(self, own: Iterable[str]) -> list[str]:
         """Return `own`, sorted, or what the others have where this process has none."""
         found = torch.zeros(_NAMES, dtype=torch.uint8)
         written = "\n".join(sorted(own)).encode()
@@ -108,19 +118,24 @@ class Team:
 
 
 @contextlib.contextmanager
-def open_team() -> Iterator[Team]:
-    """Join the processes that the launcher started; leave them at the end."""
+def open_team(*, alone: bool = False) -> Iterator[Team]:
+    """Join the processes that the launcher started; leave them at the end.
+
+    `alone` makes a group of one where there is no launcher, for strategies that want a group.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Team(device="cuda" if torch.cuda.is_available() else "cpu")
-        return
     gpu = torch.cuda.is_available()
+    if size == 1 and not alone:
+        yield Team(device="cuda" if gpu else "cpu")
+        return
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if gpu:
         torch.cuda.set_device(place)
     ours = not distributed.is_initialized()  # Ray has joined them already
     if ours:
-        distributed.init_process_group("nccl" if gpu else "gloo")
+        # tensors that are kept in the processor's memory are exchanged by gloo
+        store = {"store": distributed.HashStore(), "rank": 0, "world_size": 1} if size == 1 else {}
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", **store)
     try:
         yield Team(distributed.get_rank(), size, f"cuda:{place}" if gpu else "cpu")
     finally:
@@ -142,6 +157,12 @@ def mean_of_all(values: torch.Tensor) -> torch.Tensor:
     return found[0] / found[1].clamp(min=1)
 
 
+def draw_seed(seed: int, rank: int, rows: Sequence[Any]) -> int:
+    """Return the seed of what a process draws in a step: a resumed run draws the same."""
+    names = f"{seed}:{rank}:" + ":".join(row.id for row in rows)
+    return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4], "big")
+
+
 class _SharedOut:
     """A step over this process's part of the rows."""
 
@@ -161,28 +182,15 @@ class _SharedOut:
         whole = sum(row.weight for row in rows) if weight is None else weight
         mine = self._team.part(rows, _tokens)
         if backward:
-            torch.manual_seed(self._draw(rows))
+            torch.manual_seed(draw_seed(self._recipe.seed, self._team.rank, rows))
         result = StepResult(0.0, whole, 0, 0)
         if mine or self._joint:
             result = self._step(mine, micro_batch, backward=backward, weight=whole)
         if backward:
             self._sum_gradients()
-        return self._sum(result, sum(row.weight for row in mine), whole)
-
-    def _draw(self, rows: Sequence[Any]) -> int:
-        """Return the seed of what this process draws in the step: a resumed run draws the same."""
-        names = f"{self._recipe.seed}:{self._team.rank}:" + ":".join(row.id for row in rows)
-        return int.from_bytes(hashlib.sha256(names.encode()).digest()[:4], "big")
-
-    def _sum(self, result: StepResult, own: float, whole: float) -> StepResult:
-        """Return losses and counts of all processes; metrics are means over `own` weight."""
-        names = self._team.names(result.metrics)
-        metrics = [result.metrics.get(name, 0.0) * own / whole for name in names]
-        loss, unique, total, *means = self._team.total(
-            [result.loss, result.unique, result.total, *metrics]
-        )
-        found = dict(zip(names, means, strict=True))
-        return StepResult(loss, result.weight, round(unique), round(total), found)
+        share = sum(row.weight for row in mine) / whole
+        means = {name: value * share for name, value in result.metrics.items()}
+        return self._team.summed(replace(result, weight=whole, metrics=means))
 
     def _sum_gradients(self) -> None:
         parameters = list(trained_parameters(self._model).values())

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 
 from tutelage.core.events import Emit, Event
-from tutelage.training.adapters import snapshot, trained_parameters
 from tutelage.training.loss_scale import LossScaler
 from tutelage.training.optim import rate_at, set_rate
 from tutelage.training.recipe import Recipe
 from tutelage.training.shared_step import StepResult
+from tutelage.training.strategies.base import Strategy
 
 STAGE = "train"
 _WILD_STEPS = 3  # steps in a row with a wild loss that end a run
@@ -87,6 +87,7 @@ class Parts:
     record: Callable[[dict[str, float], int], None]  # numbers for the tracker
     score: Callable[[torch.nn.Module], float] | None = None
     scaler: LossScaler | None = None  # with fp16; `step` is wrapped by it already
+    strategy: Strategy = field(kw_only=True)  # how weights are kept and changed
 
 
 def run_loop(parts: Parts, state: State, best: Weights) -> Weights:
@@ -98,7 +99,7 @@ def run_loop(parts: Parts, state: State, best: Weights) -> Weights:
     total = recipe.total_steps(len(parts.train))
     clock = _Clock(state.step, total)
     if not best:
-        best = snapshot(parts.model)
+        best = parts.strategy.snapshot(parts.model)
         _evaluate(parts, state, best, total)
     while state.step < total and not state.stopped:
         rows = rows_of_step(parts.train, state.step, recipe)
@@ -168,13 +169,13 @@ def _evaluate(parts: Parts, state: State, best: Weights, total: int) -> Weights:
         standing.insert(0, values["validation_score"])
     if not values:  # nothing to judge by: the newest is the best
         state.best_step = state.step
-        return snapshot(parts.model)
+        return parts.strategy.snapshot(parts.model)
     state.history.append({"step": state.step, **values})
     parts.record(values, state.step)
     parts.emit(Event(STAGE, "metric", done=state.step, total=total, data=dict(values)))
     if all(map(math.isfinite, standing)) and (not state.best_score or standing > state.best_score):
         state.best_score, state.best_step, state.stale = standing, state.step, 0
-        return snapshot(parts.model)
+        return parts.strategy.snapshot(parts.model)
     state.stale += 1
     if state.stale >= parts.recipe.patience and state.step < total:
         state.stopped = _no_gain(state)
@@ -195,23 +196,17 @@ def _no_gain(state: State) -> str:
     )
 
 
-def _clip(model: torch.nn.Module, limit: float) -> float:
-    """Scale the gradients to a norm of at most `limit`; return the norm they had."""
-    trained = trained_parameters(model).values()
-    return float(torch.nn.utils.clip_grad_norm_(trained, limit))
-
-
 def _gradient_norm(parts: Parts) -> float:
     """Clip the step's gradients, at their true size; return the norm they had."""
     if parts.scaler is not None:
         parts.scaler.unscale(parts.optimizer)
-    return _clip(parts.model, parts.recipe.max_grad_norm)
+    return parts.strategy.clip(parts.model, parts.recipe.max_grad_norm)
 
 
 def _update(parts: Parts, state: State) -> None:
     """Change the weights; with fp16 not where a gradient overflowed."""
     if parts.scaler is None:
-        parts.optimizer.step()
+        parts.strategy.update(parts.optimizer)
     else:
         parts.scaler.step(parts.optimizer)
         state.scaler = parts.scaler.state()

@@ -28,7 +28,7 @@ def multiplies_bf16(device: str) -> bool:
 
 def autocast(model: torch.nn.Module, precision: str) -> Any:
     """Return the context in which the model's forward and backward run."""
-    if precision not in NARROW:
+    if precision not in NARROW or getattr(model, "spread", False):
         return contextlib.nullcontext()
     device = next(model.parameters()).device.type
     if precision == "bf16" and not multiplies_bf16(device):
@@ -41,7 +41,7 @@ def halve_frozen(model: torch.nn.Module, precision: str) -> None:
 
     Packed ones (QLoRA) stay packed and are multiplied in 16 bits.
     """
-    if precision not in NARROW:
+    if precision not in NARROW or getattr(model, "spread", False):
         return
     if precision == "bf16" and not multiplies_bf16(next(model.parameters()).device.type):
         _halve_and_widen(model)

@@ -23,31 +23,23 @@ from tutelage.core.events import Emit, Event, silent
 from tutelage.core.workspace import atomic_write
 from tutelage.inference.transformers import load_tokenizer
 from tutelage.inference.tuned import read_tuned, tuned_files, write_info
-from tutelage.training.adapters import (
-    continue_from,
-    digests,
-    restore,
-    snapshot,
-    trained_parameters,
-)
+from tutelage.training.adapters import continue_from, digests, trained_parameters
 from tutelage.training.checkpoint import (
     Checkpoint,
     load_newest,
-    load_optimizer,
-    optimizer_tensors,
     random_state,
     save_checkpoint,
     set_random_state,
 )
-from tutelage.training.distributed import Team, open_team
+from tutelage.training.distributed import open_team
 from tutelage.training.job import TrainingJob, TrainResult
 from tutelage.training.kernels import prepare_compute
-from tutelage.training.loop import STAGE, Parts, State, Weights, run_loop
+from tutelage.training.loop import STAGE, Parts, State, Step, Weights, run_loop
 from tutelage.training.loss_scale import make_scaler
 from tutelage.training.methods import resolve
-from tutelage.training.methods.base import Prepared
-from tutelage.training.optim import make_optimizer
-from tutelage.training.precision import halve_frozen
+from tutelage.training.methods.base import Objective, Prepared, Tuning
+from tutelage.training.strategies import SPREAD, make_strategy
+from tutelage.training.strategies.base import Strategy
 from tutelage.training.tracker import NullTracker, Tracker
 from tutelage.training.tunings.full import save_tokenizer
 
@@ -65,30 +57,27 @@ def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) 
     weights are best. Raises DataError before the first step if nothing is labelled. Started by
     torchrun or Ray, the processes share the work; the first one speaks and writes.
     """
-    with open_team() as team:
+    with open_team(alone=job.recipe.strategy in SPREAD) as team:
         if not team.first:
             job, emit = replace(job, tracker=NullTracker()), silent
-        return _train(job, team, emit, team.score(score))
+        return _train(job, make_strategy(job.recipe, team), emit, score)
 
 
-def _train(job: TrainingJob, team: Team, emit: Emit, score: Score | None) -> TrainResult:
+def _train(job: TrainingJob, strategy: Strategy, emit: Emit, score: Score | None) -> TrainResult:
     started = time.monotonic()
-    recipe = job.recipe
+    recipe, team = job.recipe, strategy.team
     method = resolve(recipe.method)
     objective, tuning = method.objective(recipe), method.tuning(recipe)
     tokenizer = load_tokenizer(job.model)
     rows = objective.prepare(job, tokenizer, emit)
-    model = tuning.attach(objective.load(job), recipe)
-    model.to(team.device)
-    prepare_compute(model, recipe)
-    if job.start is not None:
-        continue_from(model, job.start)
-    step, prefix = objective.step(model, rows.train, recipe, emit)
-    halve_frozen(model, recipe.precision)
-    fresh = digests(model)
-    optimizer = make_optimizer(model, recipe)
+    whole = _load(job, objective, tuning)
+    trainable = sum(p.numel() for p in trained_parameters(whole).values())
+    model = strategy.place(whole)
+    step, prefix = _step(strategy, model, objective, rows, emit)
+    fresh = digests(strategy.snapshot(model))
+    optimizer = strategy.optimizer(model)
     key = job_key(job, rows)
-    state, best = _resume(job.run_dir, key, model, optimizer, emit)
+    state, best = _resume(job.run_dir, key, model, optimizer, emit, strategy)
     team.agree(state.step, "the step to go on from")
     if not best:
         torch.manual_seed(recipe.seed)
@@ -96,22 +85,23 @@ def _train(job: TrainingJob, team: Team, emit: Emit, score: Score | None) -> Tra
     parts = Parts(
         model=model,
         optimizer=optimizer,
-        step=team.share(step if scaler is None else scaler.wrap(step), model, recipe),
+        step=strategy.share(step if scaler is None else scaler.wrap(step), model),
         train=rows.train,
         validation=rows.validation,
         recipe=recipe,
         emit=emit,
-        keep=_keeper(job.run_dir, key, model, optimizer, emit, team),
+        keep=_keeper(job.run_dir, key, model, optimizer, emit, strategy),
         record=job.tracker.log_metrics,
-        score=score,
+        score=strategy.score(score),
         scaler=scaler,
+        strategy=strategy,
     )
     best = _run(parts, state, best, job)
-    _require_change(fresh, model, state)
-    restore(model, best)
+    _require_change(fresh, digests(strategy.snapshot(model)), state)
+    made = strategy.finished(model, best, lambda: _load(job, objective, tuning))
     if team.first:
-        tuning.save(model, job.run_dir / _RESULT, job.model.name)
-        _complete(job, tokenizer, objective.describe(job, model))
+        tuning.save(made, job.run_dir / _RESULT, job.model.name)
+        _complete(job, tokenizer, objective.describe(job, made))
     team.wait()
     result = TrainResult(
         adapter_dir=job.run_dir / _RESULT,
@@ -121,13 +111,34 @@ def _train(job: TrainingJob, team: Team, emit: Emit, score: Score | None) -> Tra
         history=state.history,
         seconds=round(time.monotonic() - started, 2),
         peak_memory_mb=peak_memory_mb(),
-        trainable=sum(p.numel() for p in trained_parameters(model).values()),
+        trainable=trainable,
         coverage=rows.coverage.as_dict(),
         prefix=prefix,
     )
     if team.first:
         _finish(job, result, emit)
     return result
+
+
+def _load(job: TrainingJob, objective: Objective, tuning: Tuning) -> Any:
+    """Return the model as the run starts from it, whole."""
+    model = tuning.attach(objective.load(job), job.recipe)
+    prepare_compute(model, job.recipe)
+    if job.start is not None:
+        continue_from(model, job.start)
+    return model
+
+
+def _step(
+    strategy: Strategy, model: Any, objective: Objective, rows: Prepared, emit: Emit
+) -> tuple[Step, dict[str, Any]]:
+    """Return the objective's step on this process's rows, and the report on prefix sharing."""
+    recipe = strategy.recipe
+    if strategy.reason:
+        recipe = recipe.model_copy(update={"shared_prefix": False})
+    step, prefix = objective.step(model, rows.train, recipe, emit)
+    strategy.narrow(model)
+    return step, prefix | ({"reason": strategy.reason} if strategy.reason else {})
 
 
 def _complete(job: TrainingJob, tokenizer: Any, info: dict[str, Any]) -> None:
@@ -165,6 +176,7 @@ def _resume(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     emit: Emit,
+    strategy: Strategy,
 ) -> tuple[State, Weights]:
     """Put the newest sound checkpoint back; return its state and best weights, or fresh ones."""
     found, skipped = load_newest(run_dir / "checkpoints", key)
@@ -172,8 +184,8 @@ def _resume(
         emit(Event(STAGE, "warning", f"A checkpoint was skipped: {problem}"))
     if found is None:
         return State(), {}
-    restore(model, found.weights)
-    load_optimizer(optimizer, found.optimizer)
+    strategy.restore(model, found.weights)
+    strategy.load(optimizer, found.optimizer)
     set_random_state(found.random)
     state = State(**found.counters)
     emit(Event(STAGE, "note", f"Continuing from step {state.step}", done=state.step))
@@ -186,11 +198,14 @@ def _keeper(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     emit: Emit,
-    team: Team,
+    strategy: Strategy,
 ) -> Callable[[State, Weights], None]:
     """Return the function that writes a checkpoint of the run as it is now."""
 
+    team = strategy.team
+
     def keep(state: State, best: Weights) -> None:
+        weights, kept = strategy.snapshot(model), strategy.state(optimizer)
         if not team.first:
             team.wait()
             return
@@ -201,9 +216,9 @@ def _keeper(
         checkpoint = Checkpoint(
             step=state.step,
             key=key,
-            weights=snapshot(model),
+            weights=weights,
             best=best,
-            optimizer=optimizer_tensors(optimizer),
+            optimizer=kept,
             counters=dict(vars(state)),
             random=random_state(),
         )
@@ -230,7 +245,7 @@ def _ending(tracker: Tracker) -> Iterator[None]:
         raise
 
 
-def _require_change(fresh: dict[str, str], model: torch.nn.Module, state: State) -> None:
+def _require_change(fresh: dict[str, str], now: dict[str, str], state: State) -> None:
     """Raise ModelError if a finished run left a trained parameter as it was."""
     if state.step == 0:
         raise ModelError(
@@ -243,7 +258,6 @@ def _require_change(fresh: dict[str, str], model: torch.nn.Module, state: State)
             "every gradient overflowed in fp16, so no step was taken",
             fix="Set train.precision to bf16 or fp32",
         )
-    now = digests(model)
     same = [name for name, digest in fresh.items() if now[name] == digest]
     # A LoRA's A learns only once its B has moved: one step can't change every parameter.
     if same and taken > 1:
