@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.core.artifact import Artifact, describe, hash_file
 from tutelage.core.config import Output, Stage, Train
 from tutelage.core.errors import ConfigError, DataError, TutelageError
-from tutelage.core.events import Event
+from tutelage.core.events import Event, EventKind
 from tutelage.core.example import Example, SplitName
 from tutelage.data.benchmarks import BenchmarkText, without_matches
 from tutelage.data.pipeline import Dropped
@@ -230,19 +230,21 @@ def _make_rows(
         )
     clusters = cluster_rows(kept, ctx.config.data.dedup.threshold)
     sides = _sides(kept, clusters, stage.validation)
-    quarantine = [item.as_dict() for item in result.quarantined]
-    dropped = [item.as_dict() for item in (*result.dropped, *leaked)]
+    checked = check.Checked(read, result)
+    quarantine = check.waiting_rows(checked)
+    dropped = check.skipped_rows(checked)
+    dropped += [item.as_dict() for item in (*result.dropped, *leaked)]
     meta = {"project": ctx.config.name, "sources": sources, "stage": number}
     draft = VersionDraft(sides, clusters, dropped, quarantine, meta)
     version = write_version(ctx.workspace.artifacts / "stages", draft)
     counts = {side: count for side, count in version.manifest["counts"].items() if count}
-    lost = {"dropped": len(dropped), "quarantined": len(quarantine) + len(read.rejected)}
-    told = ", ".join(f"{count} {side}" for side, count in counts.items())
-    ctx.emit(Event(_STAGE, "note", f"rows of stage {number}: {told}", data=lost))
-    return describe(
-        KIND, version.hash, ctx.workspace.relative(version.directory),
-        meta=json.loads(json.dumps({**meta, **lost, "counts": counts})),
-    )  # fmt: skip
+    lost = {"dropped": len(dropped), "quarantined": len(quarantine)}
+    path = ctx.workspace.relative(version.directory)
+    told = ", ".join(f"{count} {name}" for name, count in {**counts, **lost}.items() if count)
+    kind: EventKind = "warning" if quarantine else "note"
+    ctx.emit(Event(_STAGE, kind, f"rows of stage {number}: {told} ({path})", data=lost))
+    facts = json.loads(json.dumps({**meta, **lost, "counts": counts}))
+    return describe(KIND, version.hash, path, meta=facts)
 
 
 def _sides(

@@ -169,12 +169,16 @@ def test_rows_held_out_by_the_project_are_left_out_of_a_stage(
     held = [row.input_text for row in (*version.rows("test"), *version.rows("validation"))]
     leaks = [{"input": text, "output": "open"} for text in held]
     write(project / "related.jsonl", [*related(), *leaks])
+    with (project / "related.jsonl").open("a") as file:
+        file.write("{broken\n")
     stage = ctx.config.train.before[1]
     rows = stage_rows(stage_context(ctx, stage), stage, 2, dataset).artifact
     lines = (ctx.path_of(rows) / "dropped.jsonl").read_text().splitlines()
     reasons = [json.loads(line)["reason"] for line in lines]
     assert len(reasons) == len(held) == rows.meta["dropped"]
     assert all("the held-out row data/rows.jsonl:" in reason for reason in reasons)
+    assert rows.meta["quarantined"] == 1
+    assert "broken" in (ctx.path_of(rows) / "quarantine.jsonl").read_text()
     kept = load_version(ctx.path_of(rows))
     assert not {row.input_text for row in kept.all_rows()} & set(held)
     assert (len(kept.rows("validation")) > 0, kept.rows("test")) == (True, [])
