@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tutelage.core.errors import EnvironmentProblem, ModelError
+from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
 from tutelage.training.recipe import Recipe
 
 _INSTEAD = "Set train.attention to sdpa, or leave it unset"
@@ -20,9 +20,15 @@ _INSTEAD = "Set train.attention to sdpa, or leave it unset"
 def prepare_compute(model: Any, recipe: Recipe) -> None:
     """Give `model`, which lies on its device, the recipe's attention and checkpointing.
 
-    Raises EnvironmentProblem if the machine lacks the kernel's package or GPU, ModelError if the
-    model can't do it.
+    Raises ConfigError if the kernel does not fit the precision, EnvironmentProblem if the machine
+    lacks its package or GPU, ModelError if the model can't do it.
     """
+    if recipe.attention == "flash_attention_2" and recipe.precision == "fp32":
+        raise ConfigError(
+            "flash_attention_2 computes in 16 bits only",
+            where="train.attention",
+            fix="Set train.precision to bf16 or fp16, or train.attention to sdpa",
+        )
     if recipe.attention != "auto":
         set_attention(model, recipe.attention)
     if recipe.checkpointing:

@@ -62,22 +62,26 @@ def self_check(model: Any, rows: Sequence[Row]) -> str | None:
         return reason
     few = [shorten(row) for row in rows[:ROWS]]
     parameters = list(trained_parameters(model).values())
-    before = [p.detach().clone() for p in parameters]
+    before = [p.detach().to("cpu", copy=True) for p in parameters]
     training = model.training
+    config: Any = decoder_of(model)[0].config
+    attention = config._attn_implementation
     state = torch.get_rng_state()
     generator = torch.Generator().manual_seed(0)
     try:
         model.eval()  # dropout is drawn differently by construction
+        if str(attention).startswith("flash"):  # it takes 16 bits only, the check runs in fp32
+            config._attn_implementation = "sdpa"
         with torch.no_grad():
             for parameter in parameters:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_(noise.to(parameter) * _NOISE)
         plain = _measure(plain_step, model, few, parameters)
-        again = _measure(plain_step, model, few, parameters, micro_batch=1)
+        noise = _gaps(plain, _measure(plain_step, model, few, parameters, micro_batch=1))
         shared = SharedStep(model)
         # One stream for all rows, and a prefix apart from its rows: both are used in a run.
-        tries = [
-            _measure(lambda m, r, b: shared(r, b), model, few, parameters, micro_batch=size)
+        found = [
+            _gaps(plain, _measure(lambda m, r, b: shared(r, b), model, few, parameters, size))
             for size in (len(few), 1)
         ]
     except (NotImplementedError, AttributeError, TypeError, ValueError, RuntimeError) as error:
@@ -85,13 +89,14 @@ def self_check(model: Any, rows: Sequence[Row]) -> str | None:
         return f"the model does not run on shared prefixes ({text[0][:120] if text else error!r})"
     finally:
         model.train(training)
+        config._attn_implementation = attention
         with torch.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
                 parameter.grad = None
         torch.set_rng_state(state)
-    limits = _limits(_gaps(plain, again), NARROW_TIMES if _is_narrow(model) else 1.0)
-    return next(filter(None, (_difference(plain, other, limits) for other in tries)), None)
+    limits = _limits(noise, NARROW_TIMES if _is_narrow(model) else 1.0)
+    return next(filter(None, (_difference(gaps, limits) for gaps in found)), None)
 
 
 def shorten(row: Row) -> Row:
@@ -122,13 +127,12 @@ def _measure(
     parameters: Sequence[torch.nn.Parameter],
     micro_batch: int = ROWS,
 ) -> _Measured:
+    """Return loss and gradients of one step; the gradients are taken off the model, not copied."""
+    loss = step(model, rows, micro_batch).loss
+    taken = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in parameters]
     for parameter in parameters:
         parameter.grad = None
-    loss = step(model, rows, micro_batch).loss
-    return _Measured(
-        loss,
-        [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in parameters],
-    )
+    return _Measured(loss, taken)
 
 
 @dataclass(frozen=True)
@@ -161,9 +165,8 @@ def _is_narrow(model: torch.nn.Module) -> bool:
     return any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
 
 
-def _difference(plain: _Measured, shared: _Measured, limits: _Gaps) -> str | None:
-    """Return how far the two are apart if it is too far, else None; not-a-number is too far."""
-    gaps = _gaps(plain, shared)
+def _difference(gaps: _Gaps, limits: _Gaps) -> str | None:
+    """Return how far two runs are apart if it is too far, else None; not-a-number is too far."""
     if gaps.loss <= limits.loss and gaps.gradients <= limits.gradients:
         return None
     return (

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.core.errors import EnvironmentProblem, ModelError
+from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
 from tutelage.core.events import Event
 from tutelage.core.example import Example
 from tutelage.inference.models import ModelSource
@@ -290,6 +290,20 @@ def test_the_package_of_flash_attention_is_asked_for(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EnvironmentProblem, match="needs the package flash-attn"):
         set_attention(tiny_lora, "flash_attention_2")
+
+
+def test_flash_attention_in_fp32_is_an_error(tiny_lora: Any) -> None:
+    with pytest.raises(ConfigError, match="16 bits only"):
+        prepare_compute(tiny_lora, Recipe(attention="flash_attention_2"))
+
+
+def test_prefixes_are_checked_without_a_kernel_that_takes_16_bits_only(tiny_lora: Any) -> None:
+    from tutelage.training.self_check import self_check
+
+    config = tiny_lora.get_base_model().config
+    config._attn_implementation_internal = "flash_attention_2"
+    assert self_check(tiny_lora, rows()) is None
+    assert config._attn_implementation == "flash_attention_2"
 
 
 def test_the_attention_of_the_recipe_is_that_of_the_model(tiny_source: ModelSource) -> None:
