@@ -21,6 +21,8 @@ import torch
 from torch.nn import functional
 
 _AGREE = 1e-5  # relative difference allowed when a replaced forward is tried
+_AGREE_NARROW = 2e-2  # the same for a layer whose output has 16 bits
+_NARROW = (torch.bfloat16, torch.float16)
 Gradients = tuple[torch.Tensor, torch.Tensor]  # of a LoRA's A (rI) and B (Or)
 
 
@@ -233,16 +235,28 @@ def _fast(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | N
 
 
 def _agrees(module: torch.nn.Module, fast: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    """Compare both forwards on two rows of noise of the module's width."""
-    parameter = next(module.parameters())
-    if isinstance(getattr(module, "base_layer", None), torch.nn.Linear):
-        width = module.base_layer.in_features
-    elif hasattr(module, "gate_proj"):
-        width = module.gate_proj.in_features
-    else:
-        width = parameter.shape[-1]
+    """Compare both forwards on two rows of noise of the module's width.
+
+    Matrices that are stored in 16 bits beside fp32 adapters need autocast for the module's own.
+    """
+    own = list(module.parameters())
+    like = next((p for p in own if p.requires_grad), own[0])
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(2, width, generator=generator).to(parameter)
-    with torch.no_grad():
-        wanted, found = module(noise), fast(noise)
-    return bool((wanted - found).norm() <= _AGREE * wanted.norm())
+    noise = torch.randn(2, _width(module), generator=generator).to(like)
+    narrow = next((p.dtype for p in own if p.dtype in _NARROW), torch.bfloat16)
+    for cast in (False, True):
+        try:
+            with torch.no_grad(), torch.autocast(like.device.type, dtype=narrow, enabled=cast):
+                wanted, found = module(noise), fast(noise)
+        except (RuntimeError, TypeError):
+            continue
+        limit = _AGREE_NARROW if wanted.dtype in _NARROW else _AGREE
+        return bool((wanted - found).norm() <= limit * wanted.norm())
+    return False
+
+
+def _width(module: Any) -> int:
+    """Return the size of the module's input."""
+    module = getattr(module, "gate_proj", module)
+    base = getattr(module, "base_layer", None)
+    return int(module.weight.shape[-1] if base is None else base.in_features)

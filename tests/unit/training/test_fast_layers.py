@@ -13,7 +13,7 @@ from tests.unit.training.test_training_prefix import assert_close, draw, gradien
 from tutelage.inference.transformers import load_model
 from tutelage.training.adapters import save_adapter, trained_parameters
 from tutelage.training.fast_layers import fast_layers, replaced
-from tutelage.training.precision import halve_frozen
+from tutelage.training.precision import autocast, halve_frozen
 from tutelage.training.shared_step import SharedStep, plain_step
 
 
@@ -136,3 +136,19 @@ def test_frozen_matrices_in_bf16_are_widened_where_the_cpu_has_no_bf16(
     for run in (lambda: plain_step(tiny_lora, rows, 4), lambda: SharedStep(tiny_lora)(rows, 4)):
         assert run().loss == pytest.approx(wanted_loss, abs=1e-5)
         assert_close(gradients(tiny_lora), wanted)
+
+
+def test_layers_stored_in_16_bits_are_tried_under_autocast(
+    tiny_lora: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.training.precision.multiplies_bf16", lambda device: True)
+    halve_frozen(tiny_lora, "bf16")
+    assert kinds(fast_layers(tiny_lora)) == {"Linear", "LlamaMLP", "LlamaRMSNorm"}
+    rows = draw(random.Random(1), (30,), 4, 0.0)
+    with autocast(tiny_lora, "bf16"):
+        plain = plain_step(tiny_lora, rows, 4)
+        wanted = gradients(tiny_lora)
+        assert SharedStep(tiny_lora)(rows, 4).loss == pytest.approx(plain.loss, rel=1e-2)
+    found = gradients(tiny_lora)
+    off = torch.stack([(found[name] - wanted[name]).norm() for name in wanted]).norm()
+    assert off <= 0.03 * torch.stack([g.norm() for g in wanted.values()]).norm()
