@@ -14,10 +14,10 @@ from tutelage.workflows.context import Context, last_output, open_context
 
 if TYPE_CHECKING:
     from tutelage.core.example import Example, SplitName
-    from tutelage.training.planner import Plan
     from tutelage.workflows.data.augment import Augmented
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.run import RunSummary
+    from tutelage.workflows.training_desk import TrainingDesk
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,13 @@ class Project:
 
         return QualityDesk(self.context)
 
+    @property
+    def training(self) -> TrainingDesk:
+        """Plans, the search of settings, export, jobs at a service; `train` does the training."""
+        from tutelage.workflows.training_desk import TrainingDesk
+
+        return TrainingDesk(self.context, self._last("curate"))
+
     def augment(
         self, method: str = "paraphrase", count: int | None = None, texts: Path | None = None
     ) -> Augmented:
@@ -107,12 +114,6 @@ class Project:
         from tutelage.workflows.curate import curate
 
         return self._give(Dataset, curate(self.context).artifact)
-
-    def plan(self, dataset: Dataset | None = None) -> Plan:
-        """Return what training would do, and why, without starting it."""
-        from tutelage.workflows.plan import plan
-
-        return plan(self.context, self._dataset(dataset))
 
     def train(self, dataset: Dataset | None = None, *, yes: bool = False) -> Output:
         """Train as planned (resuming if a run was cut off); return what was tuned.
