@@ -128,6 +128,8 @@ def _measure(
     micro_batch: int = ROWS,
 ) -> _Measured:
     """Return loss and gradients of one step; the gradients are taken off the model, not copied."""
+    for parameter in parameters:
+        parameter.grad = None
     loss = step(model, rows, micro_batch).loss
     taken = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in parameters]
     for parameter in parameters:
