@@ -211,6 +211,8 @@ RULES: tuple[Rule, ...] = (
     Rule("shared_prefix", lambda s: s.data.shared > 0, _const(True),
          "rows of a batch share {shared} of their tokens: computed once, same gradients",
          MEASURED),
+    Rule("shared_prefix", lambda s: s.preference, _const(True),
+         "both answers of a pair follow one prompt: computed once, same gradients", MEASURED),
     Rule("shared_prefix", always, _const(False), "the rows have no prefix in common", "the data"),
     Rule("attention", lambda s: s.machine.gpu is not None and "flash_attn" in s.machine.packages
          and s.data.row_max >= 2_048, _const("flash_attention_2"),

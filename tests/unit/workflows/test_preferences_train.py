@@ -119,6 +119,14 @@ def test_the_plan_is_of_pairs_and_warns_of_their_lengths(
     assert not list(ctx.workspace.runs.glob("reference*"))
 
 
+def test_a_pair_shares_its_prompt_where_rows_share_nothing(opened: Opened) -> None:
+    ctx = opened(", method: dpo, batch_size: 4")
+    bare = Context(ctx.workspace, ctx.config.model_copy(update={"prompt": ""}), ctx.store, ctx.emit)
+    made = plan(bare, curate(bare).artifact, probe=False)
+    (choice,) = [one for one in made.choices if one.name == "shared_prefix"]
+    assert choice.value is True and choice.reason.startswith("both answers of a pair")
+
+
 def test_dpo_goes_on_from_a_supervised_stage(
     opened: Opened,
 ) -> None:
