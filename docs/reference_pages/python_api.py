@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _CLASSES = ("Project", "Output", "Dataset", "Evaluation")
+_DESKS = ("data.desk", "training_desk", "hosted_jobs")
 
 
 def python_api() -> str:
@@ -31,16 +32,23 @@ def python_api() -> str:
             continue
         if not inspect.isclass(thing):
             parts.append(_signature(f"tutelage.{name}", thing, "##"))
-    desk = importlib.import_module("tutelage.workflows.data.desk")
-    desks = [thing for thing in vars(desk).values() if inspect.isclass(thing)]
-    desks = [thing for thing in desks if thing.__module__ == desk.__name__]
-    for thing in (*(getattr(module, n) for n in _CLASSES), *desks):
+    for thing in (*(getattr(module, n) for n in _CLASSES), *_desks()):
         name = thing.__name__
         parts.append(f"## {name}\n\n{inspect.getdoc(thing)}\n")
         for member, value in vars(thing).items():
             if not member.startswith("_") and (inspect.isfunction(value) or _is_property(value)):
                 parts.append(_signature(f"{name}.{member}", value, "###"))
     return "\n".join(parts)
+
+
+def _desks() -> list[type]:
+    """Return the classes that a project's properties give."""
+    found = []
+    for name in _DESKS:
+        module = importlib.import_module(f"tutelage.workflows.{name}")
+        own = [thing for thing in vars(module).values() if inspect.isclass(thing)]
+        found += [thing for thing in own if thing.__module__ == module.__name__]
+    return found
 
 
 def _is_property(value: object) -> bool:

@@ -213,6 +213,7 @@ class Train(Section):
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     shared_prefix: bool | None = None  # compute what rows of a step share only once
     checkpointing: bool | None = None  # less memory for 20 to 30 % more time
+    # the kernel of passes without shared prefixes; flash and flex need a CUDA GPU
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex_attention"] | None = None
     # how several processes share the work; none: one process
     strategy: Literal["none", "ddp", "zero2", "zero3", "fsdp2"] | None = None
@@ -304,6 +305,8 @@ class Deploy(Section):
     """How releases are served and how traffic moves to a new one."""
 
     engine: str = "embedded"  # a plug-in of tutelage.launchers
+    # what runs in the embedded engine; auto: llama.cpp, or transformers where a release needs it
+    backend: Literal["auto", "llamacpp", "transformers"] = "auto"
     host: str = "127.0.0.1"  # any other address asks for API keys
     port: int = Field(default=8321, ge=0, le=65535)  # 0: any free one
     canary: list[Annotated[float, Field(gt=0, le=100)]] = [1, 5, 25, 100]  # percent of traffic

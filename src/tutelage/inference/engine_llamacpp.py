@@ -84,7 +84,7 @@ class LlamaCppBackend:
             raise ModelError(
                 f"llama.cpp can't answer by {answerer}",
                 where=str(adapter),
-                fix="Leave --backend out, or serve with `--backend transformers`",
+                fix="Set deploy.backend: transformers",
             )
         lora = ensure_apart(adapter, self.model, self.cache) if adapter else None
         return self.open_lora(lora)
@@ -109,7 +109,7 @@ class LlamaCppBackend:
             raise ModelError(
                 f"llama.cpp could not load the model{' with this adapter' if lora else ''}",
                 where=str(lora or self.model),
-                fix="Look at .tutelage/logs/engine.log, or serve with `--backend transformers`",
+                fix="Look at .tutelage/logs/engine.log, or set deploy.backend: transformers",
             ) from error
         return Started(server, params.api_keys[0], private)
 

@@ -128,7 +128,7 @@ def convert(
         raise ModelError(
             f"adapters for the architecture {architecture!r} can't be converted for llama.cpp yet",
             where=str(adapter),
-            fix=f"Serve with `--backend transformers`; convertible: {', '.join(PERMUTED)}",
+            fix=f"Set deploy.backend: transformers; convertible: {', '.join(PERMUTED)}",
         )
     config = _config(adapter)
     name_of = _namer(header)
@@ -199,7 +199,7 @@ def _pairs(path: Path) -> dict[str, _Pair]:
             raise ModelError(
                 f"the adapter holds {key!r}, which is not a LoRA matrix of a linear layer",
                 where=str(path),
-                fix="Serve with `--backend transformers`",
+                fix="Set deploy.backend: transformers",
             )
         sides.setdefault(found["module"], {})[found["side"]] = tensor
     for module, both in sides.items():
@@ -226,7 +226,7 @@ def _config(adapter: Path) -> dict[str, Any]:
         raise ModelError(
             f"llama.cpp can't apply this adapter ({', '.join(problems) or 'no lora_alpha'})",
             where=str(adapter / CONFIG_NAME),
-            fix="Serve with `--backend transformers`, train a plain LoRA adapter, or export the "
+            fix="Set deploy.backend: transformers, train a plain LoRA adapter, or export the "
             "merged model (`--format gguf`)",
         )
     return config

@@ -132,7 +132,7 @@ def test_what_llama_cpp_cannot_apply_is_refused(
     with pytest.raises(ModelError) as caught:
         convert(_adapter(tmp_path / "a", **config), HEADER, tmp_path / "lora.gguf")
     assert said in str(caught.value)
-    assert "--backend transformers" in str(caught.value)
+    assert "deploy.backend: transformers" in str(caught.value)
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
