@@ -59,10 +59,14 @@ _CHOICES: dict[str, Callable[[Any], tuple[Any, ...]]] = {
 SETTINGS = (RATE, *_CHOICES)
 
 
-def usual(recipe: Recipe) -> tuple[str, ...]:
-    """Return what is searched unless the user says: the rate, size, length and batch."""
+def usual(recipe: Recipe, *, going_on: bool = False) -> tuple[str, ...]:
+    """Return what is searched unless the user says: the rate, size, length and batch.
+
+    A run that goes on from earlier weights (`going_on`) has to keep their rank.
+    """
     whole = "full" in (recipe.method, recipe.tune)
-    return (RATE, "layer_decay" if whole else "rank", "epochs", "batch_size")
+    size = ("layer_decay",) if whole else () if going_on else ("rank",)
+    return (RATE, *size, "epochs", "batch_size")
 
 
 def space(recipe: Recipe, names: Sequence[str]) -> tuple[Dimension, ...]:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe
 from tutelage.core.config import Train
-from tutelage.core.errors import DataError, EnvironmentProblem, PlanRefused
-from tutelage.core.events import Event
+from tutelage.core.errors import ConfigError, DataError, EnvironmentProblem, PlanRefused
+from tutelage.core.events import Event, silent
 from tutelage.core.example import SplitName
 from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.data.version import DatasetVersion, load_version
@@ -25,8 +25,10 @@ from tutelage.inference.models import locate_model
 from tutelage.workflows.context import Context, run_stage
 from tutelage.workflows.data.preferences import material
 from tutelage.workflows.plan import make_job, plan_rows
+from tutelage.workflows.replay import fingerprint, with_replay
 from tutelage.workflows.search_report import fragment, report_page
-from tutelage.workflows.train import tracker_of
+from tutelage.workflows.stages import before, going_on
+from tutelage.workflows.train import carry_out, tracker_of
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainingJob
@@ -85,33 +87,26 @@ def search(
     A search that was cut off goes on. Raises DataError without validation rows, PlanRefused if
     the planner advises against training, ConfigError for a setting that can't be searched.
     """
-    limits = limits or Limits()
-    if find_spec("optuna") is None:
-        raise EnvironmentProblem(
-            "the search needs Optuna, which is not installed",
-            fix="Run `pip install 'tutelage[search]'`",
-        )
-    dataset = material(ctx, dataset)
-    version = load_version(ctx.path_of(dataset), OPEN_SPLITS)
-    if not version.rows("validation"):
-        raise DataError(
-            "the validation split is empty, and a search has nothing else to compare by",
-            where=str(version.directory),
-            fix="Give data.splits.validation a share, and run `tutelage data split`",
-        )
+    from tutelage.training.search_space import space
+
+    limits, names = limits or Limits(), tuple(over or ())
+    _require_means(ctx)
+    space(_default_recipe(), names)  # a name it can't be is said before any work
+    scene = _scene(ctx, dataset)
     inputs = {
-        "rows": [version.manifest["files"][f"{split}.jsonl"] for split in OPEN_SPLITS],
+        "rows": [scene.version.manifest["files"][f"{split}.jsonl"] for split in OPEN_SPLITS],
         "model": locate_model(ctx.config.model, ctx.workspace.root).digest,
         "prompt": ctx.config.prompt,
         "task": ctx.config.task,
         "train": ctx.config.train.model_dump(mode="json", exclude={"tracker"}),
-        "over": sorted(over) if over else None,
+        "start": scene.earlier.hash if scene.earlier else None,
+        "replay": fingerprint(ctx),
+        "over": sorted(names),
     }
-    key = content_hash(inputs)[:12]
-    folder = ctx.workspace.runs / f"search-{key}"
+    folder = ctx.workspace.runs / f"search-{content_hash(inputs)[:12]}"
     outcome = run_stage(
         ctx, STAGE, {**inputs, "limits": asdict(limits)},
-        lambda: _work(ctx, dataset, version, limits, over, folder),
+        lambda: _work(scene, limits, names, folder),
     )  # fmt: skip
     if not outcome.skipped:
         shutil.rmtree(folder, ignore_errors=True)
@@ -120,33 +115,67 @@ def search(
     return SearchResult(outcome.artifact, path, outcome.skipped, data)
 
 
-def _work(
-    ctx: Context,
-    dataset: Artifact,
-    version: DatasetVersion,
-    limits: Limits,
-    over: Sequence[str] | None,
-    folder: Path,
-) -> Artifact:
+@dataclass(frozen=True)
+class _Scene:
+    """What is searched on: rows without the test split, and the stage they are trained after."""
+
+    ctx: Context
+    dataset: Artifact
+    version: DatasetVersion
+    earlier: Artifact | None
+
+
+def _require_means(ctx: Context) -> None:
+    """Raise an error if a search can't be done at all."""
+    if ctx.config.train.method == "hosted":
+        raise ConfigError(
+            "a search trains here, and train.method is hosted",
+            where="train.method",
+            fix="Name another method, or set the service's values by hand",
+        )
+    if find_spec("optuna") is None:
+        raise EnvironmentProblem(
+            "the search needs Optuna, which is not installed",
+            fix="Run `pip install 'tutelage[search]'`",
+        )
+
+
+def _scene(ctx: Context, dataset: Artifact) -> _Scene:
+    """Carry out the stages before, and open the rows; DataError without validation rows."""
+    earlier = before(ctx, dataset, carry_out)
+    if earlier is not None:
+        ctx = going_on(ctx, earlier)
+    dataset = material(ctx, dataset)
+    version = load_version(ctx.path_of(dataset), OPEN_SPLITS)
+    if not version.rows("validation"):
+        raise DataError(
+            "the validation split is empty, and a search has nothing else to compare by",
+            where=str(version.directory),
+            fix="Give data.splits.validation a share, and run `tutelage data split`",
+        )
+    return _Scene(ctx, dataset, version, earlier)
+
+
+def _work(scene: _Scene, limits: Limits, names: tuple[str, ...], folder: Path) -> Artifact:
     from tutelage.training.search import search as run
     from tutelage.training.search_space import space, usual
 
-    names = tuple(over or ())
-    space(_default_recipe(), names)  # a name it can't be is said before the planning
-    plan = plan_rows(ctx, version, ctx.config.train)
+    ctx = scene.ctx
+    whole = tracker_of(ctx, folder)
+    plan = plan_rows(ctx, scene.version, ctx.config.train)
     if plan.refusal:
         raise PlanRefused(plan.refusal, fix="Label more rows, or set train.force: true")
-    dimensions = space(plan.recipe, names or usual(plan.recipe))
-    whole = tracker_of(ctx, folder)
+    given = names or usual(plan.recipe, going_on=scene.earlier is not None)
+    dimensions = space(plan.recipe, given)
     whole.log_params({"over": ", ".join(d.name for d in dimensions), **asdict(limits)})
-    job = _job(ctx, version, limits, dimensions, folder)
+    job = _job(scene, limits, dimensions, folder)
     ctx.emit(Event(STAGE, "start", _announce(plan, limits, [d.name for d in dimensions])))
     try:
         found = run(job, ctx.emit)
     except BaseException as error:
         whole.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    artifact = _file(ctx, dataset, found, plan)
+    artifact = _file(ctx, scene.dataset, found, plan)
     figures = {"planned_loss": found.planned.loss, "best_loss": found.best.loss}
     whole.log_metrics({k: v for k, v in figures.items() if v is not None}, len(found.trials))
     whole.log_artifact(ctx.path_of(artifact) / _REPORT)
@@ -173,19 +202,21 @@ def _announce(plan: Plan, limits: Limits, names: Sequence[str]) -> str:
     )
 
 
-def _job(
-    ctx: Context, version: DatasetVersion, limits: Limits, dimensions: Any, folder: Path
-) -> SearchJob:
+def _job(scene: _Scene, limits: Limits, dimensions: Any, folder: Path) -> SearchJob:
     from tutelage.training.search import SearchJob
+
+    ctx, version, earlier = scene.ctx, scene.version, scene.earlier
+    quiet = replace(ctx, emit=silent)
+    start = ctx.path_of(earlier) if earlier else None
 
     def make(changed: dict[str, Any], seed: int, run_dir: Path) -> TrainingJob:
         """Return the run that `tutelage train` would make of these settings."""
         settings = Train.model_validate({**ctx.config.train.model_dump(), **changed})
-        quiet = replace(ctx, emit=lambda event: None)
         recipe = plan_rows(quiet, version, settings, probe=False).recipe
         recipe = recipe.model_copy(update={"seed": seed})
         tracker = tracker_of(ctx, run_dir, folder)
-        return make_job(ctx, version, recipe, run_dir, tracker=tracker)
+        job = make_job(ctx, version, recipe, run_dir, tracker=tracker, start=start)
+        return with_replay(quiet, job, version.rows("validation"))[0]
 
     return SearchJob(
         url=f"sqlite:///{ctx.workspace.home / 'search.db'}",

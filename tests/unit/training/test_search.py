@@ -275,6 +275,7 @@ def test_what_can_be_searched_is_said() -> None:
     )
     assert [d.name for d in space(Recipe(), ["rank", "learning_rate"])] == ["learning_rate", "rank"]
     assert usual(Recipe(tune="full"))[1] == "layer_decay"
+    assert "rank" in usual(Recipe()) and "rank" not in usual(Recipe(), going_on=True)
 
 
 def test_every_setting_is_a_field_of_train_and_around_the_plan() -> None:

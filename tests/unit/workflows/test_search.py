@@ -172,6 +172,9 @@ def test_what_cannot_be_searched_is_said_before_any_work(opened: Callable[..., O
     ctx, dataset, _ = opened(rows=6)
     with pytest.raises(PlanRefused):
         search(ctx, dataset)
+    ctx, dataset, _ = opened(settings=", method: hosted")
+    with pytest.raises(ConfigError, match="a search trains here, and train.method is hosted"):
+        search(ctx, dataset)
 
 
 HEAD = "name: a\nmodel: demo\n"
