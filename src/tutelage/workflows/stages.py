@@ -38,6 +38,7 @@ _SAME = (
     "strategy", "offload", "processes", "launcher", "tracker", "hour_price",
 )  # fmt: skip
 _SHAPE = ("rank", "alpha", "target_modules")  # of an adapter
+_MOVING = ("pissa", "olora")
 _TUNINGS = ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora", "full")
 
 
@@ -87,15 +88,25 @@ def _naming(number: int) -> Iterator[None]:
 
 
 def _require_same(ctx: Context) -> None:
-    """Raise ConfigError if a stage names other weights to train than the project does."""
+    """Raise ConfigError if a stage trains other weights, or such as have a start of their own."""
     for number, stage in enumerate(ctx.config.train.before, start=1):
+        place = f"train.before, stage {number}"
+        for part in (stage, ctx.config.train):
+            moving = next((name for name in (part.tune, part.method) if name in _MOVING), None)
+            if moving:
+                raise ConfigError(
+                    f"{moving} starts from the base model's own weights, so it can't go on from "
+                    "a stage, nor a stage from it",
+                    where=place,
+                    fix="Take lora, dora or full, or train without stages",
+                )
         for name in ("tune", "rank", "target_modules"):
             own, ours = getattr(stage, name), getattr(ctx.config.train, name)
             if own is not None and own != ours:
                 raise ConfigError(
                     f"the stage's {name} is {own}, the project's is {ours or 'planned'}: a stage "
                     "can only go on from the same weights",
-                    where=f"train.before, stage {number}",
+                    where=place,
                     fix=f"Set {name} under train alone: it holds for every stage",
                 )
 

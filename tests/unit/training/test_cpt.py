@@ -132,3 +132,19 @@ def test_a_chain_goes_on_from_text_to_answers(
     again = train_chain([first, second])
     weights = [r.adapter_dir / "adapter_model.safetensors" for r in (results[1], again[1])]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize(("tune", "rate"), [("lora", 1e-2), ("dora", 1e-2), ("full", 1e-3)])
+def test_the_next_job_begins_where_the_last_ended(
+    tiny_source: ModelSource, tmp_path: Path, tune: str, rate: float
+) -> None:
+    from tutelage.training.chain import train_chain
+
+    recipe = RECIPE.model_copy(update={"tune": tune, "learning_rate": rate, "epochs": 2})
+    jobs = [
+        TrainingJob(tiny_source, TEXTS[:5], TEXTS[5:], "", recipe, tmp_path / name)
+        for name in ("one", "two")
+    ]
+    one, two = train_chain(jobs)
+    best = min(p["validation_loss"] for p in one.history if "validation_loss" in p)
+    assert two.history[0]["validation_loss"] == pytest.approx(best, abs=1e-5)
