@@ -66,6 +66,19 @@ _WORDS = {
     "s.model.context": "the model's context",
     "s.billions": "billions of weights",
     "s.closed": "one right answer (classification, extraction)",
+    "s.method not in OBJECTIVES": "the method says what is trained",
+    "s.method": "method",
+    "s.data.task": "task",
+    "FEW_ROWS": "100",
+    "s.cloze_fits": "8 to 19 labelled rows of a classification",
+    "s.too_large": "the weights crowd the GPU, and bitsandbytes is installed",
+    "s.crowded": "weights, gradients and optimizer don't fit on one GPU",
+    "s.preference": "dpo or kto",
+    "s.full": "all weights are trained",
+    "s.chosen.get('strategy')": "strategy",
+    "s.machine.gpus": "GPUs",
+    "'flash_attn' in s.machine.packages": "flash-attn is installed",
+    "'deepspeed' in s.machine.packages": "deepspeed is installed",
     "s.machine.gpu is not None": "a GPU",
     "s.machine.bf16": "bf16 in hardware",
     "_power_of_two": "next power of two",
@@ -84,8 +97,8 @@ def planner_rules() -> str:
         f"the table in `{_MODULE}`. Any of them can be overridden under `train:` in the "
         "[settings](configuration.md#train); `tutelage train --plan` shows what was chosen for "
         "your rows, and why.\n",
-        f"With fewer than {module.LEAST_ROWS} training rows the planner refuses. With fewer than "
-        f"{module.FEW_ROWS} it warns.\n",
+        f"With fewer than {module.LEAST_ROWS} training rows the planner steps down to a cloze "
+        f"where that can be, and refuses otherwise. With fewer than {module.FEW_ROWS} it warns.\n",
     ]
     rules = _rules(inspect.getsource(module))
     for choice in module.choices():
@@ -103,6 +116,7 @@ _FOLLOWING = """\
 |---|---|
 | `alpha` | twice the rank |
 | `micro_batch` | the whole batch, halved until the memory estimate fits into what is free |
+| `checkpointing` | on where one row a pass still does not fit |
 | `eval_every`, `checkpoint_every` | twice an epoch |
 """
 
