@@ -299,6 +299,17 @@ class TestQlora:
         whole = sum(m.in_features * m.out_features for m in packed)
         assert bits / whole == 4
 
+    def test_magnitudes_can_be_trained_over_four_bits(self, job: Job) -> None:
+        result = job(method="qlora", peft={"use_dora": True})
+        first, last = first_and_last(result)
+        assert last < first
+        assert job.loss(result.adapter_dir) == pytest.approx(best_loss(result), abs=0.1)
+
+    def test_a_start_can_not_be_taken_out_of_four_bits(self, tiny_source: ModelSource) -> None:
+        settings = recipe(method="qlora", peft={"init_lora_weights": "pissa"})
+        with pytest.raises(ConfigError, match="held in 4 bits"):
+            tuning("qlora", settings).attach(load_model(tiny_source), settings)
+
     def test_another_objective_can_tune_in_four_bits(self, job: Job) -> None:
         from tutelage.training.tunings import load_options
 

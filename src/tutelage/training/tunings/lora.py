@@ -18,7 +18,7 @@ _FORCED: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     "pissa": {"init_lora_weights": "pissa_niter_16"},  # the paper's fast singular vectors
 }
-_MOVING = ("pissa", "olora")  # starts that take the adapter's part out of the base
+MOVING = ("pissa", "olora")  # starts that take the adapter's part out of the base
 
 
 class LoraTuning:
@@ -35,7 +35,7 @@ class LoraTuning:
 
         config = make_config("lora", recipe, **_FORCED.get(self.name, {}))
         made = attach_adapter(model, config, recipe)
-        if str(config.init_lora_weights).startswith(_MOVING):
+        if str(config.init_lora_weights).startswith(MOVING):
             state = adapter_state(made)
             self._start = {name: t.detach().cpu().clone() for name, t in state.items()}
         return made

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from tutelage.core.errors import EnvironmentProblem
+from tutelage.core.errors import ConfigError, EnvironmentProblem
 from tutelage.training.recipe import Recipe
-from tutelage.training.tunings.lora import LoraTuning
+from tutelage.training.tunings.lora import MOVING, LoraTuning
 
 
 class QloraTuning:
@@ -41,6 +41,12 @@ class QloraTuning:
     def attach(self, model: Any, recipe: Recipe) -> Any:
         """Return the quantised `model` with a fresh LoRA; norms, embeddings and head are fp32."""
         require_bitsandbytes()
+        if str(recipe.peft.get("init_lora_weights", "")).startswith(MOVING):
+            raise ConfigError(
+                "an adapter's start can't be taken out of a base that is held in 4 bits",
+                where="train.peft.init_lora_weights",
+                fix="Remove it, or set train.method: lora",
+            )
         if not getattr(model, "is_loaded_in_4bit", False):
             quantise(model)
         for parameter in model.parameters():
