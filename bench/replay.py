@@ -245,7 +245,8 @@ class Project:
         from tutelage.training.replay import mix
         from tutelage.training.session import train
 
-        recipe = self.recipe.model_copy(update={**cell.changes, "seed": cell.seed})
+        changes = {**cell.changes, "seed": cell.seed, "checkpoint_every": 4}
+        recipe = self.recipe.model_copy(update=changes)
         replayed = self.rehearsal(cell)
         folder = self.runs / f"{slug(cell.name)}-{cell.seed}"  # a run that was cut off goes on
         job = TrainingJob(
