@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -67,6 +68,7 @@ class Live:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._told = time.monotonic()
+        self._validation: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
         """Draw one event."""
@@ -89,7 +91,7 @@ class Live:
 
     def _heading(self, stage: str) -> None:
         self._stop_bar()
-        self._stage = stage
+        self._stage, self._validation = stage, {}
         self._started = self._told = time.monotonic()
         title = _TITLES.get(stage, stage.capitalize())
         self.console.print()
@@ -111,6 +113,9 @@ class Live:
             self.console.print("  [dim]·[/]", Text(event.message))
 
     def _progress(self, event: Event) -> None:
+        if "validation_loss" in event.data:  # stays on the screen until the next evaluation
+            self._validation = {"validation_loss": event.data["validation_loss"]}
+        event = replace(event, data={**self._validation, **event.data})
         if not self.console.is_terminal:
             self._progress_line(event)
             return

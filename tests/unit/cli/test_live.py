@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -40,8 +41,9 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     clock = [0.0]
     monkeypatch.setattr("tutelage.cli.live.time.monotonic", lambda: clock[0])
     shown, written = live(terminal=False)
-    for clock[0] in (1.0, 5.0, 20.0, 21.0):
-        shown(STEP)
+    later = replace(STEP, data={name: STEP.data[name] for name in STEP.data if name[0] != "v"})
+    for clock[0], event in ((1.0, STEP), (5.0, later), (20.0, later), (21.0, later)):
+        shown(event)  # the newest validation loss is still said later
     shown.close()
     lines = [line for line in written.getvalue().splitlines() if "step" in line]
     assert lines == [

@@ -197,6 +197,28 @@ def test_a_broken_tracker_costs_one_warning_and_no_run(make: Make, workspace: Wo
     assert warnings[0].startswith("MLflow tracking stopped (")
 
 
+def test_a_database_that_was_cut_off_while_it_was_made_is_none(
+    make: Make, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    class Killed(BaseException):
+        pass
+
+    def cut_off(client: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "search_experiments", cut_off)
+        with pytest.raises(Killed):
+            make("mlflow").log_params({"rank": 16})
+    assert not (workspace.home / "mlflow.db").exists()
+    warnings: list[str] = []
+    make("mlflow", warn=warnings.append).log_params({"rank": 16})
+    assert warnings == []
+    assert not list(workspace.home.glob(".mlflow*"))
+
+
 def test_no_tracker_is_told_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     from tutelage.training.trackers.base import Guard
 

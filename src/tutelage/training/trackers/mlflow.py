@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -92,6 +93,19 @@ class MlflowTracker:
 
 
 def _check(database: Path) -> None:
-    """Raise sqlite3.Error if the database can't be opened: MLflow would try for minutes."""
+    """Make the database if there is none, whole or not at all: half a schema is no use for ever.
+
+    Raises sqlite3.Error if the one that is there can't be opened: MLflow would try for minutes.
+    """
+    from mlflow.tracking import MlflowClient
+
+    if not database.exists():
+        fresh = database.with_name(f".{database.name}.{os.urandom(6).hex()}")
+        try:
+            MlflowClient(tracking_uri=f"sqlite:///{fresh}").search_experiments(max_results=1)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(fresh, database)
+        finally:
+            fresh.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
