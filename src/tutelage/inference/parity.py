@@ -34,8 +34,8 @@ LIMITS = {
     "f32": Limits(tie=0.05, drift=0.01),
     "f16": Limits(tie=0.05, drift=0.01),
     "bf16": Limits(tie=0.3, drift=0.05),
-    "q8_0": Limits(tie=0.8, drift=0.2),
-    "quantised": Limits(tie=1.0, drift=0.3),
+    "q8_0": Limits(tie=1.5, drift=0.15),
+    "quantised": Limits(tie=1.5, drift=0.15),
 }
 
 

@@ -166,6 +166,12 @@ def test_an_adapter_with_a_wrong_scale_is_noticed(tmp_path: Path, tiny: Path) ->
     wrong = write_adapter(tmp_path / "b", tensors, lora_alpha=4, **settings)
     convert(wrong, header, tmp_path / "wrong.gguf", dtype="float32")
     assert parity(tmp_path / "base.gguf", along, "f32", tmp_path / "wrong.gguf").problem
+    rough = tmp_path / "rough.gguf"
+    write_from_folder(tiny, rough, dtype="q8_0", name="tiny")
+    assert parity(rough, along, "q8_0", tmp_path / "right.gguf").problem is None
+    assert parity(rough, along, "quantised", tmp_path / "wrong.gguf").problem
+    convert(adapter, header, tmp_path / "rows.gguf", permute=False)
+    assert parity(rough, along, "quantised", tmp_path / "rows.gguf").problem
 
 
 def test_a_template_keeps_its_tokenizer_and_takes_the_folders_weights(
