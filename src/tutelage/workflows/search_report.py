@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tutelage.core.html import (
@@ -153,5 +153,5 @@ def _sweep(data: Mapping[str, Any]) -> list[tuple[float, float]]:
     return sorted(found)
 
 
-def _by_loss(trial: Mapping[str, Any]) -> Sequence[float]:
+def _by_loss(trial: Mapping[str, Any]) -> tuple[float, int]:
     return (math.inf if trial["loss"] is None else trial["loss"], trial["number"])
