@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,6 +54,10 @@ def deepspeed_config(recipe: Recipe, team: Team) -> dict[str, Any]:
 
 class Zero(Fsdp2):
     """Weights, gradients and optimizer as DeepSpeed spreads them."""
+
+    @property
+    def _third(self) -> bool:
+        return self.recipe.strategy == "zero3"
 
     def place(self, model: Any) -> Any:
         """Return DeepSpeed's engine around `model`, with its optimizer."""
@@ -107,6 +110,7 @@ class Zero(Fsdp2):
         from deepspeed.utils import safe_get_full_optimizer_state
 
         steps = [values["step"] for values in self._inner.state.values() if "step" in values]
+        self._link()
         found = {}
         for index, parameter in enumerate(self._order):
             for name in _MOMENTS:
@@ -119,14 +123,12 @@ class Zero(Fsdp2):
         """Put the optimizer's state back."""
         from deepspeed.utils import safe_set_full_optimizer_state
 
-        for group in self._inner.param_groups:
-            for part in group["params"]:
-                moments = {name: torch.zeros_like(part) for name in _MOMENTS}
-                self._inner.state[part] = {"step": tensors["0.step"].float(), **moments}
-        mapped: Callable[[], None] = getattr(
-            self._engine.optimizer, "_lazy_init_hp_params_optimizer_state", lambda: None
-        )
-        mapped()
+        made = self._engine.optimizer
+        flat = "fp32_partitioned_groups_flat" if self._third else "single_partition_of_fp32_groups"
+        for part in getattr(made, flat):
+            moments = {name: torch.zeros_like(part) for name in _MOMENTS}
+            self._inner.state[part] = {"step": tensors["0.step"].clone(), **moments}
+        self._link()
         for index, parameter in enumerate(self._order):
             for name in _MOMENTS:
                 value = tensors[f"{index}.{name}"].to(self.team.device)
@@ -139,6 +141,13 @@ class Zero(Fsdp2):
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Do nothing more: clip has updated the weights."""
+
+    def _link(self) -> None:
+        """Let parameters find their moments: stage 2 links those of its first group alone."""
+        made = self._engine.optimizer
+        if hasattr(made, "_hp_optimizer_states_linked"):
+            made._hp_optimizer_states_linked = False
+            made._lazy_init_hp_params_optimizer_state()
 
     def _told(self, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         """Return the first process's `value` in all processes, where they compute."""
