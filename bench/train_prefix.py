@@ -32,7 +32,7 @@ PREFIXES = (0, 128, 256, 512, 1024)
 USER, COMPLETION, BATCH = 64, 32, 8
 RANK, RATE = 16, 1e-3
 SIDES = ("ours", "ours_lean", "trl", "trl_lean", "unsloth")
-TRL_MB_A_TOKEN = 2.6  # kept activations of TRL without checkpointing, measured at 1,024
+TRL_MB_A_TOKEN = 2.5  # what TRL keeps without checkpointing, measured at 1,024
 Batches = list[list[dict[str, list[int]]]]
 
 
@@ -89,7 +89,7 @@ def sides(cell: Cell, options: argparse.Namespace) -> list[str]:
     chosen = list(options.sides or SIDES)
     if options.quick and not options.sides:
         chosen = [*SIDES] if cell.prefix == 256 else ["ours", "trl"]
-    if "trl" in chosen and TRL_MB_A_TOKEN * cell.rows_tokens > _memory_mb() - 2000:
+    if "trl" in chosen and TRL_MB_A_TOKEN * cell.rows_tokens > _memory_mb():
         chosen = [side for side in chosen if side != "trl"]
         chosen += [] if "trl_lean" in chosen else ["trl_lean"]
     if not UNSLOTH.exists() or cell.precision != "fp32":

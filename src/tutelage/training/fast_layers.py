@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from tutelage.training.precision import widen
+
 _AGREE = 1e-5  # relative difference allowed when a replaced forward is tried
 _AGREE_NARROW = 2e-2  # the same for a layer whose output has 16 bits
 _NARROW = (torch.bfloat16, torch.float16)
@@ -38,7 +40,7 @@ class _Lora:
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the output (TO) and x Aᵀ (Tr), which the backward pass needs."""
-        out = functional.linear(x, self.weight.to(x.dtype), _cast(self.bias, x.dtype))
+        out = functional.linear(x, widen(self.weight, x.dtype), _cast(self.bias, x.dtype))
         low = x @ self.a.to(x.dtype).T
         return out.addmm_(low, self.b.to(x.dtype).T, alpha=self.scale), low
 
@@ -54,7 +56,7 @@ class _Lora:
         """Return the gradients of A and B; put that of x into `into`, on top of it if `keep`."""
         up = grad @ self.b.to(grad.dtype)  # Tr
         if into is not None:
-            into.addmm_(grad, self.weight.to(grad.dtype), beta=keep)
+            into.addmm_(grad, widen(self.weight, grad.dtype), beta=keep)
             into.addmm_(up, self.a.to(grad.dtype), alpha=self.scale)
         d_a = (up.T @ x).mul_(self.scale)
         d_b = (low.T @ grad).mul_(self.scale).T

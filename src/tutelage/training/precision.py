@@ -9,6 +9,7 @@ all the same, and widened one at a time for the multiplication.
 from __future__ import annotations
 
 import contextlib
+import threading
 from functools import partial
 from typing import Any
 
@@ -74,6 +75,27 @@ def _halve_and_widen(model: torch.nn.Module) -> None:
         if not any(p.requires_grad for p in module.parameters(recurse=False)):
             module.weight.data = module.weight.data.to(torch.bfloat16)
             module.forward = partial(_widened, module)
+    for parameter in model.parameters():  # one tensor of a mapped file keeps all of it in memory
+        if not parameter.requires_grad and parameter.dtype != torch.bfloat16:
+            parameter.data = parameter.data.clone()
+
+
+_scratch = threading.local()
+
+
+def widen(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return `weight` in `dtype`, to be used at once: the next one of its shape overwrites it.
+
+    One buffer a shape, since a new one each time would break the heap into pieces between the
+    tensors that are kept for the backward pass.
+    """
+    if weight.dtype == dtype or weight.device.type != "cpu":
+        return weight.to(dtype)
+    buffers: dict[Any, torch.Tensor] = vars(_scratch).setdefault("buffers", {})
+    key = (weight.shape, dtype)
+    if key not in buffers:
+        buffers[key] = torch.empty(weight.shape, dtype=dtype)
+    return buffers[key].copy_(weight)
 
 
 def _adds_to_base(module: Any) -> bool:
@@ -95,9 +117,11 @@ class _Widened(torch.autograd.Function):  # type: ignore[misc]
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+        return functional.linear(
+            x, widen(weight, x.dtype), None if bias is None else bias.to(x.dtype)
+        )
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         (weight,) = ctx.saved_tensors
-        return grad @ weight.to(grad.dtype), None, None
+        return grad @ widen(weight, grad.dtype), None, None
