@@ -1,8 +1,9 @@
 """Few rows, many labels: supervised decoding, cloze patterns and a head on the same examples.
 
-Ten intents of Banking77 that are easily confused, N rows of each to train on, two of each to stop
-by, twenty of each of its test file to count right answers on; the demo model, each method as the
-planner sets it. A measured cell is kept under --cache, so the table can be made in pieces.
+Ten intents of Banking77 that are easily confused (`--quick`: five), N rows of each to train on, two
+of each to stop by, twenty of each of its test file to count right answers on; the demo model, each
+method as the planner sets it. A measured cell is kept under --cache, and a run that was cut off
+goes on from there, so the table can be made in pieces.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import common
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
 INTENTS = (
-    "activate_my_card", "card_arrival", "card_delivery_estimate", "card_linking",
-    "card_not_working", "declined_card_payment", "get_physical_card", "lost_or_stolen_card",
+    "card_arrival", "card_delivery_estimate", "card_not_working", "declined_card_payment",
+    "lost_or_stolen_card", "activate_my_card", "card_linking", "get_physical_card",
     "order_physical_card", "virtual_card_not_working",
 )  # fmt: skip
 PROMPT = "Name the intent of the customer's message. Answer with JSON and nothing else."
@@ -34,30 +35,37 @@ METHODS = ("lora", "cloze", "classify")
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: the method, train rows an intent, and the seed of rows and training."""
+    """One run: the method, how many intents, train rows of each, the seed of rows and training."""
 
     method: str
+    intents: int
     per_label: int
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.per_label}-{self.seed}"
+        return f"{self.method}-{self.intents}x{self.per_label}-{self.seed}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return INTENTS[: self.intents]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
-    parser.add_argument("--quick", action="store_true", help="8 rows an intent, one seed")
+    parser.add_argument("--quick", action="store_true", help="4 rows of 5 intents, one seed")
     parser.add_argument("--only", choices=METHODS, nargs="*", default=METHODS, help="methods")
     parser.add_argument("--cache", type=Path, help="folder that keeps measured cells")
     options = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit(f"the real rows are not at {DATA.parent.name}/ beside the checkout")
-    sizes, seeds = ((8,), (1,)) if options.quick else ((2, 4, 8), (1, 2, 3))
+    intents, sizes, seeds = (5, (4,), (1,)) if options.quick else (10, (2, 4, 8), (1, 2, 3))
     cache = options.cache or Path(tempfile.mkdtemp())
     cache.mkdir(parents=True, exist_ok=True)
-    cells = [Cell(m, n, s) for n in sizes for s in seeds for m in METHODS if m in options.only]
+    cells = [
+        Cell(m, intents, n, s) for n in sizes for s in seeds for m in METHODS if m in options.only
+    ]
     found = [measured(cell, cache) for cell in cells]
     rows = [row for n in sizes for row in averages([f for f in found if f["per_label"] == n])]
     report = {
@@ -126,7 +134,7 @@ def measure(cell: Cell, folder: Path) -> dict[str, Any]:
     from tutelage.training.session import train
 
     torch.set_num_threads(common.cores())
-    output = OutputFormat("intent", INTENTS)
+    output = OutputFormat("intent", cell.labels)
     parts = draw(cell, output)
     source = locate_model("demo")
     recipe = planned(cell, source, parts, folder)
@@ -138,21 +146,23 @@ def measure(cell: Cell, folder: Path) -> dict[str, Any]:
     engine = TransformersGenerator(source, adapter=result.adapter_dir)
     decoding = Decoding(max_tokens=24)
     prompts = [Prompt(conversation(row, PROMPT), decoding) for row in parts["test"]]
-    answers = [output.render(label) for label in INTENTS]
-    truth = np.array([INTENTS.index(row.label) for row in parts["test"]])
+    answers = [output.render(label) for label in cell.labels]
+    truth = np.array([cell.labels.index(row.label) for row in parts["test"]])
     started = time.perf_counter()
     scores = engine.score_labels(prompts, answers, whole=False)
     answer_ms = 1000 * (time.perf_counter() - started) / len(prompts)
     if cell.method == "lora":
         written = [output.parse(made.text).label for made in engine.generate(prompts)]
     else:  # they write what they choose
-        written = [INTENTS[index] for index in scores.argmax(axis=1)]
+        written = [cell.labels[index] for index in scores.argmax(axis=1)]
     engine.close()
     logs = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
     return {
         "rows": len(parts["train"]),
         "accuracy": float((scores.argmax(axis=1) == truth).mean()),
-        "written": float(np.mean([INTENTS[i] == w for i, w in zip(truth, written, strict=True)])),
+        "written": float(
+            np.mean([cell.labels[i] == w for i, w in zip(truth, written, strict=True)])
+        ),
         "loss": float(-logs[np.arange(len(truth)), truth].mean()),
         "best_step": result.best_step,
         "steps": result.steps,
@@ -175,7 +185,7 @@ def draw(cell: Cell, output: Any) -> dict[str, list[Any]]:
 
     generator = random.Random(cell.seed)
     parts: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
-    for label in INTENTS:
+    for label in cell.labels:
         known = texts("train.csv", label)
         # The same validation rows for every size, and the smaller sizes inside the larger ones.
         picked = generator.sample(known, VALIDATION + 8)
@@ -203,7 +213,7 @@ def planned(cell: Cell, source: Any, parts: dict[str, list[Any]], folder: Path) 
 
     rows = encode(parts["train"], load_tokenizer(source), PROMPT, max_tokens=2048).rows
     data = profile_data(
-        rows, task="classification", labels=len(INTENTS), validation_rows=len(parts["validation"])
+        rows, task="classification", labels=cell.intents, validation_rows=len(parts["validation"])
     )
     overrides = Train(method=cell.method, seed=cell.seed)
     model = profile_model(source.name, prepare(source))
