@@ -12,6 +12,7 @@ Shapes: T tokens, I inputs, O outputs, F the MLP's inner size, r the adapter's r
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -143,10 +144,28 @@ class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
         return slope.mul_(inverse).addcmul_(wide, along).to(x.dtype), None, None
 
 
+_last = threading.local()
+
+
 def _narrow(x: torch.Tensor) -> torch.Tensor:
-    """Return x in the format that autocast, if it is on, gives a linear layer's input."""
+    """Return x in the format that autocast, if it is on, gives a linear layer's input.
+
+    Layers that read the same x one after the other get the same narrow copy, kept once.
+    """
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.get_autocast_dtype(device):
+        return x
+    want = (torch.get_autocast_dtype(device), x.requires_grad and torch.is_grad_enabled())
+    last: _Cast | None = vars(_last).get("cast")
+    if last is None or last.of() is not x or (last.made.dtype, last.made.requires_grad) != want:
+        last = _last.cast = _Cast(weakref.ref(x), x.to(want[0]))
+    return last.made
+
+
+@dataclass(frozen=True)
+class _Cast:
+    of: weakref.ref[torch.Tensor]
+    made: torch.Tensor
 
 
 def _lora_of(module: Any) -> _Lora | None:
@@ -230,6 +249,7 @@ def replaced(modules: list[torch.nn.Module]) -> Iterator[None]:
     finally:
         for module in changed:
             del module.forward
+        vars(_last).clear()
 
 
 def _fast(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -152,3 +152,24 @@ def test_layers_stored_in_16_bits_are_tried_under_autocast(
     found = gradients(tiny_lora)
     off = torch.stack([(found[name] - wanted[name]).norm() for name in wanted]).norm()
     assert off <= 0.03 * torch.stack([g.norm() for g in wanted.values()]).norm()
+
+
+def test_layers_of_one_input_keep_one_narrow_copy(tiny_lora: Any) -> None:
+    attention = tiny_lora.get_base_model().model.layers[0].self_attn
+    x = torch.randn(1, 7, attention.q_proj.in_features, requires_grad=True)
+    kept: set[int] = set()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape == x.shape:
+            kept.add(tensor.data_ptr())
+        return tensor
+
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        replaced(fast_layers(attention)),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        outputs = [layer(x) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    assert len(kept) == 1
+    sum(output.float().sum() for output in outputs).backward()
+    assert x.grad is not None and x.grad.dtype == torch.float32
