@@ -27,6 +27,8 @@ train:
   epochs: 1
   rank: 4
 """
+NOUNS = ("inlet", "outlet", "relief", "check", "ball", "gate", "needle", "pinch", "plug")
+PLACES = ("cellar", "quay", "roof", "engine room", "laundry", "tower", "yard")
 
 
 @pytest.fixture
@@ -40,10 +42,8 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     rows = [
         {"input": f"{noun} in the {place}", "output": ("open", "shut")[(n + m) % 2]}
-        for n, noun in enumerate(
-            ["inlet", "outlet", "relief", "check", "ball", "gate", "needle", "pinch", "plug"]
-        )
-        for m, place in enumerate(["cellar", "quay", "roof", "engine", "laundry", "tower", "yard"])
+        for n, noun in enumerate(NOUNS)
+        for m, place in enumerate(PLACES)
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "data" / "rows.jsonl").write_text(lines, encoding="utf-8")
