@@ -36,8 +36,8 @@ $(READY_DOCS): $(READY)
 demo: $(READY) ## run the whole loop on real data with a real model (about 10 minutes)
 	@$(BIN)/tutelage quickstart demo $(ARGS)
 
-test: $(READY_DEV) ## run every test
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY_DEV) ## run every test, on all cores
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(READY_DEV) ## style, types, import contracts
 	@$(BIN)/ruff check .
