@@ -19,11 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
-from train_prefix import load_demo, lora
 
 PREFIXES = (0, 256, 512)
 USER, ANSWER, BATCH = 64, 32, 8  # tokens, tokens, pairs a step
-RATE, BETA = 1e-4, 0.1
+RANK, ALPHA, RATE, BETA = 16, 32, 1e-4, 0.1
 SIDES = ("ours", "trl", "trl_precomputed")
 Pairs = list[tuple[list[int], list[int], list[int]]]  # prompt, better and worse answer
 
@@ -97,6 +96,27 @@ def work(side: str, prefix: int, steps: int, threads: int) -> dict[str, Any]:
     else:
         found = train_trl(model, tokenizer, batches, precomputed=side == "trl_precomputed")
     return {**found, "seconds": found["seconds"][1:], "peak_mb": common.peak_memory_mb()}
+
+
+def load_demo() -> tuple[Any, Any]:
+    """Return the demo model in fp32 and its tokenizer."""
+    from tutelage.inference.models import locate_model
+    from tutelage.inference.transformers import load_model, load_tokenizer
+
+    source = locate_model("demo")
+    return load_model(source, dtype="float32"), load_tokenizer(source)
+
+
+def lora(model: Any) -> Any:
+    """Return `model` with the adapter that all sides train, equal to the last bit."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(7)
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)
 
 
 def draw(tokenizer: Any, prefix: int, seed: int) -> Pairs:
