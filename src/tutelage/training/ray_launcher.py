@@ -81,6 +81,8 @@ def _cluster(processes: int) -> Iterator[None]:
 
 def _fit(run_dir: Path, processes: int, told: Callable[[str], None]) -> BaseException | None:
     """Run the processes and pass their lines on; return what Ray says went wrong, if anything."""
+    import ray
+
     failed: list[BaseException] = []
 
     def fit() -> None:
@@ -92,10 +94,14 @@ def _fit(run_dir: Path, processes: int, told: Callable[[str], None]) -> BaseExce
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
     lines = Lines(run_dir / FOLDER / _LINES)
-    while thread.is_alive():
-        thread.join(_LOOK)
-        for line in lines.new():
-            told(line)
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK)
+            for line in lines.new():
+                told(line)
+    except BaseException:
+        ray.shutdown()  # nothing else ends the processes
+        raise
     for line in lines.new():
         told(line)
     return failed[0] if failed else None

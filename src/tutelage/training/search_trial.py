@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tutelage.core.errors import EnvironmentProblem, TutelageError
 from tutelage.core.events import Emit, Event, silent
-from tutelage.training.job import TrainingJob
+from tutelage.training.job import TrainingJob, TrainResult
 from tutelage.training.tracker import Tracker
 
 Report = Callable[[int, float], bool]  # (tenth of the run, loss) -> whether to stop now
@@ -36,8 +36,18 @@ class _Stopped(Exception):
     """The report's answer was to stop."""
 
 
-def run_trial(job: TrainingJob, report: Report, emit: Emit = silent) -> Outcome:
-    """Train `job` and return its lowest validation loss; go on where a killed trial was.
+class Train(Protocol):
+    """Carries a job out, as session.train does; launch.run does it in several processes."""
+
+    def __call__(self, job: TrainingJob, *, emit: Emit) -> TrainResult: ...
+
+
+def run_trial(
+    job: TrainingJob, report: Report, emit: Emit = silent, *, run: Train | None = None
+) -> Outcome:
+    """Train `job` by `run` (unset: here) and return its lowest validation loss.
+
+    A trial that was killed goes on.
 
     A setting that can't be trained with (no memory, a loss that goes wild) is a failed trial, not
     an error. Raises EnvironmentProblem where no other setting would help.
@@ -57,7 +67,7 @@ def run_trial(job: TrainingJob, report: Report, emit: Emit = silent) -> Outcome:
             raise _Stopped
 
     try:
-        result = train(replace(job, tracker=end), emit=listen)
+        result = (run or train)(replace(job, tracker=end), emit=listen)
         return _outcome(result.history, result.stopped, result.steps)
     except _Stopped:
         return Outcome("pruned")

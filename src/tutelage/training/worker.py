@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from tutelage.core.errors import TutelageError
+from tutelage.core.errors import ModelError, TutelageError
 from tutelage.core.events import Event
 from tutelage.training.job import TrainResult
 from tutelage.training.job_files import read_job, write_error, write_result
@@ -65,6 +65,15 @@ def work(run_dir: Path, wire: Wire) -> TrainResult:
     except TutelageError as error:
         write_error(run_dir, error)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" not in str(error).lower():
+            raise
+        full = ModelError(
+            "it does not fit into memory",
+            fix="Lower train.micro_batch, or set train.checkpointing: true",
+        )
+        write_error(run_dir, full)
+        raise full from error
     if os.environ.get("RANK", "0") == "0":
         write_result(run_dir, result)
     return result

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from tutelage.workflows.plan import make_job, plan_rows
 from tutelage.workflows.replay import fingerprint, with_replay
 from tutelage.workflows.search_report import fragment, report_page
 from tutelage.workflows.stages import before, going_on
-from tutelage.workflows.train import carry_out, tracker_of
+from tutelage.workflows.train import NO_MATTER, carry_out, tracker_of
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainingJob
@@ -98,7 +99,7 @@ def search(
         "model": locate_model(ctx.config.model, ctx.workspace.root).digest,
         "prompt": ctx.config.prompt,
         "task": ctx.config.task,
-        "train": ctx.config.train.model_dump(mode="json", exclude={"tracker"}),
+        "train": ctx.config.train.model_dump(mode="json", exclude=NO_MATTER),
         "start": scene.earlier.hash if scene.earlier else None,
         "replay": fingerprint(ctx),
         "over": sorted(names),
@@ -203,11 +204,14 @@ def _announce(plan: Plan, limits: Limits, names: Sequence[str]) -> str:
 
 
 def _job(scene: _Scene, limits: Limits, dimensions: Any, folder: Path) -> SearchJob:
+    from tutelage.training.launch import run
     from tutelage.training.search import SearchJob
+    from tutelage.training.search_trial import run_trial
 
     ctx, version, earlier = scene.ctx, scene.version, scene.earlier
     quiet = replace(ctx, emit=silent)
     start = ctx.path_of(earlier) if earlier else None
+    processes, launcher = ctx.config.train.processes, ctx.config.train.launcher
 
     def make(changed: dict[str, Any], seed: int, run_dir: Path) -> TrainingJob:
         """Return the run that `tutelage train` would make of these settings."""
@@ -228,6 +232,7 @@ def _job(scene: _Scene, limits: Limits, dimensions: Any, folder: Path) -> Search
         seeds=limits.seeds,
         minutes=limits.minutes,
         seed=ctx.config.train.seed,
+        execute=partial(run_trial, run=partial(run, processes=processes, launcher=launcher)),
     )
 
 

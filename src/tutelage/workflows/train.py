@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STAGE = "train"
 _PLAN = "plan.json"
-_NO_MATTER = {"tracker", "processes", "launcher"}  # what does not change the outcome
+NO_MATTER = {"tracker", "processes", "launcher"}  # what does not change the outcome
 
 
 def train(ctx: Context, dataset: Artifact, *, yes: bool = False) -> StageOutcome:
@@ -92,7 +92,7 @@ def _inputs(
         "model": locate_model(config.model, ctx.workspace.root).digest,
         "prompt": config.prompt,
         "task": config.task,
-        "train": config.train.model_dump(mode="json", exclude=_NO_MATTER),
+        "train": config.train.model_dump(mode="json", exclude=NO_MATTER),
         "start": earlier.hash if earlier else None,
         "replay": fingerprint(ctx),
     }

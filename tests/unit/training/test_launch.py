@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.unit.training.test_several_processes import (
     told,
 )
 
-from tutelage.core.errors import DataError, EnvironmentProblem
+from tutelage.core.errors import DataError, EnvironmentProblem, ModelError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.inference.models import ModelSource
@@ -35,6 +36,7 @@ from tutelage.training.job_files import (
     write_result,
 )
 from tutelage.training.launch import outcome, relaying, run
+from tutelage.training.search_trial import run_trial
 from tutelage.training.session import train
 from tutelage.training.worker import Wire, work
 
@@ -140,6 +142,39 @@ def test_torchrun_is_interrupted_and_goes_on(tiny_source: ModelSource, tmp_path:
     assert ("artifact", "history.json") in heard.calls
     assert_same_history(told(alone)["history"], told(result)["history"])
     assert_same_weights(tmp_path / "alone", tmp_path / "team")
+
+
+def test_a_trial_of_a_search_is_stopped_in_all_processes(
+    tiny_source: ModelSource, tmp_path: Path
+) -> None:
+    heard = Heard()
+    made = replace(job(tiny_source, tmp_path / "run", RECIPE), tracker=heard)
+    told: list[tuple[int, float]] = []
+    running: list[psutil.Process] = []
+
+    def report(tenth: int, loss: float) -> bool:
+        told.append((tenth, loss))
+        running.extend(psutil.Process().children(recursive=True))
+        return True
+
+    assert run_trial(made, report, run=partial(run, processes=2)).state == "pruned"
+    assert [tenth for tenth, _ in told] == [4]  # of ten: after step 2 of 6
+    assert not psutil.wait_procs(running, GONE)[1]
+    assert heard.calls[-1] == ("finish", "KILLED")
+
+
+def test_too_little_memory_is_said(
+    tiny_source: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("tutelage.training.session.train", full)
+    run_dir = write_job(job(tiny_source, tmp_path / "run", RECIPE))
+    with pytest.raises(ModelError):
+        work(run_dir, Wire(None))
+    with pytest.raises(ModelError, match=r"does not fit into memory\. Lower train.micro_batch"):
+        outcome(run_dir, 1)
 
 
 STARTER = """
