@@ -305,7 +305,7 @@ class Deploy(Section):
     """How releases are served and how traffic moves to a new one."""
 
     engine: str = "embedded"  # a plug-in of tutelage.launchers
-    # what runs in the embedded engine; auto: llama.cpp, or transformers where a release needs it
+    # what runs in the embedded engine; auto: llama.cpp, and transformers where a release needs it
     backend: Literal["auto", "llamacpp", "transformers"] = "auto"
     host: str = "127.0.0.1"  # any other address asks for API keys
     port: int = Field(default=8321, ge=0, le=65535)  # 0: any free one

@@ -19,7 +19,6 @@ from tutelage.data.version import load_version
 from tutelage.inference.base import Decoding
 from tutelage.inference.models import locate_model
 from tutelage.inference.specials import special_spellings
-from tutelage.inference.tuned import read_tuned
 from tutelage.release import bundle, mlflow, prompts
 from tutelage.release.deployments import deployments, route
 from tutelage.release.lineage import lineage, render
@@ -195,19 +194,6 @@ def _manifest(
         dataset=dataset.hash if dataset and tuned else None,
         evaluation=evaluation.hash if evaluation else None,
     )
-
-
-def needed_backend(ctx: Context) -> str:
-    """Return `transformers` if a release is more than a plain LoRA adapter, else `auto`.
-
-    A whole model, DoRA, a head or a cloze can be answered by transformers alone.
-    """
-    for row in bundle.list_releases(ctx.store):
-        adapter = bundle.manifest_of(row).adapter
-        folder = ctx.workspace.home / adapter.path if adapter else None
-        if folder is not None and folder.is_dir() and not read_tuned(folder).is_plain_lora:
-            return "transformers"
-    return "auto"
 
 
 def golden_prompts(evaluation: Path, test: list[Example]) -> tuple[bundle.Golden, ...]:

@@ -242,11 +242,8 @@ def _launcher(ctx: Context) -> Any:
     kind = plugins.load("launchers", ctx.config.deploy.engine)
     if hasattr(kind, "from_project"):
         return kind.from_project(ctx.config, ctx.workspace)
-    from tutelage.workflows.release import needed_backend
-
     deploy = ctx.config.deploy
-    backend = deploy.backend if deploy.backend != "auto" else needed_backend(ctx)
-    return kind(ctx.config.model, ctx.workspace, deploy.threads, backend=backend)
+    return kind(ctx.config.model, ctx.workspace, deploy.threads, backend=deploy.backend)
 
 
 def _ensure_deployment(ctx: Context) -> None:

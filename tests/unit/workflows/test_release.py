@@ -345,29 +345,3 @@ def test_switching_makes_a_release_stable_at_once(bench: Bench) -> None:
     data = rollouts.switch(bench.ctx, "colours-v1")
     assert data["sentence"] == "colours-v1 answers every request (switch: made stable by hand)"
     assert data["rollout"]["strategy"] == "switch"
-
-
-@pytest.mark.parametrize(
-    ("config", "info", "backend"),
-    [
-        ({"peft_type": "LORA"}, None, "auto"),
-        ({"peft_type": "LORA", "use_dora": True}, None, "transformers"),
-        ({"peft_type": "LORA"}, {"answerer": "cloze"}, "transformers"),
-        (None, None, "transformers"),
-    ],
-)
-def test_what_a_release_is_made_of_says_what_can_serve_it(
-    bench: Bench, config: dict[str, object] | None, info: dict[str, str] | None, backend: str
-) -> None:
-    dataset = bench.dataset()
-    adapter = bench.adapter(dataset)
-    folder = bench.ctx.path_of(adapter)
-    if config is None:  # a whole model
-        (folder / "config.json").write_text("{}", encoding="utf-8")
-    else:
-        (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-    if info:
-        (folder / "tutelage.json").write_text(json.dumps(info), encoding="utf-8")
-    assert releasing.needed_backend(bench.ctx) == "auto"
-    releasing.release(bench.ctx, dataset, adapter, bench.evaluation(dataset, adapter, "pass"))
-    assert releasing.needed_backend(bench.ctx) == backend
