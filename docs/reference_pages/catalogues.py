@@ -74,6 +74,8 @@ _WORDS = {
     "s.too_large": "the weights crowd the GPU, and bitsandbytes is installed",
     "s.crowded": "weights, gradients and optimizer don't fit on one GPU",
     "s.preference": "dpo or kto",
+    "s.spreads": "the method can do with spread weights, and the GPU has bf16",
+    "SPREAD": "(zero2, zero3, fsdp2)",
     "s.full": "all weights are trained",
     "s.chosen.get('strategy')": "strategy",
     "s.machine.gpus": "GPUs",

@@ -130,6 +130,7 @@ def open_team(*, alone: bool = False) -> Iterator[Team]:
         return
     place = int(os.environ.get("LOCAL_RANK", "0"))
     if gpu:
+        place %= torch.cuda.device_count()  # Ray may show each process its own GPU alone
         torch.cuda.set_device(place)
     ours = not distributed.is_initialized()  # Ray has joined them already
     if ours:

@@ -16,6 +16,8 @@ LEAST_ROWS = 20  # fewer training rows than this: the planner refuses, or steps 
 LEAST_CLOZE = 8  # fewer training rows than this: not even a cloze
 FEW_ROWS = 100  # fewer than this: the system instructions go into every row
 OBJECTIVES = ("cpt", "cloze", "classify", "dpo", "kto")  # these may train an adapter or all weights
+SPREAD = ("zero2", "zero3", "fsdp2")  # strategies that keep a part of the run in each process
+WHOLE_STEP = ("cpt", "classify", "cloze", "kto")  # these look at a step's rows together
 QUANTISED_SHARE = 0.6  # of the GPU's memory that bf16 weights may take before they are quantised
 
 HU = "Hu et al. 2021, arXiv 2106.09685"
@@ -29,6 +31,7 @@ FLASH = "Dao 2023, arXiv 2307.08691"
 MIXED = "Micikevicius et al. 2018, arXiv 1710.03740"
 REHEARSAL = "Rolnick et al. 2019, arXiv 1811.11682"
 RAJBHANDARI = "Rajbhandari et al. 2020, arXiv 1910.02054"
+ZHAO = "Zhao et al. 2023, arXiv 2304.11277"
 MEASURED = "measured here, bench/README.md"
 SMALL = "common practice for small data"
 
@@ -79,6 +82,12 @@ class Situation:
         weights = self.model.params * (4 if self.full else 2)
         trained = self.model.params if self.full else 16 * self.model.lora_inputs_outputs
         return weights + 16 * trained > 0.8e6 * self.machine.gpu_memory_mb
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the method can be trained with weights that are spread over processes."""
+        packed = self.chosen.get("tune") == "qlora"
+        return self.machine.bf16 and not packed and self.method not in WHOLE_STEP
 
     @property
     def cloze_fits(self) -> bool:
@@ -183,18 +192,23 @@ RULES: tuple[Rule, ...] = (
     Rule("max_tokens", always,
          lambda s: min(s.model.context, _power_of_two(s.data.row_max)),
          "the longest row has {row_max} tokens: nothing is cut", "the data"),
-    Rule("strategy", lambda s: s.machine.gpus > 1 and s.crowded, _const("zero3"),
+    Rule("strategy", lambda s: s.machine.gpus > 1 and s.crowded and s.spreads
+         and "deepspeed" in s.machine.packages, _const("zero3"),
          "weights, gradients and optimizer do not fit on one of {gpus} GPUs: spread over all",
          RAJBHANDARI),
-    Rule("strategy", lambda s: s.machine.gpus > 1 and "deepspeed" in s.machine.packages,
-         _const("zero2"), "{gpus} GPUs: each takes its rows, the optimizer is spread",
-         RAJBHANDARI),
+    Rule("strategy", lambda s: s.machine.gpus > 1 and s.crowded and s.spreads, _const("fsdp2"),
+         "weights, gradients and optimizer do not fit on one of {gpus} GPUs: spread over all",
+         ZHAO),
+    Rule("strategy", lambda s: s.machine.gpus > 1 and s.full and s.spreads
+         and "deepspeed" in s.machine.packages, _const("zero2"),
+         "{gpus} GPUs: each takes its rows, the optimizer of all weights is spread", RAJBHANDARI),
     Rule("strategy", lambda s: s.machine.gpus > 1, _const("ddp"),
          "{gpus} GPUs: each takes its rows, gradients are summed", RAJBHANDARI),
-    Rule("strategy", lambda s: s.machine.gpu is not None and s.full and s.crowded,
-         _const("zero2"), "the optimizer of all weights does not fit on {gpu}", RAJBHANDARI),
+    Rule("strategy", lambda s: s.machine.gpu is not None and s.full and s.crowded and s.spreads
+         and "deepspeed" in s.machine.packages, _const("zero2"),
+         "the optimizer of all weights does not fit on {gpu}", RAJBHANDARI),
     Rule("strategy", always, _const("none"), "one process", "the machine"),
-    Rule("offload", lambda s: s.chosen.get("strategy") in ("zero2", "zero3") and s.crowded,
+    Rule("offload", lambda s: s.chosen.get("strategy") in SPREAD and s.crowded,
          _const(True), "the optimizer stays in the processor's memory: slower, but it fits",
          "Ren et al. 2021, arXiv 2101.06840"),
     Rule("offload", always, _const(False), "all of it fits where it is used", "the machine"),
@@ -206,7 +220,7 @@ RULES: tuple[Rule, ...] = (
          "{params} weights on a processor with bf16: half the memory", MEASURED),
     Rule("precision", always, _const("fp32"),
          "on a processor, small matrices are faster in fp32", MEASURED),
-    Rule("shared_prefix", lambda s: s.chosen.get("strategy") in ("zero3", "fsdp2"), _const(False),
+    Rule("shared_prefix", lambda s: s.chosen.get("strategy") in SPREAD, _const(False),
          "weights are spread over processes: sharing is not proven exact there", "not tested"),
     Rule("shared_prefix", lambda s: s.data.shared > 0, _const(True),
          "rows of a batch share {shared} of their tokens: computed once, same gradients",

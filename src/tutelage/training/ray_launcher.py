@@ -110,13 +110,14 @@ def _fit(run_dir: Path, processes: int, told: Callable[[str], None]) -> BaseExce
 def _trainer(run_dir: Path, processes: int) -> Any:
     import ray
     from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpu = ray.cluster_resources().get("GPU", 0) >= processes
     return TorchTrainer(
         _work,
         train_loop_config={"run_dir": str(run_dir)},
-        scaling_config=ScalingConfig(num_workers=processes, use_gpu=gpus >= processes),
+        scaling_config=ScalingConfig(num_workers=processes, use_gpu=gpu),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo"),
         run_config=RunConfig(name="ray", storage_path=str(run_dir / FOLDER)),
     )
 

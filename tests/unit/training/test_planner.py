@@ -183,7 +183,12 @@ def test_several_gpus_share_the_work() -> None:
     two = replace(GPU, gpus=2, gpu_memory_mb=40_000)
     assert make_plan(DATA, SMALL, two, Train()).recipe.strategy == "ddp"
     spread = replace(two, packages=frozenset({"deepspeed"}))
-    assert make_plan(DATA, SMALL, spread, Train()).recipe.strategy == "zero2"
+    assert make_plan(DATA, SMALL, spread, Train()).recipe.strategy == "ddp"
+    assert make_plan(DATA, SMALL, spread, Train(method="full")).recipe.strategy == "zero2"
+    bare = make_plan(DATA, LARGE, two, Train(method="full"))
+    assert (bare.recipe.strategy, bare.recipe.offload) == ("fsdp2", True)
+    together = make_plan(DATA, LARGE, spread, Train(method="kto", tune="full"))
+    assert together.recipe.strategy == "ddp"
     full = make_plan(DATA, LARGE, spread, Train(method="full"))
     assert (full.recipe.strategy, full.recipe.offload) == ("zero3", True)
     assert not full.recipe.shared_prefix

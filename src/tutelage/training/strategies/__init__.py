@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tutelage.core.errors import ConfigError
+from tutelage.training.planner_rules import SPREAD, WHOLE_STEP
 from tutelage.training.recipe import Recipe
 from tutelage.training.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from tutelage.training.distributed import Team
 
-SPREAD = ("zero2", "zero3", "fsdp2")
-_WHOLE_STEP = ("cpt", "classify", "cloze", "kto")
+__all__ = ["SPREAD", "make_strategy"]
 
 
 def make_strategy(recipe: Recipe, team: Team) -> Strategy:
@@ -37,7 +37,7 @@ def _check(recipe: Recipe) -> None:
     """Raise ConfigError for what can't be computed with weights that are spread."""
     instead = "Set train.strategy: ddp"
     wrong = [
-        (recipe.method in _WHOLE_STEP, f"method {recipe.method!r}"),
+        (recipe.method in WHOLE_STEP, f"method {recipe.method!r}"),
         ("qlora" in (recipe.method, recipe.tune), "4-bit weights (qlora)"),
         (recipe.mixout > 0, "Mixout"),
         (recipe.precision == "fp16", "precision fp16"),
