@@ -34,8 +34,7 @@ def configuration() -> str:
         parts.append(f"{inspect.getdoc(section) or ''}\n")
         notes = _comments(section)
         rows = [
-            _field(path, name, field, notes.get(name, ""))
-            for name, field in _own_fields(section)
+            _field(path, name, field, notes.get(name, "")) for name, field in _own_fields(section)
         ]
         parts.append(table(("key", "value", "default", "meaning"), rows))
     return "\n".join(parts)
