@@ -110,29 +110,23 @@ def run(project: Path) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
         code = "from tutelage.cli.main import main; main()"
         command = [sys.executable, "-c", code, "data", *arguments]
         started = time.perf_counter()
-        process = subprocess.Popen(
-            [*command, "--project", str(project), "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | common.QUIET,
-        )  # fmt: skip
-        out, err = process.communicate()
-        wall = time.perf_counter() - started
-        if process.returncode not in (0, 2):
-            raise RuntimeError(f"{name} ended with {process.returncode}: {err[-800:]}")
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                [*command, "--project", str(project), "--json"],
+                stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | common.QUIET,
+            )  # fmt: skip
+            out = process.stdout.read() if process.stdout else ""
+            _, status, usage = os.wait4(process.pid, 0)  # this child's memory, no other's
+            process.returncode = os.waitstatus_to_exitcode(status)
+            wall = time.perf_counter() - started
+            if process.returncode not in (0, 2):
+                errors.seek(0)
+                raise RuntimeError(
+                    f"{name} ended with {process.returncode}: {errors.read()[-800:]}"
+                )
         answers[name] = json.loads(out.splitlines()[0])
-        costs[name] = (wall, _peak_of_last_child())
+        costs[name] = (wall, usage.ru_maxrss / 1024)
     return answers, costs
-
-
-_SEEN = [0.0]
-
-
-def _peak_of_last_child() -> float:
-    """Return the highest resident memory of any child so far, in MB."""
-    import resource
-
-    _SEEN[0] = max(_SEEN[0], resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-    return _SEEN[0]
 
 
 def version_folder(project: Path) -> Path:

@@ -2,8 +2,9 @@
 
 Activations are those that a transformer block keeps for its backward pass (Korthikanti et al.
 2022, arXiv 2205.05198, section 4.1, without the attention matrix, which flash attention never
-writes), counted here term by term for a gated block; a probe (probe.py) counts the bytes that this
-model really keeps and then takes their place. bench/plan.py holds the totals against real runs.
+writes), counted here term by term for a gated block as fast_layers.py runs it; a probe (probe.py)
+counts the bytes that this model really keeps and then takes their place. bench/plan.py holds the
+totals against real runs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _NF4_BYTES = 0.516  # a weight in 4 bits with doubly quantised constants (QLoRA,
 _CHECKPOINTED = 1 / 6  # of a block's activations is its input, kept when the rest is recomputed
 _HEAD_CHUNK = 128  # positions whose logits exist at once on the shared path (head_loss.py)
 _LOGIT_COPIES = 3  # logits, their softmax and the gradient
+_BUSY = 1.3  # over what is kept: the backward pass's own buffers, and what the allocator holds
 _MB = 1e6
 
 
@@ -77,7 +79,7 @@ def estimate_memory(
         "weights_mb": model.params * _weight_bytes(recipe) / _MB,
         "adapter_mb": (1 if full else 2) * trained * 4 / _MB,
         "optimizer_mb": 0.0 if recipe.offload else 3 * trained * 4 / _MB,
-        "activations_mb": tokens_at_once(data, recipe) * kept / _MB,
+        "activations_mb": _BUSY * tokens_at_once(data, recipe) * kept / _MB,
         "logits_mb": _LOGIT_COPIES * _logit_rows(data, recipe) * model.vocab * 4 / _MB,
         "prefix_mb": 4 * data.prefix * kv * model.layers * 4 / _MB if shares else 0.0,
         "runtime_mb": _RUNTIME_MB,
@@ -95,9 +97,10 @@ def _weight_bytes(recipe: Recipe) -> float:
 
 def _kept_bytes(model: ModelProfile, recipe: Recipe, kv: int) -> float:
     """Return the bytes a token keeps in all blocks for the backward pass."""
-    values = 13 * model.hidden + 3 * kv + 4 * model.inner
-    if recipe.tune != "full":
-        values += 7 * recipe.rank
+    if recipe.tune == "full":
+        values = 10 * model.hidden + 3 * kv + 4 * model.inner
+    else:  # fused layers keep the inputs alone and compute the rest again
+        values = 7 * model.hidden + 3 * kv + 2 * model.inner + 7 * recipe.rank
     return model.layers * values * (4 if recipe.precision == "fp32" else 2)
 
 

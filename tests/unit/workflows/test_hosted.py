@@ -547,5 +547,5 @@ def test_the_tuned_model_is_evaluated_against_its_base(opened: Open, server: Job
     meta = evaluate(ctx, dataset, artifact).artifact.meta
     assert (meta["primary"]["base"], meta["primary"]["tuned"]) == (0.5, 1.0)
     assert meta["forgetting"] is None
-    assert meta["verdict"] == "not_enough_evidence"  # six rows
+    assert meta["verdict"] != "pass"  # six rows prove nothing
     assert "label list" not in " ".join(meta["lines"])
