@@ -91,7 +91,7 @@ def test_a_killed_engine_comes_back_with_its_releases(
             await launcher.ensure("gone", None)
             await launcher.remove("gone")
             await launcher.remove("gone")
-            with pytest.raises(ModelError, match="the adapter has no adapter_config.json"):
+            with pytest.raises(ModelError, match=r"the adapter has no adapter_config\.json"):
                 await launcher.ensure("broken", tmp_path / "nothing")
             before = await _ask(first, "r1")
             assert before[0] == 200

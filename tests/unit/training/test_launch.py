@@ -123,11 +123,12 @@ def test_torchrun_is_interrupted_and_goes_on(tiny_source: ModelSource, tmp_path:
     alone = train(job(tiny_source, tmp_path / "alone", RECIPE))
     heard = Heard()
     made = replace(job(tiny_source, tmp_path / "team", RECIPE), tracker=heard)
+    others = set(psutil.Process().children(recursive=True))
     running: list[psutil.Process] = []
 
     def interrupt(event: Event) -> None:
         if event.kind == "progress" and event.done == 3:
-            running.extend(psutil.Process().children(recursive=True))
+            running.extend(set(psutil.Process().children(recursive=True)) - others)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -150,11 +151,12 @@ def test_a_trial_of_a_search_is_stopped_in_all_processes(
     heard = Heard()
     made = replace(job(tiny_source, tmp_path / "run", RECIPE), tracker=heard)
     told: list[tuple[int, float]] = []
+    others = set(psutil.Process().children(recursive=True))
     running: list[psutil.Process] = []
 
     def report(tenth: int, loss: float) -> bool:
         told.append((tenth, loss))
-        running.extend(psutil.Process().children(recursive=True))
+        running.extend(set(psutil.Process().children(recursive=True)) - others)
         return True
 
     assert run_trial(made, report, run=partial(run, processes=2)).state == "pruned"
