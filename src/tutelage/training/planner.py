@@ -24,6 +24,9 @@ _CPU_FLOPS = 6e10  # a second and core, sustained in training: the guess without
 _GPU_FLOPS = 1e14
 _LOOKS_AN_EPOCH = 2  # evaluations on the validation split
 _START_S = 6.0  # imports, tokenizer, encoding, the self-check: measured, bench/plan.py
+_KEPT_BYTES = 16  # a trained weight in a checkpoint: itself, the best one, two moments
+_WRITTEN = 3e8  # bytes of a checkpoint a second, hashed and synced: measured, bench/plan.py
+_UPDATED = 3e8  # weights that AdamW moves in a second: measured likewise
 _OWN = "tutelage.yaml"
 
 
@@ -230,7 +233,19 @@ def _seconds(situation: Situation, recipe: Recipe, measured: Measured | None) ->
     share = step_tokens(data, recipe) / recipe.batch_size
     slower = 1.25 if recipe.checkpointing else 1.0
     start = _START_S + measured.load_seconds if measured else 0.0
-    return start + pace * (slower * train + looks * data.validation_rows * share / 3)
+    return (
+        start
+        + _upkeep(situation, recipe)
+        + pace * (slower * train + looks * data.validation_rows * share / 3)
+    )
+
+
+def _upkeep(situation: Situation, recipe: Recipe) -> float:
+    """Return the seconds of moving the weights and of writing checkpoints and the result."""
+    trained = trained_params(situation.model, recipe)
+    steps = recipe.total_steps(situation.data.rows)
+    writes = 1 + steps // recipe.checkpoint_every
+    return trained * (steps / _UPDATED + writes * _KEPT_BYTES / _WRITTEN)
 
 
 def _pace(situation: Situation) -> float:
