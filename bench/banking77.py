@@ -107,26 +107,39 @@ def run(project: Path) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
     """Run every command; return its JSON answer, and its (seconds, peak MB)."""
     answers, costs = {}, {}
     for name, arguments in COMMANDS.items():
-        code = "from tutelage.cli.main import main; main()"
-        command = [sys.executable, "-c", code, "data", *arguments]
-        started = time.perf_counter()
-        with tempfile.TemporaryFile("w+") as errors:
-            process = subprocess.Popen(
+        with tempfile.TemporaryDirectory() as folder:
+            peak = Path(folder) / "peak"
+            command = [sys.executable, "-c", _CHILD, str(peak), "data", *arguments]
+            started = time.perf_counter()
+            done = subprocess.run(
                 [*command, "--project", str(project), "--json"],
-                stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | common.QUIET,
+                capture_output=True, text=True, env=os.environ | common.QUIET,
             )  # fmt: skip
-            out = process.stdout.read() if process.stdout else ""
-            _, status, usage = os.wait4(process.pid, 0)  # this child's memory, no other's
-            process.returncode = os.waitstatus_to_exitcode(status)
             wall = time.perf_counter() - started
-            if process.returncode not in (0, 2):
-                errors.seek(0)
-                raise RuntimeError(
-                    f"{name} ended with {process.returncode}: {errors.read()[-800:]}"
-                )
-        answers[name] = json.loads(out.splitlines()[0])
-        costs[name] = (wall, usage.ru_maxrss / 1024)
+            if done.returncode not in (0, 2):
+                ending = f"{name} ended with {done.returncode}"
+                raise RuntimeError(f"{ending}: {done.stderr[-800:]}")
+            costs[name] = (wall, float(peak.read_text()))
+        answers[name] = json.loads(done.stdout.splitlines()[0])
     return answers, costs
+
+
+# A child's ru_maxrss starts at what its parent held when it forked; VmHWM is its own.
+_CHILD = """
+import atexit, sys
+from pathlib import Path
+
+peak = Path(sys.argv.pop(1))
+
+def tell():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak.write_text(next(str(int(x.split()[1]) / 1024) for x in lines if x.startswith("VmHWM")))
+
+atexit.register(tell)
+from tutelage.cli.main import main
+
+main()
+"""
 
 
 def version_folder(project: Path) -> Path:
