@@ -162,8 +162,6 @@ def _steps(case: dict[str, Any]) -> dict[str, Any]:
     """Return median seconds, peak MB and first loss of a few optimizer steps without sharing."""
     import random
 
-    import torch
-
     from tutelage.core.events import silent
     from tutelage.inference.models import locate_model
     from tutelage.inference.transformers import load_model
@@ -195,7 +193,6 @@ def _steps(case: dict[str, Any]) -> dict[str, Any]:
         losses.append(step(rows, recipe.micro_batch).loss)
         seconds.append(time.perf_counter() - started)
         model.zero_grad(set_to_none=True)
-    torch.manual_seed(0)
     return {
         "seconds": statistics.median(seconds[1:]),
         "peak_mb": common.peak_memory_mb(),

@@ -179,7 +179,7 @@ def _quantised(model: Any) -> Any:
     import bitsandbytes as bnb
     import torch
 
-    for name, module in list(model.named_modules()):
+    for module in list(model.modules()):
         for child_name, child in list(module.named_children()):
             if isinstance(child, torch.nn.Linear) and child_name != "lm_head":
                 packed = bnb.nn.Linear4bit(
@@ -191,7 +191,6 @@ def _quantised(model: Any) -> Any:
                     compress_statistics=True,
                 )  # fmt: skip
                 setattr(module, child_name, packed.to(child.weight.device))
-        del name
     return model
 
 

@@ -7,7 +7,9 @@ No torch here.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +17,21 @@ from numpy.typing import NDArray
 from tutelage.inference.base import Completion, Prompt, Usage
 
 
-class LabelChoice:
+class LabelChoice(ABC):
     """`labels` and their `answers`, the texts they are rendered as, are in one order."""
 
-    def __init__(self, labels: Sequence[str], answers: Sequence[str]) -> None:
+    def __init__(self, tokenizer: Any, labels: Sequence[str], answers: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
         self.labels, self.answers = list(labels), list(answers)
         self._place = {answer: index for index, answer in enumerate(self.answers)}
 
+    @abstractmethod
     def log_chances(self, prompts: Sequence[Prompt]) -> tuple[NDArray[np.float64], list[int]]:
         """Return log p(label | prompt), natural log, (N, L), and the tokens read for each row."""
-        raise NotImplementedError
 
     def count_tokens(self, text: str) -> int:
         """Return the tokens of a text."""
-        raise NotImplementedError
+        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """Return the likeliest label's answer a prompt; `meta` has the label and its chance."""

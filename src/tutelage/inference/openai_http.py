@@ -17,9 +17,9 @@ import aiohttp
 
 from tutelage.core.errors import EnvironmentProblem, ModelError
 
-_PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
+PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 _REFUSED = frozenset((401, 403, 404))
-_LONGEST_WAIT_S = 60.0
+LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ async def post(
     problem = ""
     for attempt in range(patience.retries + 1):
         started = time.perf_counter()
-        wait = min(_LONGEST_WAIT_S, patience.first_wait_s * 2**attempt) * random.uniform(0.5, 1)
+        wait = min(LONGEST_WAIT_S, patience.first_wait_s * 2**attempt) * random.uniform(0.5, 1)
         try:
             async with client.post(url, json=body) as response:
                 if response.status == 200:
@@ -75,9 +75,9 @@ async def post(
                 problem = f"status {response.status}: {(await response.text())[:200]}"
                 if response.status in _REFUSED:
                     raise _refused(url, problem)
-                if response.status not in _PASSING:
+                if response.status not in PASSING:
                     return Reply(None, problem)
-                wait = max(wait, _seconds(response.headers.get("retry-after")))
+                wait = max(wait, retry_after(response.headers.get("retry-after")))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             problem = f"{type(error).__name__}: {error}"
         if attempt < patience.retries:
@@ -93,8 +93,9 @@ def _refused(url: str, problem: str) -> ModelError:
     )
 
 
-def _seconds(value: str | None) -> float:
+def retry_after(value: str | None) -> float:
+    """Return the seconds that a Retry-After header asks for, at most LONGEST_WAIT_S; else 0."""
     try:
-        return min(_LONGEST_WAIT_S, max(0.0, float(value or 0)))
+        return min(LONGEST_WAIT_S, max(0.0, float(value or 0)))
     except ValueError:
         return 0.0

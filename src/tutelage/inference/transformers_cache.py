@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from tutelage.inference.transformers_load import unwrapped
+
 _LEAST_PREFIX = 8  # tokens; a shorter one is not worth its own forward pass
 
 
@@ -87,8 +89,7 @@ def can_share(model: Any) -> str | None:
         return f"its layers are {', '.join(sorted(kinds))}"
     if not kinds and getattr(config, "sliding_window", None):
         return "it attends to a sliding window"
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "position_ids" not in inspect.signature(inner.forward).parameters:
+    if "position_ids" not in inspect.signature(unwrapped(model).forward).parameters:
         return "it takes no positions"
     if getattr(config, "is_encoder_decoder", False):
         return "it is an encoder and a decoder"

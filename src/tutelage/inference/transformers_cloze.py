@@ -25,11 +25,10 @@ class ClozeChoice(LabelChoice):
         from tutelage.inference.transformers import TransformersGenerator
 
         settings = tuned.settings
-        super().__init__(settings["labels"], settings["answers"])
+        super().__init__(tokenizer, settings["labels"], settings["answers"])
         self._forms = read_forms(settings["forms"])
         self._prior = settings.get("prior")
         self._temperature = float(settings.get("temperature", 1.0))
-        self._tokenizer = tokenizer
         self._generator = TransformersGenerator.over(model, tokenizer)
 
     def log_chances(self, prompts: Sequence[Prompt]) -> tuple[NDArray[np.float64], list[int]]:
@@ -39,10 +38,6 @@ class ClozeChoice(LabelChoice):
         scores = form_scores(self._generator, self._forms, prompts, len(self.labels))
         logs = combine(scores, prior=self._prior, temperature=self._temperature)
         return logs, [self._tokens(prompt) for prompt in prompts]
-
-    def count_tokens(self, text: str) -> int:
-        """Return the tokens of a text."""
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _tokens(self, prompt: Prompt) -> int:
         return sum(

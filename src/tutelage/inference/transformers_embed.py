@@ -21,6 +21,7 @@ from tutelage.core.errors import EnvironmentProblem, ModelError
 from tutelage.inference.base import OnBatch
 from tutelage.inference.embed import MINILM_PACKAGE
 from tutelage.inference.models import weight_files
+from tutelage.inference.transformers_load import pretrained
 from tutelage.inference.transformers_prepare import quiet, short
 
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768}  # padding included
@@ -47,10 +48,7 @@ class TransformersEmbedder:
                 self._tokenizer = AutoTokenizer.from_pretrained(
                     directory, local_files_only=True, trust_remote_code=False
                 )
-                model = AutoModel.from_pretrained(
-                    directory, dtype=torch.float32, local_files_only=True,
-                    trust_remote_code=False, use_safetensors=True,
-                )  # fmt: skip
+                model, _ = pretrained(AutoModel, directory, dtype=torch.float32)
             except Exception as error:
                 raise ModelError(
                     f"the embedding model can't be loaded ({type(error).__name__}: {short(error)})",

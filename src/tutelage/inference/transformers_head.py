@@ -21,7 +21,8 @@ from tutelage.inference.base import Prompt
 from tutelage.inference.label_choice import LabelChoice, log_softmax
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_cache import Runner, common_prefix
-from tutelage.inference.transformers_prepare import quiet, short
+from tutelage.inference.transformers_load import pretrained, unwrapped
+from tutelage.inference.transformers_prepare import short
 from tutelage.inference.transformers_render import render
 from tutelage.inference.tuned import Tuned
 
@@ -34,9 +35,9 @@ class HeadChoice(LabelChoice):
 
     def __init__(self, model: Any, tokenizer: Any, tuned: Tuned) -> None:
         settings = tuned.settings
-        super().__init__(settings["labels"], settings["answers"])
+        super().__init__(tokenizer, settings["labels"], settings["answers"])
         self._temperature = float(settings.get("temperature", 1.0))
-        self._tokenizer, self._model = tokenizer, model
+        self._model = model
         self._limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         pad = tokenizer.pad_token_id
         self._runner = Runner(model, tokenizer.eos_token_id if pad is None else pad)
@@ -68,17 +69,12 @@ class HeadChoice(LabelChoice):
             self._model.train(training)
         return log_softmax(logits / self._temperature), [len(ids) for ids in rows]
 
-    def count_tokens(self, text: str) -> int:
-        """Return the tokens of a text."""
-        return len(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
 
 class _View:
     """A decoder and a head that are called like a causal model."""
 
     def __init__(self, model: Any, head: torch.nn.Linear) -> None:
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._decoder = inner.get_decoder()
+        self._decoder = unwrapped(model).get_decoder()
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self._head = head.to(self.device)
 
@@ -121,18 +117,14 @@ def load_whole(folder: Path, base: Any, dtype: str) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    with quiet():
-        try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), local_files_only=True,
-                trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-            )  # fmt: skip
-        except Exception as error:
-            raise ModelError(
-                f"the model can't be loaded ({type(error).__name__}: {short(error)})",
-                where=str(folder),
-                fix="Run `tutelage train` again",
-            ) from error
+    try:
+        model, report = pretrained(AutoModelForCausalLM, folder, dtype=getattr(torch, dtype))
+    except Exception as error:
+        raise ModelError(
+            f"the model can't be loaded ({type(error).__name__}: {short(error)})",
+            where=str(folder),
+            fix="Run `tutelage train` again",
+        ) from error
     head = model.get_output_embeddings()
     names = {name for name, p in model.named_parameters() if p is head.weight}
     lost = sorted(set(report["missing_keys"]) - names)
@@ -143,9 +135,8 @@ def load_whole(folder: Path, base: Any, dtype: str) -> Any:
             fix="Run `tutelage train` again",
         )
     if report["missing_keys"]:
-        inner = base.get_base_model() if hasattr(base, "get_base_model") else base
         with torch.no_grad():
-            head.weight.copy_(inner.get_output_embeddings().weight)
+            head.weight.copy_(unwrapped(base).get_output_embeddings().weight)
     return model.eval()
 
 
@@ -161,19 +152,17 @@ def load_classifier(source: ModelSource, labels: Sequence[str], *, seed: int) ->
     directory = prepare(source)
     names = dict(enumerate(labels))
     torch.manual_seed(seed)
-    with quiet():
-        try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                directory, id2label=names, label2id={name: i for i, name in names.items()},
-                dtype=torch.float32, local_files_only=True, trust_remote_code=False,
-                use_safetensors=True, output_loading_info=True,
-            )  # fmt: skip
-        except Exception as error:
-            raise ModelError(
-                f"the model has no form with a classification head ({short(error)})",
-                where=str(directory),
-                fix="Set train.method to cloze, which needs none, or choose another model",
-            ) from error
+    try:
+        model, report = pretrained(
+            AutoModelForSequenceClassification, directory, dtype=torch.float32, id2label=names,
+            label2id={name: i for i, name in names.items()},
+        )  # fmt: skip
+    except Exception as error:
+        raise ModelError(
+            f"the model has no form with a classification head ({short(error)})",
+            where=str(directory),
+            fix="Set train.method to cloze, which needs none, or choose another model",
+        ) from error
     lost = sorted(name for name in report["missing_keys"] if not name.startswith(f"{HEAD}."))
     if lost or not hasattr(model, HEAD):
         raise ModelError(

@@ -14,6 +14,7 @@ from tutelage.core.errors import ModelError
 from tutelage.inference.chat_template import PLAIN_TEMPLATE
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_prepare import prepare, quiet, short
+from tutelage.inference.tuned import ADAPTER
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -52,15 +53,13 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     directory = prepare(source)
-    with quiet():
-        try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=getattr(torch, dtype), local_files_only=True,
-                trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-                quantization_config=quantization,
-            )  # fmt: skip
-        except Exception as error:
-            raise _unreadable("the model", directory, error) from error
+    kind = getattr(torch, dtype)
+    try:
+        model, report = pretrained(
+            AutoModelForCausalLM, directory, dtype=kind, quantization_config=quantization
+        )
+    except Exception as error:
+        raise _unreadable("the model", directory, error) from error
     lost = sorted([*report["missing_keys"], *(str(k) for k in report["mismatched_keys"])])
     if lost:
         raise ModelError(
@@ -70,6 +69,24 @@ def load_model(
         )
     model.eval()
     return model if adapter is None else with_adapter(model, adapter, "default")
+
+
+def pretrained(auto: Any, directory: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return what the transformers class `auto` makes of a folder, and its report on the weights.
+
+    No download, no code of the model, no pickle.
+    """
+    with quiet():
+        model, report = auto.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, **options,
+        )  # fmt: skip
+    return model, report
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model without what PEFT put around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def with_adapter(model: Any, adapter: Path, name: str) -> Any:
@@ -98,7 +115,7 @@ def with_adapter(model: Any, adapter: Path, name: str) -> Any:
 
 def check_adapter(adapter: Path) -> None:
     """Raise ModelError if the folder lacks a part of a PEFT adapter."""
-    for part in ("adapter_config.json", "adapter_model.safetensors"):
+    for part in ADAPTER:
         if not (adapter / part).is_file():
             raise ModelError(
                 f"the adapter has no {part}", where=str(adapter), fix="Run `tutelage train` again"

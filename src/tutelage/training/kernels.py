@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
+from tutelage.inference.transformers_load import unwrapped
 from tutelage.training.recipe import Recipe
 
 _INSTEAD = "Set train.attention to sdpa, or leave it unset"
@@ -47,7 +48,7 @@ def set_attention(model: Any, kind: str) -> None:
             "train.attention 'flash_attention_2' needs the package flash-attn",
             fix=f"Run `pip install flash-attn --no-build-isolation`. {_INSTEAD}",
         )
-    inner = _inner(model)
+    inner = unwrapped(model)
     try:
         inner.set_attn_implementation(kind)
     except (ImportError, ValueError) as error:
@@ -64,13 +65,9 @@ def set_checkpointing(model: Any) -> None:
     Chen et al. 2016 (arXiv 1604.06174). Random states are replayed, so dropout and Mixout draw
     the same both times and gradients do not change.
     """
-    inner = _inner(model)
+    inner = unwrapped(model)
     if not getattr(inner, "supports_gradient_checkpointing", False):
         raise ModelError(
             "the model has no gradient checkpointing", fix="Set train.checkpointing: false"
         )
     inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from tutelage.inference.transformers_load import unwrapped
 from tutelage.training.fast_layers import fast_layers, replaced
 from tutelage.training.head_loss import head_loss
 from tutelage.training.prefix_tree import Forest, Node, Row, Stream, build_forest, lay_out, pack
@@ -47,7 +48,7 @@ def decoder_of(model: Any) -> tuple[torch.nn.Module, torch.nn.Module]:
 
     The head is that over the vocabulary, or else the classification head.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = unwrapped(model)
     head = inner.score if is_classifier(model) else inner.get_output_embeddings()
     return inner.get_decoder(), head
 
@@ -60,8 +61,7 @@ def device_of(model: Any) -> torch.device:
 
 def is_classifier(model: Any) -> bool:
     """Return whether the model has a classification head in place of that over the vocabulary."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return inner.get_output_embeddings() is None
+    return unwrapped(model).get_output_embeddings() is None
 
 
 def plain_step(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,15 @@ def evaluate(
     meta holds verdict, sentence, primary, forgetting, criteria and the report's path.
     """
     config = ctx.config
-    hosted = adapter is not None and adapter.kind == evaluate_hosted.KIND
-    source = None if hosted else locate_model(config.model, ctx.workspace.root)
+    if adapter is not None and adapter.kind == evaluate_hosted.KIND:
+        model, load = str(adapter.meta["base_url"]), partial(_open_hosted, ctx, adapter)
+    else:
+        source = locate_model(config.model, ctx.workspace.root)
+        model, load = source.digest, partial(_open_local, ctx, source, open_engine)
     inputs = {
         "dataset": dataset.hash,
         "adapter": adapter.hash if adapter else None,
-        "model": source.digest if source else adapter and adapter.meta["base_url"],
+        "model": model,
         "prompt": config.prompt,
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
@@ -112,25 +116,21 @@ def evaluate(
     }
     folder = ctx.workspace.runs / f"evaluate-{content_hash(inputs)[:12]}"
     job = _Job(ctx, dataset, adapter, folder)
-
-    def load() -> LoadedEngine:
-        if source is not None:
-            ctx.emit(Event(STAGE, "start", f"loading {source.name}"))
-            return open_engine(source, config.evaluate.batch_size)
-        ctx.emit(Event(STAGE, "start", "asking the service"))
-        engine = evaluate_hosted.hosted_engine(ctx, _required(adapter))
-        return LoadedEngine(engine, evaluate_hosted.count_tokens, only_text=True)
-
     outcome = run_stage(ctx, STAGE, inputs, lambda: _work(job, load))
     if not outcome.skipped:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
 
-def _required(adapter: Artifact | None) -> Artifact:
-    if adapter is None:
-        raise ValueError("a hosted evaluation is of a tuned model")
-    return adapter
+def _open_local(ctx: Context, source: ModelSource, open_engine: OpenEngine) -> LoadedEngine:
+    ctx.emit(Event(STAGE, "start", f"loading {source.name}"))
+    return open_engine(source, ctx.config.evaluate.batch_size)
+
+
+def _open_hosted(ctx: Context, adapter: Artifact) -> LoadedEngine:
+    ctx.emit(Event(STAGE, "start", "asking the service"))
+    engine = evaluate_hosted.hosted_engine(ctx, adapter)
+    return LoadedEngine(engine, evaluate_hosted.count_tokens, only_text=True)
 
 
 def _work(job: _Job, load: Callable[[], LoadedEngine]) -> Artifact:

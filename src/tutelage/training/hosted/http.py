@@ -18,12 +18,10 @@ from typing import Any, TypeVar
 import aiohttp
 
 from tutelage.core.errors import EnvironmentProblem, ModelError, TutelageError
-from tutelage.inference.openai_http import Patience
+from tutelage.inference.openai_http import LONGEST_WAIT_S, PASSING, Patience, retry_after
 from tutelage.training.hosted.base import Address
 
-_PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 _NOT_DONE = frozenset((425, 429))  # the server says that it did nothing
-_LONGEST_WAIT_S = 60.0
 _TIMEOUT = aiohttp.ClientTimeout(total=600, sock_connect=10, sock_read=120)
 Found = TypeVar("Found")
 
@@ -88,7 +86,7 @@ class Client:
     def wait(self, attempt: int, least_s: float = 0.0) -> None:
         """Pause before attempt `attempt` + 1; the pauses double."""
         pause = self.patience.first_wait_s * 2**attempt * random.uniform(0.5, 1)
-        time.sleep(min(_LONGEST_WAIT_S, max(pause, least_s)))
+        time.sleep(min(LONGEST_WAIT_S, max(pause, least_s)))
 
     def _send(
         self,
@@ -114,7 +112,7 @@ class Client:
                 if answer.status < 300:
                     return answer.body
                 problem = f"status {answer.status}: {_message(answer.body)}"
-                if answer.status not in _PASSING or _code(answer.body) == "insufficient_quota":
+                if answer.status not in PASSING or _code(answer.body) == "insufficient_quota":
                     raise _refusal(address, answer)
                 if not safe and answer.status not in _NOT_DONE:
                     raise Unsure(problem)
@@ -176,7 +174,7 @@ async def _exchange(
         session.request(method, address.url, allow_redirects=False, **sent) as response,
     ):
         content = await response.read()
-        return _Answer(response.status, content, _seconds(response.headers.get("retry-after")))
+        return _Answer(response.status, content, retry_after(response.headers.get("retry-after")))
 
 
 def _refusal(address: Address, answer: _Answer) -> TutelageError:
@@ -236,10 +234,3 @@ def _message(content: bytes) -> str:
 
 def _code(content: bytes) -> str:
     return str(_error(content).get("code") or "")
-
-
-def _seconds(value: str | None) -> float:
-    try:
-        return min(_LONGEST_WAIT_S, max(0.0, float(value or 0)))
-    except ValueError:
-        return 0.0

@@ -6,15 +6,16 @@ objective can train an adapter or the whole model.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tutelage.core.events import Emit
+from tutelage.core.events import Emit, Event
 from tutelage.training.encode import Coverage
 from tutelage.training.job import TrainingJob
-from tutelage.training.loop import Item, Step
+from tutelage.training.loop import STAGE, Item, Step
 from tutelage.training.prefix_tree import Row
 from tutelage.training.recipe import Recipe
 
@@ -31,7 +32,13 @@ class Prepared:
     coverage: Coverage
 
 
-class Objective:
+def tell_coverage(coverage: Coverage, text: str, emit: Emit) -> None:
+    """Say what became of the rows before the first step; a warning if any lost something."""
+    lost = bool(coverage.rejected or coverage.shortened)
+    emit(Event(STAGE, "warning" if lost else "note", text, data=coverage.as_dict()))
+
+
+class Objective(ABC):
     """What is learned: examples to items, items to a loss. Subclass and override."""
 
     def load(self, job: TrainingJob) -> Any:
@@ -44,19 +51,19 @@ class Objective:
 
         return load_model(job.model, dtype="float32", **load_options(job.recipe))
 
+    @abstractmethod
     def prepare(self, job: TrainingJob, tokenizer: Any, emit: Emit) -> Prepared:
         """Return the job's rows as items. Raises DataError if nothing is labelled."""
-        raise NotImplementedError
 
     def rows(self, items: Sequence[Any]) -> list[Row]:
         """Return the token rows that a pass over `items` computes: what the planner counts."""
         return list(items)
 
+    @abstractmethod
     def step(
         self, model: Any, items: Sequence[Any], recipe: Recipe, emit: Emit
     ) -> tuple[Step, dict[str, Any]]:
         """Return the function that runs a step's items, and the report on prefix sharing."""
-        raise NotImplementedError
 
     def describe(self, job: TrainingJob, model: Any) -> dict[str, Any]:
         """Return what inference must know besides the weights (inference/tuned.py); often {}.
@@ -88,3 +95,13 @@ class Method(Protocol):
     def tuning(self, recipe: Recipe) -> Tuning:
         """Return which weights change."""
         ...
+
+
+class AnyTuning:
+    """Half a method: train.tune says whether an adapter or all weights are trained."""
+
+    def tuning(self, recipe: Recipe) -> Tuning:
+        """Return which weights change."""
+        from tutelage.training.tunings import tuning_of
+
+        return tuning_of(recipe)

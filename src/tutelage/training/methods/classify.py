@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tutelage.core.events import Emit, Event
+from tutelage.core.events import Emit
 from tutelage.training.calibration import calibrated
 from tutelage.training.encode import Coverage, cut_middle
 from tutelage.training.job import TrainingJob
@@ -24,8 +24,7 @@ from tutelage.training.labels import (
     labels_of,
     require_rows,
 )
-from tutelage.training.loop import STAGE
-from tutelage.training.methods.base import Objective, Prepared, Tuning
+from tutelage.training.methods.base import AnyTuning, Objective, Prepared, tell_coverage
 from tutelage.training.methods.sft import Supervised
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
@@ -69,12 +68,7 @@ class Classification(Supervised):
             shortened=tuple(shortened),
             rejected=rejected,
         )
-        lost = bool(rejected or shortened)
-        emit(
-            Event(
-                STAGE, "warning" if lost else "note", coverage.sentence(), data=coverage.as_dict()
-            )
-        )
+        tell_coverage(coverage, coverage.sentence(), emit)
         return Prepared(train, self._validation, coverage)
 
     def describe(self, job: TrainingJob, model: Any) -> dict[str, Any]:
@@ -138,15 +132,9 @@ def head_logits(model: Any, rows: Sequence[Row]) -> Any:
     return torch.cat(found).double().cpu().numpy()
 
 
-class ClassifyMethod:
+class ClassifyMethod(AnyTuning):
     """A head and, as train.tune says, an adapter or the whole model under it."""
 
     def objective(self, recipe: Recipe) -> Objective:
         """Return the cross-entropy of the labels."""
         return Classification()
-
-    def tuning(self, recipe: Recipe) -> Tuning:
-        """Return which weights change besides the head."""
-        from tutelage.training.tunings import tuning_of
-
-        return tuning_of(recipe)

@@ -21,14 +21,14 @@ from torch.nn import functional
 from tutelage.core.artifact import content_hash
 from tutelage.core.config import Cloze
 from tutelage.core.errors import DataError
-from tutelage.core.events import Emit, Event
+from tutelage.core.events import Emit
 from tutelage.inference.cloze import Form, form_settings, make_forms
 from tutelage.training.cloze_fit import fit
 from tutelage.training.encode import Coverage, cut_middle
 from tutelage.training.job import TrainingJob
 from tutelage.training.labels import Labelled, class_weights, labelled, labels_of, require_rows
-from tutelage.training.loop import STAGE, Step
-from tutelage.training.methods.base import Objective, Prepared, Tuning
+from tutelage.training.loop import Step
+from tutelage.training.methods.base import AnyTuning, Objective, Prepared, tell_coverage
 from tutelage.training.methods.sft import shared_path
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row, build_forest
@@ -80,9 +80,8 @@ class ClozeObjective(Objective):
         train, shortened = self._items(rows, weights, job.recipe.max_tokens)
         validation, _ = self._items(self._validation, weights, job.recipe.max_tokens)
         coverage = self._coverage(train, shortened, rejected)
-        lost = bool(rejected or shortened)
         text = f"{coverage.sentence()}, in {len(self._forms)} patterns"
-        emit(Event(STAGE, "warning" if lost else "note", text, data=coverage.as_dict()))
+        tell_coverage(coverage, text, emit)
         return Prepared(train, validation, coverage)
 
     def rows(self, items: Sequence[ClozeItem]) -> list[Row]:
@@ -261,15 +260,9 @@ def _label_scores(values: torch.Tensor, form: Form, labels: int) -> torch.Tensor
     )
 
 
-class ClozeMethod:
+class ClozeMethod(AnyTuning):
     """Labels as words; train.tune says what is trained."""
 
     def objective(self, recipe: Recipe) -> Objective:
         """Return the cross-entropy over the labels' words."""
         return ClozeObjective()
-
-    def tuning(self, recipe: Recipe) -> Tuning:
-        """Return which weights change."""
-        from tutelage.training.tunings import tuning_of
-
-        return tuning_of(recipe)

@@ -17,7 +17,7 @@ from tutelage.inference.chat import conversation
 from tutelage.training.encode import Coverage, require_labels
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE, Step
-from tutelage.training.methods.base import Objective, Prepared, Tuning
+from tutelage.training.methods.base import AnyTuning, Objective, Prepared, tell_coverage
 from tutelage.training.packing import (
     Block,
     borders,
@@ -42,8 +42,7 @@ class Pretraining(Objective):
         blocks, coverage = text_blocks(job.train, tokenizer, job.prompt, job.recipe.max_tokens)
         require_labels(coverage)
         text = f"{coverage.sentence()}, in {len(blocks)} blocks of {job.recipe.max_tokens}"
-        data = coverage.as_dict()
-        emit(Event(STAGE, "warning" if coverage.rejected else "note", text, data=data))
+        tell_coverage(coverage, text, emit)
         held, _ = text_blocks(job.validation, tokenizer, job.prompt, job.recipe.max_tokens)
         return Prepared(blocks, held, coverage)
 
@@ -100,18 +99,12 @@ class Pretraining(Objective):
         return step, report
 
 
-class CptMethod:
+class CptMethod(AnyTuning):
     """Raw text into an adapter, or into all weights."""
 
     def objective(self, recipe: Recipe) -> Objective:
         """Return continued pre-training."""
         return Pretraining()
-
-    def tuning(self, recipe: Recipe) -> Tuning:
-        """Return what `recipe.tune` names."""
-        from tutelage.training.tunings import tuning_of
-
-        return tuning_of(recipe)
 
 
 def text_blocks(

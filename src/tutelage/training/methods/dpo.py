@@ -19,16 +19,13 @@ from tutelage.core.example import Example
 from tutelage.data.preferences import REJECTED, pair_id, same
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import Step
-from tutelage.training.methods.base import Objective, Prepared
+from tutelage.training.methods.base import AnyTuning, Objective, Prepared
 from tutelage.training.methods.preference import (
     Encoder,
-    PreferenceMethod,
     PreferenceObjective,
     answer_row,
     gathered,
     share_right,
-    tell_coverage,
-    tell_left_out,
 )
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
@@ -55,7 +52,7 @@ class PairItem:
         return self.chosen.computed + self.rejected.computed
 
 
-class DpoMethod(PreferenceMethod):
+class DpoMethod(AnyTuning):
     """train.method: dpo."""
 
     def objective(self, recipe: Recipe) -> Objective:
@@ -75,21 +72,20 @@ class Dpo(PreferenceObjective):
                 fix="Remove it, or set train.preference_loss: sigmoid",
             )
         encoder = Encoder(tokenizer, job.prompt, job.recipe.max_tokens)
-        items = encode_pairs(job.train, encoder)
+        items = self.encode(job.train, encoder)
         if not items:
-            why = "; ".join(sorted(set(encoder.rejected.values()))[:3]) or "there are no rows"
+            why = encoder.reasons() or "there are no rows"
             raise DataError(
                 f"no row is a pair to train on ({why})",
                 fix="Give rows a chosen and a rejected answer, or raise train.max_tokens",
             )
         coverage = encoder.coverage(self.answers(items), len(items))
-        tell_coverage(coverage, "pairs", emit)
-        again = Encoder(tokenizer, job.prompt, job.recipe.max_tokens)
-        validation = encode_pairs(job.validation, again)
-        tell_left_out(again, emit)
-        self._job = job
-        self._prepared = Prepared(items, validation, coverage)
-        return self._prepared
+        self.told(coverage, "pairs", emit)
+        return self.with_validation(job, items, coverage, encoder, emit)
+
+    def encode(self, examples: Sequence[Example], encoder: Encoder) -> list[PairItem]:
+        """Return the pairs among `examples`."""
+        return encode_pairs(examples, encoder)
 
     def answers(self, items: Sequence[PairItem]) -> list[Row]:
         """Return the better and the worse row of each pair, in turn."""

@@ -19,16 +19,13 @@ from tutelage.data.preferences import DESIRABLE, REJECTED, pair_id
 from tutelage.training.distributed import joint, mean_of_all
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE, Step
-from tutelage.training.methods.base import Objective, Prepared
+from tutelage.training.methods.base import AnyTuning, Objective, Prepared
 from tutelage.training.methods.preference import (
     Encoder,
-    PreferenceMethod,
     PreferenceObjective,
     answer_row,
     gathered,
     share_right,
-    tell_coverage,
-    tell_left_out,
 )
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row
@@ -59,7 +56,7 @@ class JudgedItem:
         return self.row.computed + self.other.computed
 
 
-class KtoMethod(PreferenceMethod):
+class KtoMethod(AnyTuning):
     """train.method: kto."""
 
     def objective(self, recipe: Recipe) -> Objective:
@@ -73,22 +70,21 @@ class Kto(PreferenceObjective):
     def prepare(self, job: TrainingJob, tokenizer: Any, emit: Emit) -> Prepared:
         """Return the judged answers. Raises DataError unless there are two to compare."""
         encoder = Encoder(tokenizer, job.prompt, job.recipe.max_tokens)
-        items = encode_judged(job.train, encoder)
+        items = self.encode(job.train, encoder)
         if len(items) < 2:
-            why = "; ".join(sorted(set(encoder.rejected.values()))[:3]) or "there are too few rows"
+            why = encoder.reasons() or "there are too few rows"
             raise DataError(
                 f"{len(items)} judged answers can't be trained on ({why})",
                 fix="Give rows meta desirable: true or false, or a chosen and a rejected answer",
             )
         coverage = encoder.coverage([item.row for item in items], len(items))
-        tell_coverage(coverage, "judged answers", emit)
+        self.told(coverage, "judged answers", emit)
         tell_balance(items, job.recipe, emit)
-        again = Encoder(tokenizer, job.prompt, job.recipe.max_tokens)
-        validation = encode_judged(job.validation, again)
-        tell_left_out(again, emit)
-        self._job = job
-        self._prepared = Prepared(items, validation, coverage)
-        return self._prepared
+        return self.with_validation(job, items, coverage, encoder, emit)
+
+    def encode(self, examples: Sequence[Example], encoder: Encoder) -> list[JudgedItem]:
+        """Return the judged answers among `examples`."""
+        return encode_judged(examples, encoder)
 
     def answers(self, items: Sequence[JudgedItem]) -> list[Row]:
         """Return each answer, and the strange answer to its prompt, in turn."""

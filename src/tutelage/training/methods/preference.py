@@ -7,6 +7,7 @@ so they cost no second model in memory, hold for any tuning, and survive a kill.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tutelage.inference.tuned import tuned_files
 from tutelage.training.encode import Coverage, cut_middle, make_row, require_labels
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE
-from tutelage.training.methods.base import Objective, Prepared, Tuning
+from tutelage.training.methods.base import Objective, Prepared, tell_coverage
 from tutelage.training.precision import autocast, halve_frozen
 from tutelage.training.prefix_tree import Row
 from tutelage.training.recipe import Recipe
@@ -41,9 +42,31 @@ class PreferenceObjective(Objective):
         self._job: TrainingJob | None = None
         self._prepared = Prepared([], [], Coverage(0, 0, 0, 0, (), {}))
 
+    @abstractmethod
     def answers(self, items: Sequence[Any]) -> list[Row]:
         """Return every row of `items` whose log-likelihood is compared."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def encode(self, examples: Sequence[Example], encoder: Encoder) -> list[Any]:
+        """Return the items among `examples`; what is none is in `encoder.rejected`."""
+
+    def told(self, coverage: Coverage, what: str, emit: Emit) -> None:
+        """Say what became of the rows, which are called `what`."""
+        text = coverage.sentence().replace(f"{coverage.rows} rows", f"{coverage.rows} {what}")
+        tell_coverage(coverage, text, emit)
+
+    def with_validation(
+        self, job: TrainingJob, items: list[Any], coverage: Coverage, encoder: Encoder, emit: Emit
+    ) -> Prepared:
+        """Return what the run works with; the validation rows that are left out are told."""
+        again = Encoder(encoder.tokenizer, encoder.prompt, encoder.max_tokens)
+        validation = self.encode(job.validation, again)
+        if again.rejected:
+            text = f"{len(again.rejected)} validation rows are left out ({again.reasons()})"
+            emit(Event(STAGE, "warning", text))
+        self._job = job
+        self._prepared = Prepared(items, validation, coverage)
+        return self._prepared
 
     def measured(
         self, model: Any, items: Sequence[Any], recipe: Recipe, emit: Emit
@@ -74,16 +97,6 @@ def _key(job: TrainingJob, recipe: Recipe, rows: Sequence[Row]) -> str:
     seen = recipe.model_dump(mode="json", include={"method", "tune", "precision"})
     texts = [[row.id, list(row.ids), row.answer_start] for row in rows]
     return content_hash({"model": job.model.digest, "start": start, "how": seen, "rows": texts})
-
-
-class PreferenceMethod:
-    """A method that may train an adapter or all weights: train.tune says which."""
-
-    def tuning(self, recipe: Recipe) -> Tuning:
-        """Return which weights change."""
-        from tutelage.training.tunings import tuning_of
-
-        return tuning_of(recipe)
 
 
 @dataclass(frozen=True)
@@ -184,6 +197,10 @@ class Encoder:
             return cut_middle(context, room)
         return context
 
+    def reasons(self) -> str:
+        """Return why rows were rejected, at most three reasons; empty if none was."""
+        return "; ".join(sorted(set(self.rejected.values()))[:3])
+
     def coverage(self, rows: Sequence[Row], items: int) -> Coverage:
         """Return what became of the rows; raise DataError if nothing is labelled."""
         made = Coverage(
@@ -201,21 +218,6 @@ class Encoder:
 def answer_row(name: str, context: Sequence[int], answer: Sequence[int]) -> Row:
     """Return the row whose value is the log-likelihood of `answer` after `context`."""
     return make_row(name, context, answer, 0.0)
-
-
-def tell_left_out(encoder: Encoder, emit: Emit) -> None:
-    """Say which validation rows are not looked at."""
-    if encoder.rejected:
-        count, reasons = len(encoder.rejected), sorted(set(encoder.rejected.values()))
-        text = f"{count} validation rows are left out ({'; '.join(reasons[:3])})"
-        emit(Event(STAGE, "warning", text))
-
-
-def tell_coverage(coverage: Coverage, what: str, emit: Emit) -> None:
-    """Say what became of the rows before the first step."""
-    lost = bool(coverage.rejected or coverage.shortened)
-    text = coverage.sentence().replace(f"{coverage.rows} rows", f"{coverage.rows} {what}")
-    emit(Event(STAGE, "warning" if lost else "note", text, data=coverage.as_dict()))
 
 
 def gathered(

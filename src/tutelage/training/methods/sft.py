@@ -9,7 +9,7 @@ from tutelage.core.events import Emit, Event
 from tutelage.training.encode import encode
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE, Step
-from tutelage.training.methods.base import Objective, Prepared
+from tutelage.training.methods.base import Objective, Prepared, tell_coverage
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row, build_forest
 from tutelage.training.recipe import Recipe
@@ -24,9 +24,7 @@ class Supervised(Objective):
         """Return the rows; the label coverage is told before the first step."""
         limit, weight = job.recipe.max_tokens, job.recipe.prompt_loss_weight
         rows = encode(job.train, tokenizer, job.prompt, max_tokens=limit, prompt_loss_weight=weight)
-        lost = bool(rows.coverage.rejected or rows.coverage.shortened)
-        text = rows.coverage.sentence()
-        emit(Event(STAGE, "warning" if lost else "note", text, data=rows.coverage.as_dict()))
+        tell_coverage(rows.coverage, rows.coverage.sentence(), emit)
         validation: list[Row] = []
         if job.validation:  # judged on answers alone
             validation = encode(job.validation, tokenizer, job.prompt, max_tokens=limit).rows
