@@ -209,6 +209,8 @@ class Train(Section):
     weight_decay: float | None = Field(default=None, ge=0)  # AdamW's
     prompt_loss_weight: Ratio | None = None  # loss on the prompt's tokens; the answer's count 1
     patience: int | None = Field(default=None, ge=1)  # evaluations without gain before stopping
+    # in the end, back towards the base as far as validation loses nothing for certain
+    interpolate: bool | None = None
     # what is multiplied in; fp16 is for GPUs without bf16
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     shared_prefix: bool | None = None  # compute what rows of a step share only once

@@ -37,7 +37,8 @@ class TrainResult:
     """What came out. `adapter_dir` holds the best weights, those of `best_step`.
 
     `trainable` counts trained parameters, `seconds` is of this process alone, `prefix` says
-    whether prefixes were shared, why not, and how many tokens that saved.
+    whether prefixes were shared, why not, and how many tokens that saved, `interpolation` which
+    share of the change was kept, and why.
     """
 
     adapter_dir: Path
@@ -50,3 +51,4 @@ class TrainResult:
     trainable: int
     coverage: dict[str, Any]
     prefix: dict[str, Any]
+    interpolation: dict[str, Any]

@@ -23,6 +23,7 @@ from tutelage.training.recipe import Recipe
 _CPU_FLOPS = 6e10  # a second and core, sustained in training: the guess without a probe
 _GPU_FLOPS = 1e14
 _LOOKS_AN_EPOCH = 2  # evaluations on the validation split
+_INTERPOLATED = 5  # looks at the validation rows on the way back towards the base
 _START_S = 6.0  # imports, tokenizer, encoding, the self-check: measured, bench/plan.py
 _KEPT_BYTES = 16  # a trained weight in a checkpoint: itself, the best one, two moments
 _WRITTEN = 3e8  # bytes of a checkpoint a second, hashed and synced: measured, bench/plan.py
@@ -229,7 +230,7 @@ def _seconds(situation: Situation, recipe: Recipe, measured: Measured | None) ->
     pace = measured.seconds_per_token if measured else _pace(situation)
     steps = recipe.total_steps(recipe.all_rows(data.rows))
     train = steps * step_tokens(data, recipe)
-    looks = 1 + steps // recipe.eval_every
+    looks = 1 + steps // recipe.eval_every + _INTERPOLATED * recipe.interpolate
     share = step_tokens(data, recipe) / recipe.batch_size
     slower = 1.25 if recipe.checkpointing else 1.0
     start = _START_S + measured.load_seconds if measured else 0.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.training.profile import DataProfile, Machine, ModelProfile
+from tutelage.training.recipe import INTERPOLATED, LEAST_TO_INTERPOLATE
 
 LEAST_ROWS = 20  # fewer training rows than this: the planner refuses, or steps down to a cloze
 LEAST_CLOZE = 8  # fewer training rows than this: not even a cloze
@@ -30,6 +31,7 @@ ZHANG = "Zhang et al. 2021, arXiv 2006.05987"
 FLASH = "Dao 2023, arXiv 2307.08691"
 MIXED = "Micikevicius et al. 2018, arXiv 1710.03740"
 REHEARSAL = "Rolnick et al. 2019, arXiv 1811.11682"
+WORTSMAN = "Wortsman et al. 2022, arXiv 2109.01903"
 RAJBHANDARI = "Rajbhandari et al. 2020, arXiv 1910.02054"
 ZHAO = "Zhao et al. 2023, arXiv 2304.11277"
 MEASURED = "measured here, bench/README.md"
@@ -238,6 +240,16 @@ RULES: tuple[Rule, ...] = (
     Rule("patience", always, _const(3),
          "stops after three evaluations without gain; the best weights are kept",
          "Prechelt 1998"),
+    Rule("interpolate", lambda s: s.method in OBJECTIVES, _const(False),
+         "measured for supervised tuning alone", MEASURED),
+    Rule("interpolate", lambda s: s.chosen["tune"] not in INTERPOLATED
+         or s.chosen["strategy"] in SPREAD, _const(False),
+         "the line from the base to these weights is not at hand", WORTSMAN),
+    Rule("interpolate", lambda s: s.data.validation_rows < LEAST_TO_INTERPOLATE, _const(False),
+         "{validation_rows} validation rows are too few to tell how far", WORTSMAN),
+    Rule("interpolate", always, _const(True),
+         "in the end back towards the base, as far as validation loses nothing for certain: more "
+         "of what it could is kept", WORTSMAN),
     Rule("weight_decay", lambda s: s.full, _const(0.01), "all weights move: a light pull to zero",
          "Loshchilov and Hutter 2019, arXiv 1711.05101"),
     Rule("weight_decay", always, _const(0.0), "the adapter starts at zero and stays small", HU),

@@ -16,6 +16,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["linear", "cosine", "constant"]
 Attention = Literal["auto", "sdpa", "flash_attention_2", "flex_attention"]
 Strategy = Literal["none", "ddp", "zero2", "zero3", "fsdp2"]
+INTERPOLATED = ("lora", "rslora", "lora_plus", "qlora", "full")  # tunings that can be
+LEAST_TO_INTERPOLATE = 16  # validation rows that tell how far
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,6 +47,7 @@ class Recipe(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0)
     prompt_loss_weight: Ratio = 0.0
     patience: int = Field(default=2, ge=1)  # evaluations without gain before stopping
+    interpolate: bool = False  # back towards the base in the end, as far as validation allows
     eval_every: int = Field(default=20, ge=1)  # optimizer steps
     precision: Precision = "fp32"
     checkpointing: bool = False  # activations are computed again in the backward pass

@@ -23,7 +23,7 @@ from tutelage.core.events import Emit, Event, silent
 from tutelage.core.workspace import atomic_write
 from tutelage.inference.transformers import load_tokenizer
 from tutelage.inference.tuned import read_tuned, tuned_files, write_info
-from tutelage.training.adapters import continue_from, digests, trained_parameters
+from tutelage.training.adapters import continue_from, digests, snapshot, trained_parameters
 from tutelage.training.checkpoint import (
     Checkpoint,
     load_newest,
@@ -32,6 +32,7 @@ from tutelage.training.checkpoint import (
     set_random_state,
 )
 from tutelage.training.distributed import open_team
+from tutelage.training.interpolate import interpolate
 from tutelage.training.job import TrainingJob, TrainResult
 from tutelage.training.kernels import prepare_compute
 from tutelage.training.loop import STAGE, Parts, State, Step, Weights, run_loop
@@ -98,6 +99,12 @@ def _train(job: TrainingJob, strategy: Strategy, emit: Emit, score: Score | None
     )
     best = _run(parts, state, best, job)
     _require_change(fresh, digests(strategy.snapshot(model)), state)
+
+    def untrained() -> Weights:
+        return snapshot(_load(job, objective, tuning))
+
+    adapter = hasattr(model, "peft_config")
+    best, kept = interpolate(parts, best, None if adapter else untrained)
     made = strategy.finished(model, best, lambda: _load(job, objective, tuning))
     if team.first:
         tuning.save(made, job.run_dir / _RESULT, job.model.name)
@@ -114,6 +121,7 @@ def _train(job: TrainingJob, strategy: Strategy, emit: Emit, score: Score | None
         trainable=trainable,
         coverage=rows.coverage.as_dict(),
         prefix=prefix,
+        interpolation=kept,
     )
     if team.first:
         _finish(job, result, emit)
@@ -274,6 +282,7 @@ def _finish(job: TrainingJob, result: TrainResult, emit: Emit) -> None:
         "stopped": result.stopped,
         "coverage": result.coverage,
         "prefix": result.prefix,
+        "interpolation": result.interpolation,
         "history": result.history,
     }
     path = job.run_dir / "history.json"

@@ -165,6 +165,12 @@ def tracker_of(ctx: Context, run_dir: Path, parent: Path | None = None) -> Track
     return make_tracker(ctx.config.train.tracker, run)
 
 
+def _summary(result: TrainResult) -> str:
+    text = f"{result.steps} steps, best at {result.best_step}, {result.stopped}"
+    share = result.interpolation["share"]
+    return text if share == 1.0 else f"{text}, {share:.0%} of the change kept"
+
+
 def _file(
     ctx: Context, parents: list[Artifact], made: Plan, result: TrainResult, run_dir: Path
 ) -> Artifact:
@@ -194,7 +200,8 @@ def _file(
         "trainable": result.trainable,
         "coverage": result.coverage,
         "prefix": result.prefix,
-        "summary": f"{result.steps} steps, best at {result.best_step}, {result.stopped}",
+        "interpolation": result.interpolation,
+        "summary": _summary(result),
         **text_facts(made.recipe.method, result.history),
     }
     artifact = describe(

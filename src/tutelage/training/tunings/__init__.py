@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.core.errors import ConfigError, nearest
 from tutelage.training.methods.base import Tuning
-from tutelage.training.recipe import Recipe
+from tutelage.training.recipe import INTERPOLATED, Recipe
 
 LORA_KINDS = ("lora", "rslora", "dora", "pissa", "lora_plus")
 NAMES = (*LORA_KINDS, "qlora", "full")
@@ -86,6 +86,11 @@ def _check(name: str, recipe: Recipe) -> None:
             recipe.lora_plus > 1 and name not in (*LORA_KINDS, "qlora"),
             "lora_plus",
             "Remove it, or set train.method: lora_plus",
+        ),
+        (
+            recipe.interpolate and name not in INTERPOLATED,
+            "interpolate",
+            f"Set it to false; it is made for {', '.join(INTERPOLATED)}",
         ),
         (name == "full" and bool(recipe.peft), "peft", "Remove it, or take an adapter"),
     ]
