@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tutelage.core.config_base import Endpoint as Endpoint
+from tutelage.core.config_base import Ratio, Section
+from tutelage.core.config_base import Task as Task
+from tutelage.core.config_evaluate import Evaluate
+from tutelage.core.config_evaluate import Guards as Guards
 from tutelage.core.output import OutputFormat
-
-Task = Literal["classification", "extraction", "qa", "summarization", "generation", "code", "text"]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of tutelage.yaml: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 class Columns(Section):
@@ -72,14 +68,6 @@ class Privacy(Section):
     key: str | None = None  # file of the pseudonyms' key, outside the project; unset: made for you
     dates: Literal["year", "shift"] = "year"  # shift: moved by days that are fixed for a group
     detector: str = "rules"  # a plug-in of tutelage.detectors
-
-
-class Endpoint(Section):
-    """An OpenAI-compatible server (teacher, judge, embedder). The key stays in the environment."""
-
-    base_url: str  # up to and with /v1
-    model: str  # the model's name there
-    api_key_env: str | None = None  # name of the environment variable that holds the key
 
 
 class HostedDeployment(Section):
@@ -262,26 +250,6 @@ class Stage(Train):
 
 
 Train.model_rebuild()
-
-
-class Guards(Section):
-    """Limits a candidate must stay inside to be released."""
-
-    forgetting: float = Field(default=0.02, ge=0)  # allowed loss on general probes, a ratio
-    perplexity: float = Field(default=1.10, ge=1)  # general-text perplexity over the base's
-    latency_p95: float = Field(default=1.2, ge=1)  # over the base model's
-
-
-class Evaluate(Section):
-    """How candidates are judged on the frozen test split."""
-
-    primary: str = "auto"  # auto: accuracy for classification, else by task
-    guards: Guards = Guards()
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)  # of every interval
-    few_shot: int = Field(default=6, ge=0)  # examples in the few-shot baseline's prompt
-    max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
-    batch_size: int = Field(default=8, ge=1)  # pinned: it can flip greedy ties
-    must_pass: list[str] = []  # example ids that may not fail
 
 
 class Augment(Section):
