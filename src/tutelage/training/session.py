@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def _train(job: TrainingJob, strategy: Strategy, emit: Emit, score: Score | None
     objective, tuning = method.objective(recipe), method.tuning(recipe)
     tokenizer = load_tokenizer(job.model)
     rows = objective.prepare(job, tokenizer, emit)
-    whole = _load(job, objective, tuning)
+    load = partial(_load, job, objective, tuning)
+    whole = load()
     trainable = sum(p.numel() for p in trained_parameters(whole).values())
     model = strategy.place(whole)
     step, prefix = _step(strategy, model, objective, rows, emit)
@@ -99,13 +101,9 @@ def _train(job: TrainingJob, strategy: Strategy, emit: Emit, score: Score | None
     )
     best = _run(parts, state, best, job)
     _require_change(fresh, digests(strategy.snapshot(model)), state)
-
-    def untrained() -> Weights:
-        return snapshot(_load(job, objective, tuning))
-
     adapter = hasattr(model, "peft_config")
-    best, kept = interpolate(parts, best, None if adapter else untrained)
-    made = strategy.finished(model, best, lambda: _load(job, objective, tuning))
+    best, kept = interpolate(parts, best, None if adapter else lambda: snapshot(load()))
+    made = strategy.finished(model, best, load)
     if team.first:
         tuning.save(made, job.run_dir / _RESULT, job.model.name)
         _complete(job, tokenizer, objective.describe(job, made))
