@@ -14,17 +14,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 from tutelage.core.config import Guards
 from tutelage.core.errors import EXIT_DONE, EXIT_NO, EXIT_NOT_ENOUGH_EVIDENCE
 from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED
+from tutelage.evaluation.criterion import (
+    Criterion,
+    Outcome,
+    figures_of,
+    percent,
+    points,
+    within,
+)
 from tutelage.evaluation.forgetting import Forgetting
+from tutelage.evaluation.gate_forgetting import forgetting_criteria
 from tutelage.evaluation.scoring import Comparison, Scored
 from tutelage.evaluation.significance import Interval
 
-Outcome = Literal["pass", "fail", "not_enough_evidence"]
+__all__ = [
+    "Criterion", "Evidence", "Outcome", "Verdict", "better_base", "decide", "percent", "points",
+    "within",
+]  # fmt: skip
+
 EXIT_CODES: dict[Outcome, int] = {
     "pass": EXIT_DONE,
     "fail": EXIT_NO,
@@ -32,16 +44,6 @@ EXIT_CODES: dict[Outcome, int] = {
 }
 UNSCORED_LIMIT = 0.05  # share of test rows that may lack a score
 _AGAINST = {BASE: "base", FEW_SHOT: "few-shot"}
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """One requirement with its outcome, the sentence that shows it, and the figures behind it."""
-
-    name: str
-    outcome: Outcome
-    sentence: str
-    figures: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,7 @@ def decide(evidence: Evidence, guards: Guards) -> Verdict:
         _superior(evidence, name) for name in (BASE, FEW_SHOT) if name in evidence.comparisons
     ]
     if evidence.forgetting is not None:
-        criteria.append(_knowledge(evidence.forgetting, guards, evidence.confidence))
-        criteria.append(_language(evidence.forgetting, guards, evidence.confidence))
+        criteria += forgetting_criteria(evidence.forgetting, guards, evidence.confidence)
     if evidence.latency is not None:
         criteria.append(_latency(evidence, evidence.latency, guards))
     if evidence.must_pass:
@@ -103,24 +104,6 @@ def better_base(evidence: Evidence) -> str:
     """Return the stronger of base and few-shot on the primary metric: what tuned must beat."""
     names = [name for name in (BASE, FEW_SHOT) if name in evidence.scored]
     return max(names, key=lambda name: _mean(evidence, name))
-
-
-def within(low: float, high: float, limit: float) -> Outcome:
-    """Return whether an interval of a loss lies within `limit`, beyond it, or on both sides."""
-    if high <= limit:
-        return "pass"
-    return "fail" if low > limit else "not_enough_evidence"
-
-
-def percent(ratio: float, digits: int = 0) -> str:
-    """Return 0.714 as 71 %."""
-    return f"{ratio * 100:.{digits}f} %"
-
-
-def points(ratio: float, digits: int = 0) -> str:
-    """Return 0.53 as +53, with a true minus sign."""
-    text = f"{ratio * 100:+.{digits}f}".replace("-", "−")
-    return text[1:] if float(text.replace("−", "-")) == 0 else text
 
 
 def _mean(evidence: Evidence, name: str) -> float:
@@ -149,48 +132,7 @@ def _superior(evidence: Evidence, name: str) -> Criterion:
         f"{points(d.low)}…{points(d.high)}, n = {d.n}{grouped}; "
         f"smallest detectable difference {d.detectable * 100:.0f} points"
     )
-    return Criterion(f"better than {_AGAINST[name]}", outcome, sentence, _figures(d))
-
-
-def _knowledge(found: Forgetting, guards: Guards, confidence: float) -> Criterion:
-    """Judge the chance of the right answer; a certain drop of the count fails by itself."""
-    chance, count = found.chance_drop, found.accuracy_drop
-    limit = guards.forgetting
-    outcome = within(chance.low, chance.high, limit)
-    if count.low > limit:
-        outcome = "fail"
-    sentence = (
-        f"general knowledge: chance of the right answer {percent(found.base_chance, 1)} → "
-        f"{percent(found.tuned_chance, 1)}: {points(-chance.estimate, 1)} points, "
-        f"{percent(confidence)} interval {points(-chance.high, 1)}…{points(-chance.low, 1)}, "
-        f"n = {chance.n}; limit −{limit * 100:g}; smallest detectable drop "
-        f"{chance.detectable * 100:.1f} points ({_counted(found)})"
-    )
-    figures = {**_figures(chance), "limit": limit, "count_drop": _figures(count)}
-    return Criterion("keeps general knowledge", outcome, sentence, figures)
-
-
-def _counted(found: Forgetting) -> str:
-    n = found.accuracy_drop.n
-    before = round(found.base_accuracy.estimate * n)
-    after = round(found.tuned_accuracy.estimate * n)
-    return f"right answers {before} → {after} of {n}"
-
-
-def _language(found: Forgetting, guards: Guards, confidence: float) -> Criterion:
-    ratio, limit = found.perplexity_ratio, guards.perplexity
-    sentence = (
-        f"general English: perplexity {found.base_perplexity:.1f} → "
-        f"{found.tuned_perplexity:.1f}: × {ratio.estimate:.3f}, {percent(confidence)} interval "
-        f"{ratio.low:.3f}…{ratio.high:.3f}, n = {ratio.n} texts; limit × {limit:g}; "
-        f"smallest detectable rise × {found.perplexity_detectable:.3f}"
-    )
-    figures = {
-        "estimate": ratio.estimate, "low": ratio.low, "high": ratio.high, "n": ratio.n,
-        "limit": limit, "detectable": found.perplexity_detectable,
-    }  # fmt: skip
-    outcome = within(ratio.low, ratio.high, limit)
-    return Criterion("keeps general English", outcome, sentence, figures)
+    return Criterion(f"better than {_AGAINST[name]}", outcome, sentence, figures_of(d))
 
 
 def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
@@ -230,13 +172,6 @@ def _unscored(evidence: Evidence) -> Criterion | None:
     small = worst <= UNSCORED_LIMIT * total
     outcome: Outcome = "pass" if small else "not_enough_evidence"
     return Criterion("rows scored", outcome, sentence, {"unscored": worst, "rows": total})
-
-
-def _figures(d: Any) -> dict[str, Any]:
-    return {
-        "estimate": d.estimate, "low": d.low, "high": d.high, "n": d.n, "clusters": d.clusters,
-        "p": d.p, "detectable": d.detectable if math.isfinite(d.detectable) else None,
-    }  # fmt: skip
 
 
 def _headline(outcome: Outcome, criteria: Sequence[Criterion]) -> str:
