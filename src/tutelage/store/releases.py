@@ -5,17 +5,29 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, Text, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tutelage.core.artifact import utc_now
 from tutelage.store.base import Base
 
 
+_PUBLISHED = text("state = 'published'")
+
+
 class PromptRow(Base):
-    """One version of the prompt, by content hash. States: draft, review, published, retired."""
+    """One version of the prompt, by content hash; `state` is where it stands now.
+
+    States: draft, review, approved, rejected, published, retired. At most one is published.
+    """
 
     __tablename__ = "prompts"
+    __table_args__ = (
+        Index(
+            "ix_prompts_published", "state", unique=True,
+            sqlite_where=_PUBLISHED, postgresql_where=_PUBLISHED,
+        ),
+    )  # fmt: skip
 
     hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     number: Mapped[int] = mapped_column(unique=True)
@@ -24,6 +36,24 @@ class PromptRow(Base):
     note: Mapped[str] = mapped_column(Text, default="")
     parent: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class PromptEventRow(Base):
+    """One thing that happened to a version of the prompt. Rows are added, never changed.
+
+    Actions: drafted, tested, approved, rejected, published, restored. `evidence` is the test's
+    result, or what was published before.
+    """
+
+    __tablename__ = "prompt_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    version: Mapped[str] = mapped_column(ForeignKey("prompts.hash"), index=True)
+    action: Mapped[str] = mapped_column(String(16))
+    author: Mapped[str] = mapped_column(String(80), default="")
+    note: Mapped[str] = mapped_column(Text, default="")
+    evidence: Mapped[dict[str, Any]]
+    at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class ReleaseRow(Base):
