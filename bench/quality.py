@@ -28,12 +28,12 @@ SEEDS = (1, 2, 3)
 RECIPES: dict[str, dict[str, Any]] = {
     "trl": {
         "learning_rate": 2e-4, "num_train_epochs": 1, "lr_scheduler_type": "linear",
-        "warmup_ratio": 0.0, "gradient_accumulation_steps": 8, "per_device_train_batch_size": 2,
+        "warmup_steps": 0.0, "gradient_accumulation_steps": 8, "per_device_train_batch_size": 2,
         "lora": {"r": 32, "lora_alpha": 16, "lora_dropout": 0.05},
     },
     "llamafactory": {
         "learning_rate": 1e-4, "num_train_epochs": 3, "lr_scheduler_type": "cosine",
-        "warmup_ratio": 0.1, "gradient_accumulation_steps": 8, "per_device_train_batch_size": 1,
+        "warmup_steps": 0.1, "gradient_accumulation_steps": 8, "per_device_train_batch_size": 1,
         "lora": {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"},
     },
 }  # fmt: skip
@@ -219,6 +219,7 @@ def train_ours(
     facts = {
         "recipe": {name: recipe[name] for name in names},
         "best_step": artifact.meta["best_step"],
+        "share": artifact.meta["interpolation"]["share"],
         "peak_mb": artifact.meta["peak_memory_mb"],
     }
     return seconds, ctx.path_of(artifact), facts
