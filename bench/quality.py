@@ -87,7 +87,7 @@ def fill(
                     CACHE.mkdir(parents=True, exist_ok=True)
                     path.write_text(json.dumps(made))
                 kept = json.loads(path.read_text())
-                print({k: v for k, v in kept.items() if k != "answers"}, file=sys.stderr)
+                print({k: v for k, v in kept.items() if not k.endswith("marks")}, file=sys.stderr)
                 found.append(kept)
                 if side == "ours":
                     limit = kept["seconds"]
@@ -143,8 +143,25 @@ def _row(case: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "ours_forgets": round(mean("ours", "forgets"), 4),
         "peer_forgets": round(forgets, 4),
         "ours_s": round(mean("ours", "seconds"), 1),
+        "verdict": _verdict(cells),
     }
     return row | {f"{side}_s": round(mean(side, "seconds"), 1) for side in RECIPES}
+
+
+def _verdict(cells: list[dict[str, Any]]) -> str:
+    """Return whether ours is better than the base: rows of one place go together over seeds."""
+    from tutelage.evaluation.significance import paired_difference
+
+    ours, base, places = [], [], []
+    for cell in cells:
+        if cell["side"] == "ours":
+            bare = next(c for c in cells if (c["side"], c["seed"]) == ("base", cell["seed"]))
+            ours += cell["marks"]
+            base += bare["marks"]
+            places += range(len(cell["marks"]))
+    gain = paired_difference(ours, base, clusters=places)
+    said = "better" if gain.low > 0 else "worse" if gain.high < 0 else "no gain shown"
+    return f"{said} ({100 * gain.low:+.0f} to {100 * gain.high:+.0f})"
 
 
 def work(cell: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -328,6 +345,7 @@ def measure(case: Any, test: list[Any], adapter: Path | None) -> dict[str, Any]:
         given = [done.text for done in engine.generate(prompts)]
     scores = [case.score(text, row.answer) for text, row in zip(given, test, strict=True)]
     found: dict[str, Any] = {"score": round(statistics.mean(scores), 4)}
+    found["marks"] = [round(score, 4) for score in scores]
     if adapter is None:
         return found
     change = forgetting.compare(_base_marks(), forgetting.measure(engine))
