@@ -6,7 +6,7 @@ Rows that could not be scored keep a value of None: they are counted and left ou
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from tutelage.evaluation.task import Task
 from tutelage.evaluation.usage import Usage, usage
 
 UNSCORED = Score(None, {"why": "the request failed"})
+NOT_GIVEN = Score(None, {"why": "nobody scored this row"})
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,24 @@ def score_candidate(
     free = bool(written) and all(row.finish != "chosen" for row in written)
     cost = usage(written) if free else None
     return Scored(name, title, dict(answers), scores, means, cost, matrix, extra)
+
+
+def with_scores(
+    task: Task,
+    scored: Scored,
+    given: Mapping[str, Mapping[str, Score]],
+    *,
+    confidence: float = 0.95,
+) -> Scored:
+    """Return the candidate with more metrics, by example id; rows left out count as unscored."""
+    if not given:
+        return scored
+    more = {
+        metric: {row.id: scores.get(row.id, NOT_GIVEN) for row in task.rows}
+        for metric, scores in given.items()
+    }
+    means = {metric: _mean(task, scores, confidence) for metric, scores in more.items()}
+    return replace(scored, scores={**scored.scores, **more}, means={**scored.means, **means})
 
 
 def _score(scorer: Scorer, row: Example, answer: RowResult | None) -> Score:

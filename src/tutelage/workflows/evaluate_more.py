@@ -1,0 +1,44 @@
+"""Scores that no scorer of the task gives: a judge's, people's. They join before the verdict.
+
+Each function of MORE_SCORES gets the evaluation, its task and every candidate's answers, and
+returns what it has: {candidate: {metric: {example id: Score}}}. Rows that it leaves out count as
+unscored. A score whose evidence has a `source` (judge, human, rule) is kept under it in the store.
+Each function of TRUST says why a metric may not gate; None where it may, or is not its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tutelage.evaluation.rows import RowResult
+from tutelage.evaluation.scorers.base import Score
+from tutelage.evaluation.task import Task
+
+if TYPE_CHECKING:
+    from tutelage.workflows.context import Context
+    from tutelage.workflows.evaluate_job import Job
+
+Answers = Mapping[str, Mapping[str, RowResult]]  # candidate → example id → answer
+Given = dict[str, dict[str, dict[str, Score]]]  # candidate → metric → example id → score
+MoreScores = Callable[["Job", Task, Answers], Given]
+Trust = Callable[["Context", str], str | None]  # (context, metric) → why it may not gate
+
+MORE_SCORES: tuple[MoreScores, ...] = ()
+TRUST: tuple[Trust, ...] = ()
+
+
+def more_scores(job: Job, task: Task, answers: Answers) -> Given:
+    """Return what all of MORE_SCORES gave, as one table."""
+    table: Given = {}
+    for ask in MORE_SCORES:
+        for candidate, metrics in ask(job, task, answers).items():
+            mine = table.setdefault(candidate, {})
+            for metric, scores in metrics.items():
+                mine.setdefault(metric, {}).update(scores)
+    return table
+
+
+def untrusted(ctx: Context, metric: str) -> str | None:
+    """Return why `metric` may not gate, or None."""
+    return next((why for ask in TRUST if (why := ask(ctx, metric)) is not None), None)

@@ -1,0 +1,120 @@
+"""Write a finished evaluation: its folder, its artifact, and every score as a row of the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tutelage.core.artifact import MANIFEST, Artifact, describe, hash_files
+from tutelage.core.events import Event
+from tutelage.core.workspace import atomic_dir, atomic_write
+from tutelage.evaluation import golden, report, report_html, report_text
+from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED, Candidate
+from tutelage.evaluation.gate import Evidence, decide
+from tutelage.evaluation.runner import STAGE
+from tutelage.evaluation.scorers.base import Score
+from tutelage.evaluation.task import Task
+from tutelage.store.scores import EvaluationRow, ScoreRow
+from tutelage.workflows.evaluate_job import SEED, Job
+
+_KIND = "evaluation"
+_FILES = ("evaluation.json", "rows.jsonl", "golden.json")
+
+
+def finish(job: Job, task: Task, candidates: list[Candidate], evidence: Evidence) -> Artifact:
+    """Decide, write the folder, and keep every score in one transaction."""
+    config = job.ctx.config
+    verdict = decide(evidence, config.evaluate.guards)
+    shots = next((c.shots for c in candidates if c.name == FEW_SHOT), ())
+    document = report.build(
+        report.Findings(config.name, task, evidence, verdict, config.evaluate.batch_size, SEED,
+                        shots, job.seconds)
+    )  # fmt: skip
+    folder, digest = _write(job, task, evidence, document)
+    path = job.ctx.workspace.relative(folder)
+    meta = {
+        "verdict": verdict.outcome,
+        "sentence": verdict.sentence,
+        "primary": document["primary"],
+        "forgetting": document["forgetting"]["number"] if document["forgetting"] else None,
+        "criteria": [
+            {"name": c["name"], "outcome": c["outcome"], "sentence": c["sentence"]}
+            for c in document["verdict"]["criteria"]
+        ],
+        "lines": report_text.lines(document),
+        "report": f"{path}/report.html",
+        "rows": document["rows"],
+        "notes": document["notes"],
+        "seconds": job.seconds,
+    }
+    parents = [job.dataset.hash, *([job.adapter.hash] if job.adapter else [])]
+    artifact = describe(_KIND, digest, path, parents=parents, seed=SEED, meta=meta)
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        atomic_write(manifest, artifact.model_dump_json(indent=2).encode())
+    _keep_scores(job, artifact, evidence)
+    job.ctx.emit(Event(STAGE, "done", verdict.sentence, data={"verdict": verdict.outcome}))
+    return artifact
+
+
+def _write(job: Job, task: Task, evidence: Evidence, document: dict[str, Any]) -> tuple[Path, str]:
+    """Write the evaluation's files into a folder named by their hash."""
+    staged = job.folder / "out"
+    staged.mkdir(parents=True, exist_ok=True)
+    best = evidence.scored.get(TUNED, evidence.scored[BASE])
+    chosen = golden.pick_golden(task.rows, best.rows, best.scores[task.primary])
+    kept = [
+        {"id": g.item, "messages": [m.model_dump() for m in g.messages], "expected": g.text}
+        for g in chosen
+    ]
+    rows = [asdict(row) for scored in evidence.scored.values() for row in scored.rows.values()]
+    texts = {
+        "evaluation.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+        "rows.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        "golden.json": json.dumps(kept, indent=1, ensure_ascii=False) + "\n",
+        "report.html": report_html.as_html(document),
+        "report.txt": report_text.as_text(document),
+    }
+    for name, text in texts.items():
+        atomic_write(staged / name, text.encode())
+    digest = hash_files(staged, _FILES)
+
+    def fill(target: Path) -> None:
+        for name in texts:
+            shutil.copyfile(staged / name, target / name)
+
+    return atomic_dir(job.ctx.workspace.artifact_dir("evaluations", digest), fill), digest
+
+
+def _keep_scores(job: Job, artifact: Artifact, evidence: Evidence) -> None:
+    with job.ctx.store.begin() as session:
+        if session.get(EvaluationRow, artifact.hash) is not None:
+            return
+        session.add(
+            EvaluationRow(
+                id=artifact.hash,
+                dataset=job.dataset.hash,
+                candidate=job.adapter.hash if job.adapter else BASE,
+                verdict=artifact.meta["verdict"],
+                summary={k: artifact.meta[k] for k in ("sentence", "primary", "forgetting")},
+            )
+        )
+        session.add_all(
+            ScoreRow(
+                evaluation=artifact.hash, item=item, candidate=scored.name, metric=metric,
+                value=score.value, evidence=score.evidence,
+                source=_source(metric, score),
+            )
+            for scored in evidence.scored.values()
+            for metric, given in scored.scores.items()
+            for item, score in given.items()
+        )  # fmt: skip
+
+
+def _source(metric: str, score: Score) -> str:
+    """Return who gave a score: metric, rule, judge, human."""
+    given = score.evidence.get("source")
+    return str(given) if given else ("rule" if metric == "valid_output" else "metric")
