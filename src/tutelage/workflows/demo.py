@@ -41,9 +41,6 @@ data:
   splits: {{train: 0.7, validation: 0.1, test: 0.2}}
 evaluate:
   primary: accuracy
-  guards:                        # this model does one job: it may forget some of the rest
-    forgetting: 0.06             # drop of the chance of right answers to general questions
-    perplexity: 1.5              # on general English, over the base model's
 deploy:
   engine: embedded
   port: {port}
