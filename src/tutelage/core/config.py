@@ -329,9 +329,14 @@ class Project(Section):
     augment: Augment = Augment()
     teacher: Endpoint | None = None  # writes drafts and augmented rows
     hosted: Hosted | None = None  # fine-tuning at a service, with train.method hosted
-    judge: Endpoint | None = None  # no command uses it yet
+    judge: list[Endpoint] = []  # marks answers; one server, or a list of them: a panel
     deploy: Deploy = Deploy()
     improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        return [value] if isinstance(value, (dict, Endpoint)) else value
 
     @property
     def primary_metric(self) -> str:

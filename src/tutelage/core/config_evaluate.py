@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from tutelage.core.config_base import Section
+from tutelage.core.config_judge import JudgeSettings
+
+_METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,47}")
 
 
 class Guards(Section):
@@ -24,4 +30,25 @@ class Evaluate(Section):
     few_shot: int = Field(default=6, ge=0)  # examples in the few-shot baseline's prompt
     max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
     batch_size: int = Field(default=8, ge=1)  # pinned: it can flip greedy ties
+    # more metrics: a scorer's name, or {name, as: its name in reports, and the scorer's options}
+    scorers: list[str | dict[str, Any]] = []
+    samples: int = Field(default=0, ge=0)  # answers drawn a row, for pass@k; none is greedy
+    temperature: float = Field(default=0.8, gt=0, le=2)  # of those that are drawn
     must_pass: list[str] = []  # example ids that may not fail
+    judge: JudgeSettings | None = None  # set: every evaluation asks the judge too
+
+    @field_validator("scorers")
+    @classmethod
+    def _named_once(cls, value: list[str | dict[str, Any]]) -> list[str | dict[str, Any]]:
+        seen: set[str] = set()
+        for entry in value:
+            given = {"name": entry} if isinstance(entry, str) else entry
+            if not isinstance(given.get("name"), str):
+                raise ValueError("each scorer is a name, or a mapping with the key name")
+            shown = given.get("as", given["name"])
+            if not isinstance(shown, str) or not _METRIC.fullmatch(shown):
+                raise ValueError(f"{shown!r} can't stand in a report: letters, digits and _.@-")
+            if shown in seen:
+                raise ValueError(f"{shown!r} stands there twice; give one another name with as")
+            seen.add(shown)
+        return value

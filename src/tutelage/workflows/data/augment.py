@@ -292,7 +292,7 @@ def _judged(ctx: Context, result: Sifted, folder: Path, spent: int) -> Sifted:
     least = ctx.config.augment.judge
     if not least or not result.kept:
         return result
-    judge = _endpoint(ctx.config.judge, "judge")
+    judge = _endpoint(next(iter(ctx.config.judge), None), "judge")
     settings = Settings(ctx.config.task, ctx.config.prompt)
     journal = Journal.open(folder / "marks.jsonl")
     asker = Asker(_generator(judge), journal, max(0, ctx.config.augment.tokens - spent))

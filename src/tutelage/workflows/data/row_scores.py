@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.artifact import content_hash
+from tutelage.core.config import Endpoint
 from tutelage.core.errors import ConfigError, ModelError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
@@ -90,7 +91,7 @@ def judge_marks(ctx: Context, rows: Sequence[Example]) -> dict[str, float]:
     from tutelage.data.augment.judging import judge_request, read_mark
     from tutelage.inference.openai import OpenAIGenerator
 
-    judge, source = ctx.config.judge, _source(ctx, "judge")
+    judge, source = _judge(ctx), _source(ctx, "judge")
     if judge is None or source is None:
         raise ConfigError(
             "tutelage.yaml names no judge",
@@ -187,12 +188,17 @@ def _by_base_model(
     return _of(rows, kept.of(kind, source))
 
 
+def _judge(ctx: Context) -> Endpoint | None:
+    """Return the judge of rows: the first of a panel."""
+    return next(iter(ctx.config.judge), None)
+
+
 def _source(ctx: Context, kind: str) -> str | None:
     """Return the name of the model behind a kind of score; None if there is none."""
     from tutelage.inference.models import locate_model
 
     if kind == "judge":
-        judge = ctx.config.judge
+        judge = _judge(ctx)
         return f"{judge.base_url} {judge.model} {ctx.config.prompt}" if judge else None
     try:
         model = locate_model(ctx.config.model, ctx.workspace.root).digest
