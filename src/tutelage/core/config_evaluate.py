@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from tutelage.core.config_base import Section
+from tutelage.core.config_criteria import Requirement
 from tutelage.core.config_judge import JudgeSettings
 
 _METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,47}")
@@ -19,6 +20,7 @@ class Guards(Section):
     forgetting: float = Field(default=0.02, ge=0)  # allowed loss on general probes, a ratio
     perplexity: float = Field(default=1.10, ge=1)  # general-text perplexity over the base's
     latency_p95: float = Field(default=1.2, ge=1)  # over the base model's
+    stable: float = Field(default=0.05, gt=0)  # allowed loss of the primary metric on stable
 
 
 class Evaluate(Section):
@@ -35,6 +37,10 @@ class Evaluate(Section):
     samples: int = Field(default=0, ge=0)  # answers drawn a row, for pass@k; none is greedy
     temperature: float = Field(default=0.8, gt=0, le=2)  # of those that are drawn
     must_pass: list[str] = []  # example ids that may not fail
+    # what it must beat: base, few_shot, stable, a release, an adapter's id; empty: base, few_shot
+    against: list[str] = []
+    # what a candidate must hold, in place of those comparisons; the guards hold all the same
+    criteria: list[Requirement] = []
     judge: JudgeSettings | None = None  # set: every evaluation asks the judge too
 
     @field_validator("scorers")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tutelage.core.example import Example, Message
@@ -19,19 +19,25 @@ from tutelage.inference.chat import conversation, neutralise
 
 Mode = Literal["free", "constrained"]
 BASE, FEW_SHOT, TUNED = "base", "few_shot", "tuned"
+STABLE = "stable"
 TFIDF = "tfidf"
 CONSTRAINED = "_constrained"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to answer. `free` writes text as production does; `constrained` picks a label."""
+    """One way to answer. `free` writes text as production does; `constrained` picks a label.
+
+    `adapter` asks for the bench's tuned weights; without a prompt of its own a candidate is asked
+    with the task's.
+    """
 
     name: str
     title: str
     shots: tuple[Example, ...] = ()
     adapter: bool = False
     mode: Mode = "free"
+    prompt: str | None = None
 
 
 def make_candidates(
@@ -49,10 +55,13 @@ def make_candidates(
         free.append(Candidate(TUNED, "tuned model", adapter=True))
     if not task.labels or not constrained:
         return free
-    return free + [
-        Candidate(c.name + CONSTRAINED, f"{c.title}, label list", c.shots, c.adapter, "constrained")
-        for c in free
-    ]
+    return free + [with_list(candidate) for candidate in free]
+
+
+def with_list(candidate: Candidate) -> Candidate:
+    """Return the candidate held to the label list."""
+    name, title = candidate.name + CONSTRAINED, f"{candidate.title}, label list"
+    return replace(candidate, name=name, title=title, mode="constrained")
 
 
 def pick_shots(train: Sequence[Example], count: int) -> tuple[Example, ...]:
@@ -81,7 +90,8 @@ def pick_shots(train: Sequence[Example], count: int) -> tuple[Example, ...]:
 
 def prompt_for(candidate: Candidate, row: Example, task: Task) -> Prompt:
     """Return the request: system message, the shots as finished turns, then the row."""
-    turns = conversation(row, task.prompt, task.specials)
+    prompt = task.prompt if candidate.prompt is None else candidate.prompt
+    turns = conversation(row, prompt, task.specials)
     head = turns[:1] if turns and turns[0].role == "system" else ()
     shots: list[Message] = []
     for shot in candidate.shots:
