@@ -1,7 +1,7 @@
 """What each candidate wrote for each row, kept on disk while it is made.
 
-The journal is one JSON line a row, synced after every batch: a killed evaluation continues after
-the last whole batch. A torn last line is dropped, and failed requests are asked again.
+The journal is one JSON line an answer, synced after every batch: a killed evaluation continues
+after the last whole batch. A torn last line is dropped, and failed requests are asked again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from tutelage.inference.base import Completion
 
 @dataclass(frozen=True)
 class RowResult:
-    """One answer: `finish` is stop, length, error, or chosen (picked from the label list)."""
+    """One answer: `finish` is stop, length, error, or chosen (picked from a list, not written).
+
+    `detail` may hold `sure` (the choice's share of the probability), `samples` (the texts drawn
+    for the same row, with their place), `reference_nll` (nats) and `reference_tokens`.
+    """
 
     candidate: str
     item: str  # example id
@@ -32,6 +36,7 @@ class RowResult:
     batch: int = 0  # rows of one batch were answered together
     first_token_ms: float | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+    sample: int = 0  # 0: the row's answer; 1, 2, ...: answers drawn for pass@k
 
     @property
     def failed(self) -> bool:
@@ -39,7 +44,9 @@ class RowResult:
         return self.finish == "error"
 
 
-def from_completion(candidate: str, item: str, completion: Completion, batch: int) -> RowResult:
+def from_completion(
+    candidate: str, item: str, completion: Completion, batch: int, sample: int = 0
+) -> RowResult:
     """Return the row of a generated answer."""
     usage = completion.usage
     return RowResult(
@@ -54,6 +61,7 @@ def from_completion(candidate: str, item: str, completion: Completion, batch: in
         batch,
         completion.first_token_ms,
         {k: v for k, v in completion.meta.items() if isinstance(v, (str, int, float, bool))},
+        sample,
     )
 
 
@@ -62,17 +70,26 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows: dict[tuple[str, str], RowResult] = {}
+        self._rows: dict[tuple[str, str, int], RowResult] = {}
+        self._drawn: dict[tuple[str, str], dict[int, RowResult]] = {}
         self._load()
 
-    def get(self, candidate: str, item: str) -> RowResult | None:
+    def get(self, candidate: str, item: str, sample: int = 0) -> RowResult | None:
         """Return the finished answer of a candidate for an example, or None."""
-        row = self._rows.get((candidate, item))
+        row = self._rows.get((candidate, item, sample))
         return None if row is None or row.failed else row
 
     def any(self, candidate: str, item: str) -> RowResult | None:
-        """Return the newest answer, failed requests included, or None."""
-        return self._rows.get((candidate, item))
+        """Return the newest answer, failed requests included, or None.
+
+        Answers drawn besides it stand in its `detail` as `samples`, a text each, None if failed.
+        """
+        row = self._rows.get((candidate, item, 0))
+        drawn = self._drawn.get((candidate, item))
+        if row is None or not drawn:
+            return row
+        texts = [None if drawn[n].failed else drawn[n].text for n in sorted(drawn)]
+        return replace(row, detail={**row.detail, "samples": texts})
 
     def append(self, rows: Iterable[RowResult]) -> None:
         """Keep finished rows; they are on the disk when this returns."""
@@ -82,7 +99,13 @@ class Journal:
             stream.write(lines)
             stream.flush()
             os.fsync(stream.fileno())
-        self._rows.update({(row.candidate, row.item): row for row in rows})
+        for row in rows:
+            self._keep(row)
+
+    def _keep(self, row: RowResult) -> None:
+        self._rows[row.candidate, row.item, row.sample] = row
+        if row.sample:
+            self._drawn.setdefault((row.candidate, row.item), {})[row.sample] = row
 
     def _load(self) -> None:
         if not self.path.exists():
@@ -94,5 +117,4 @@ class Journal:
             with self.path.open("r+b") as stream:
                 stream.truncate(len(whole))
         for line in whole.splitlines():
-            row = RowResult(**json.loads(line))
-            self._rows[row.candidate, row.item] = row
+            self._keep(RowResult(**json.loads(line)))

@@ -1,14 +1,14 @@
 """Asks every candidate every row, in pinned batches, and keeps each answer as it comes.
 
-Free answers are greedy text, as production writes them. Constrained answers pick the likeliest
-label of the list. Nothing is scored here.
+Free answers are greedy text, as production writes them; more may be drawn beside them. Constrained
+answers pick the likeliest of the row's list. Nothing is scored here.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from tutelage.evaluation.task import Task
 from tutelage.inference.base import Generator, Prompt
 
 STAGE = "evaluate"
+_SEEDS_APART = 1_000_003  # engines add a row's place in its batch to the seed
 
 
 class TextScorer(Protocol):
@@ -66,23 +67,41 @@ class Bench:
 
 
 def run(task: Task, candidates: Sequence[Candidate], bench: Bench, journal: Journal) -> None:
-    """Fill `journal` with an answer of each candidate for each row of the task.
+    """Fill `journal` with each candidate's answers for each row of the task.
 
     Batches hold rows of like length and depend on the rows alone, so a run that was killed ends
     with the same batches as one that was not.
     """
     groups = batches(task.rows, bench.batch_size)
-    total, done = len(task.rows) * len(candidates), 0
+    total, done = len(task.rows) * sum(len(_draws(task, c)) for c in candidates), 0
     for candidate in sorted(candidates, key=lambda c: c.adapter):  # each adapter loaded once
         switched = False
-        for number, rows in enumerate(groups):
-            if any(journal.get(candidate.name, row.id) is None for row in rows):
-                if not switched:
-                    bench.engine.set_adapter(bench.adapter if candidate.adapter else None)
-                    switched = True
-                journal.append(_answer(task, candidate, bench.engine, number, rows))
-            done += len(rows)
-            bench.emit(Event(STAGE, "progress", candidate.title, done, total))
+        for sample in _draws(task, candidate):
+            for number, rows in enumerate(groups):
+                if any(journal.get(candidate.name, row.id, sample) is None for row in rows):
+                    if not switched:
+                        bench.engine.set_adapter(bench.adapter if candidate.adapter else None)
+                        switched = True
+                    asked = Asked(task, candidate, number, rows, sample)
+                    journal.append(_answer(asked, bench.engine))
+                done += len(rows)
+                bench.emit(Event(STAGE, "progress", candidate.title, done, total))
+
+
+def _draws(task: Task, candidate: Candidate) -> range:
+    """Return the answers a row that a candidate gives: the greedy one, then those drawn."""
+    return range(task.samples + 1 if candidate.mode == "free" else 1)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One batch for one candidate. `sample` 0 is greedy, later ones are drawn."""
+
+    task: Task
+    candidate: Candidate
+    number: int
+    rows: Sequence[Example]
+    sample: int = 0
 
 
 def batches(rows: Sequence[Example], size: int) -> list[list[Example]]:
@@ -91,44 +110,84 @@ def batches(rows: Sequence[Example], size: int) -> list[list[Example]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _answer(
-    task: Task, candidate: Candidate, engine: Engine, number: int, rows: Sequence[Example]
-) -> list[RowResult]:
-    prompts = [prompt_for(candidate, row, task) for row in rows]
-    if candidate.mode == "constrained":
-        return _choose(task, candidate, engine, rows, prompts)
+def _answer(asked: Asked, engine: Engine) -> list[RowResult]:
+    prompts = [prompt_for(asked.candidate, row, asked.task) for row in asked.rows]
+    if asked.candidate.mode == "constrained":
+        return _choose(asked, engine, prompts)
+    if asked.sample:
+        prompts = [_drawn(prompt, asked) for prompt in prompts]
     completions = engine.generate(prompts)
-    return [
-        from_completion(candidate.name, row.id, completion, number)
-        for row, completion in zip(rows, completions, strict=True)
+    made = [
+        from_completion(asked.candidate.name, row.id, completion, asked.number, asked.sample)
+        for row, completion in zip(asked.rows, completions, strict=True)
     ]
+    if asked.task.likelihood and not asked.sample:
+        return _weighed(asked, engine, prompts, made)
+    return made
 
 
-def _choose(
-    task: Task,
-    candidate: Candidate,
-    engine: Engine,
-    rows: Sequence[Example],
-    prompts: Sequence[Prompt],
+def _drawn(prompt: Prompt, asked: Asked) -> Prompt:
+    """Return the request with the task's temperature and a seed of its own."""
+    changes = {"temperature": asked.task.temperature, "seed": _SEEDS_APART * asked.sample}
+    return replace(prompt, decoding=prompt.decoding.model_copy(update=changes))
+
+
+def _weighed(
+    asked: Asked, engine: Engine, prompts: Sequence[Prompt], made: Sequence[RowResult]
 ) -> list[RowResult]:
-    """Pick the likeliest label of each row; `detail.sure` is its share of the probability."""
-    answers = [task.output.render(label) for label in task.labels]
+    """Note how likely the reference is, in nats, and its tokens with the end of the turn.
+
+    Raw text is weighed from its second token on. A service that shows no likelihoods is not asked.
+    """
+    if not hasattr(engine, "score_labels"):
+        return list(made)
+    count = asked.task.count_tokens or (lambda text: len(text.split()))
+    weighed = []
+    for row, prompt, result in zip(asked.rows, prompts, made, strict=True):
+        reference = row.answer or ""
+        if row.is_text:
+            nll, tokens = engine.mean_nll([reference])[0]
+        else:
+            nll = -float(engine.score_labels([prompt], [reference])[0, 0])
+            tokens = count(reference) + 1
+        detail = {**result.detail, "reference_nll": nll, "reference_tokens": tokens}
+        weighed.append(replace(result, detail=detail))
+    return weighed
+
+
+def _choose(asked: Asked, engine: Engine, prompts: Sequence[Prompt]) -> list[RowResult]:
+    """Pick the likeliest answer of each row's list; rows with one list are weighed together."""
+    lists: dict[tuple[str, ...], list[int]] = {}
+    for place, row in enumerate(asked.rows):
+        lists.setdefault(asked.task.answers(row), []).append(place)
+    chosen: dict[int, RowResult] = {}
+    for answers, places in lists.items():
+        group = replace(asked, rows=[asked.rows[place] for place in places])
+        found = _pick(group, engine, [prompts[place] for place in places], answers)
+        chosen.update(zip(places, found, strict=True))
+    return [chosen[place] for place in range(len(asked.rows))]
+
+
+def _pick(
+    asked: Asked, engine: Engine, prompts: Sequence[Prompt], answers: Sequence[str]
+) -> list[RowResult]:
+    """Return the likeliest of `answers` a row; `detail.sure` is its share of the probability."""
     started = time.perf_counter()
     logs: NDArray[np.float64] = np.asarray(
         engine.score_labels(prompts, answers, whole=False)
     )  # (N, L)
-    each_ms = (time.perf_counter() - started) * 1000 / len(rows)
+    each_ms = (time.perf_counter() - started) * 1000 / len(asked.rows)
     weights = np.exp(logs - logs.max(axis=1, keepdims=True))
     shares = weights / weights.sum(axis=1, keepdims=True)
     best = shares.argmax(axis=1)
     return [
         RowResult(
-            candidate.name,
+            asked.candidate.name,
             row.id,
             answers[choice],
             "chosen",
             latency_ms=round(each_ms, 3),
             detail={"sure": round(float(share[choice]), 4)},
         )
-        for row, choice, share in zip(rows, best, shares, strict=True)
+        for row, choice, share in zip(asked.rows, best, shares, strict=True)
     ]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tutelage.core.example import Example
 from tutelage.evaluation.candidates import CONSTRAINED, TUNED
 from tutelage.evaluation.rows import RowResult
+from tutelage.evaluation.scorers.apply import score_rows, summary
 from tutelage.evaluation.scorers.base import Score, Scorer
 from tutelage.evaluation.scorers.classification import Confusion, confusion, expected_label
 from tutelage.evaluation.significance import (
@@ -25,7 +25,6 @@ from tutelage.evaluation.significance import (
 from tutelage.evaluation.task import Task
 from tutelage.evaluation.usage import Usage, usage
 
-UNSCORED = Score(None, {"why": "the request failed"})
 NOT_GIVEN = Score(None, {"why": "nobody scored this row"})
 
 
@@ -40,7 +39,7 @@ class Scored:
     means: dict[str, Interval]  # metric → mean with interval
     usage: Usage | None = None  # free answers only
     confusion: Confusion | None = None  # classification only
-    extra: dict[str, float] = field(default_factory=dict)  # macro_f1, micro_f1
+    extra: dict[str, float] = field(default_factory=dict)  # macro_f1, bleu.corpus
 
     def unscored(self, metric: str) -> int:
         """Return how many rows have no value for `metric`."""
@@ -66,13 +65,10 @@ def score_candidate(
 ) -> Scored:
     """Score one candidate's answers on every metric of the task."""
     name, title = name_title
-    scores = {
-        metric: {row.id: _score(scorer, row, answers.get(row.id)) for row in task.rows}
-        for metric, scorer in scorers.items()
-    }
+    scores = {metric: score_rows(scorer, task.rows, answers) for metric, scorer in scorers.items()}
     means = {metric: _mean(task, given, confidence) for metric, given in scores.items()}
-    matrix = _confusion(task, scores[task.primary]) if task.kind == "classification" else None
-    extra = {"macro_f1": matrix.macro_f1(), "micro_f1": matrix.micro_f1()} if matrix else {}
+    matrix = _confusion(task, scores["accuracy"]) if task.kind == "classification" else None
+    extra = {**(matrix.averages() if matrix else {}), **summary(scorers, scores)}
     written = [answers[row.id] for row in task.rows if row.id in answers]
     free = bool(written) and all(row.finish != "chosen" for row in written)
     cost = usage(written) if free else None
@@ -95,12 +91,6 @@ def with_scores(
     }
     means = {metric: _mean(task, scores, confidence) for metric, scores in more.items()}
     return replace(scored, scores={**scored.scores, **more}, means={**scored.means, **means})
-
-
-def _score(scorer: Scorer, row: Example, answer: RowResult | None) -> Score:
-    if answer is None or answer.failed:
-        return UNSCORED
-    return scorer.score(row, answer.text)
 
 
 def _mean(task: Task, given: Mapping[str, Score], confidence: float) -> Interval:

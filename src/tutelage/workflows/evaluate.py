@@ -24,7 +24,7 @@ from tutelage.evaluation.gate import Evidence
 from tutelage.evaluation.rows import Journal, RowResult
 from tutelage.evaluation.runner import STAGE, Bench, run
 from tutelage.evaluation.scoring import Scored, differences, score_candidate, with_scores
-from tutelage.evaluation.task import Task, make_task, with_specials
+from tutelage.evaluation.task import Task, check_scorers, make_task, with_specials
 from tutelage.evaluation.usage import p95_ratio
 from tutelage.inference.models import ModelSource, locate_model
 from tutelage.workflows import evaluate_hosted
@@ -70,6 +70,7 @@ def evaluate(
     meta holds verdict, sentence, primary, forgetting, criteria and the report's path.
     """
     config = ctx.config
+    files = check_scorers(config, ctx.workspace.root)
     if adapter is not None and adapter.kind == evaluate_hosted.KIND:
         model, load = str(adapter.meta["base_url"]), partial(_open_hosted, ctx, adapter)
     else:
@@ -83,6 +84,7 @@ def evaluate(
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
         "evaluate": config.evaluate.model_dump(mode="json"),
+        **({"scorers": files} if files else {}),
     }
     folder = ctx.workspace.runs / f"evaluate-{content_hash(inputs)[:12]}"
     job = Job(ctx, dataset, adapter, folder)
@@ -137,7 +139,7 @@ def _work(job: Job, load: Callable[[], LoadedEngine]) -> Artifact:
 def _score(
     job: Job, task: Task, candidates: list[Candidate], journal: Journal
 ) -> dict[str, Scored]:
-    scorers = task.scorers(job.ctx.config)
+    scorers = task.scorers(job.ctx.config, job.ctx.workspace.root)
     confidence = job.ctx.config.evaluate.confidence
     answers: dict[str, dict[str, RowResult]] = {
         c.name: {row.id: found for row in task.rows if (found := journal.any(c.name, row.id))}

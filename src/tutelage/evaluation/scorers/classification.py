@@ -87,6 +87,27 @@ class Confusion:
         ]
         return float(np.mean(seen)) if seen else 0.0
 
+    def averages(self) -> dict[str, float]:
+        """Return precision, recall and F1 over all labels, by name, each 0..1.
+
+        Macro: every label counts the same, over labels that occur. Weighted: by how many rows
+        truly have it. Micro: over all decisions.
+        """
+        columns = self.counts[:, :-1].sum(axis=0)
+        seen = [c for c, n in zip(self.per_class(), columns, strict=True) if c.support or n]
+        support = sum(c.support for c in seen)
+        hits, predicted = float(np.trace(self.counts[:, :-1])), float(columns.sum())
+        precision, recall, f1, _ = _f1(hits, predicted, float(self.counts.sum()))
+        return {
+            "macro_f1": self.macro_f1(),
+            "macro_precision": float(np.mean([c.precision for c in seen])) if seen else 0.0,
+            "macro_recall": float(np.mean([c.recall for c in seen])) if seen else 0.0,
+            "weighted_f1": sum(c.f1 * c.support for c in seen) / support if support else 0.0,
+            "micro_f1": f1,
+            "micro_precision": precision,
+            "micro_recall": recall,
+        }
+
     def micro_f1(self) -> float:
         """Return F1 over all decisions; an unreadable text is a missed one, not a wrong one."""
         hits = float(np.trace(self.counts[:, :-1]))

@@ -221,6 +221,7 @@ class _ModelScore:
         from tutelage.evaluation.candidates import TUNED, make_candidates
         from tutelage.evaluation.rows import Journal
         from tutelage.evaluation.runner import Bench, run
+        from tutelage.evaluation.scorers.apply import score_one
         from tutelage.evaluation.task import make_task, with_specials
         from tutelage.workflows.evaluate import open_transformers
 
@@ -238,11 +239,11 @@ class _ModelScore:
             run(task, tuned, bench, answers)
         finally:
             loaded.engine.close()
-        scorer = task.scorers(config)[task.primary]
+        scorer = task.scorers(config, self._ctx.workspace.root)[task.primary]
         scores = []
         for row in self._held:
             answer = answers.get(TUNED, row.id)
-            found = scorer.score(row, answer.text).value if answer is not None else None
+            found = score_one(scorer, row, answer).value
             scores.append(min(max(float(found or 0.0), 0.0), 1.0))
         return scores
 
