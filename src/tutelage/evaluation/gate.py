@@ -13,12 +13,11 @@ fails only what is surely slower, and leaves the rest to the canary, which measu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from tutelage.core.config import Guards
-from tutelage.core.errors import EXIT_DONE, EXIT_NO, EXIT_NOT_ENOUGH_EVIDENCE
-from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED
+from tutelage.core.config_criteria import NotWorse, Requirement
+from tutelage.evaluation.candidates import BASE, FEW_SHOT, STABLE, TUNED
 from tutelage.evaluation.criterion import (
     Criterion,
     Outcome,
@@ -27,67 +26,38 @@ from tutelage.evaluation.criterion import (
     points,
     within,
 )
-from tutelage.evaluation.forgetting import Forgetting
+from tutelage.evaluation.gate_criteria import absent, criteria_of, must_pass, not_worse
 from tutelage.evaluation.gate_forgetting import forgetting_criteria
-from tutelage.evaluation.scoring import Comparison, Scored
 from tutelage.evaluation.significance import Interval
+from tutelage.evaluation.verdict import EXIT_CODES, Evidence, Verdict
 
 __all__ = [
-    "Criterion", "Evidence", "Outcome", "Verdict", "better_base", "decide", "percent", "points",
-    "within",
+    "EXIT_CODES", "Criterion", "Evidence", "Outcome", "Verdict", "better_base", "decide",
+    "percent", "points", "within",
 ]  # fmt: skip
 
-EXIT_CODES: dict[Outcome, int] = {
-    "pass": EXIT_DONE,
-    "fail": EXIT_NO,
-    "not_enough_evidence": EXIT_NOT_ENOUGH_EVIDENCE,
-}
 UNSCORED_LIMIT = 0.05  # share of test rows that may lack a score
-_AGAINST = {BASE: "base", FEW_SHOT: "few-shot"}
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The decision over all criteria: one fail fails, one open question leaves it open."""
+def decide(evidence: Evidence, guards: Guards, requirements: Sequence[Requirement] = ()) -> Verdict:
+    """Return the verdict of the tuned candidate.
 
-    outcome: Outcome
-    sentence: str
-    criteria: tuple[Criterion, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0 pass, 1 fail, 3 not enough evidence."""
-        return EXIT_CODES[self.outcome]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that the gate looks at. `latency` is tuned over base at the 95th percentile."""
-
-    primary: str
-    confidence: float
-    scored: Mapping[str, Scored]
-    comparisons: Mapping[str, Comparison]
-    forgetting: Forgetting | None = None
-    latency: Interval | None = None
-    must_pass: tuple[str, ...] = ()
-    must_fail: tuple[str, ...] = ()  # the must-pass rows that failed
-
-
-def decide(evidence: Evidence, guards: Guards) -> Verdict:
-    """Return the verdict of the tuned candidate against the base model."""
+    `requirements` take the place of the comparisons with the base and the stable release; the
+    guards hold all the same.
+    """
     if TUNED not in evidence.scored:
         sentence = "There is no tuned model yet: these are the base model's figures."
         return Verdict("not_enough_evidence", sentence, ())
-    criteria = [
-        _superior(evidence, name) for name in (BASE, FEW_SHOT) if name in evidence.comparisons
-    ]
+    if requirements:
+        criteria = criteria_of(evidence, requirements)
+    else:
+        criteria = _comparisons(evidence, guards)
     if evidence.forgetting is not None:
         criteria += forgetting_criteria(evidence.forgetting, guards, evidence.confidence)
     if evidence.latency is not None:
         criteria.append(_latency(evidence, evidence.latency, guards))
     if evidence.must_pass:
-        criteria.append(_must_pass(evidence))
+        criteria.append(must_pass(len(evidence.must_pass), evidence.must_fail))
     unscored = _unscored(evidence)
     if unscored is not None:
         criteria.append(unscored)
@@ -97,7 +67,23 @@ def decide(evidence: Evidence, guards: Guards) -> Verdict:
         outcome = "fail"
     elif "not_enough_evidence" in outcomes:
         outcome = "not_enough_evidence"
-    return Verdict(outcome, _headline(outcome, criteria), tuple(criteria))
+    better = not requirements and not evidence.against
+    return Verdict(outcome, _headline(outcome, criteria, better), tuple(criteria))
+
+
+def _comparisons(evidence: Evidence, guards: Guards) -> list[Criterion]:
+    """Return the default: better than what it must beat, not worse than the stable release."""
+    both = [name for name in (BASE, FEW_SHOT) if name in evidence.comparisons]
+    rivals = evidence.against or tuple(both)
+    found = [
+        _superior(evidence, name)
+        if name in evidence.comparisons
+        else absent(f"better than {evidence.called(name)}", evidence.called(name))
+        for name in rivals
+    ]
+    if STABLE in evidence.comparisons and STABLE not in rivals:
+        found.append(not_worse(evidence, NotWorse(than=STABLE, by=guards.stable)))
+    return found
 
 
 def better_base(evidence: Evidence) -> str:
@@ -115,9 +101,9 @@ def _superior(evidence: Evidence, name: str) -> Criterion:
     d = evidence.comparisons[name].difference
     if d.n == 0:
         return Criterion(
-            f"better than {_AGAINST[name]}",
+            f"better than {evidence.called(name)}",
             "not_enough_evidence",
-            f"tuned vs {_AGAINST[name]}: no row was scored for both",
+            f"tuned vs {evidence.called(name)}: no row was scored for both",
         )
     outcome: Outcome = "not_enough_evidence"
     if d.low > 0:
@@ -127,12 +113,12 @@ def _superior(evidence: Evidence, name: str) -> Criterion:
     ours, theirs = _mean(evidence, TUNED), _mean(evidence, name)
     grouped = f" in {d.clusters} clusters" if d.clusters < d.n else ""
     sentence = (
-        f"{evidence.primary}: tuned {percent(ours)} vs {_AGAINST[name]} {percent(theirs)}: "
+        f"{evidence.primary}: tuned {percent(ours)} vs {evidence.called(name)} {percent(theirs)}: "
         f"{points(d.estimate)} points, {percent(evidence.confidence)} interval "
         f"{points(d.low)}…{points(d.high)}, n = {d.n}{grouped}; "
         f"smallest detectable difference {d.detectable * 100:.0f} points"
     )
-    return Criterion(f"better than {_AGAINST[name]}", outcome, sentence, figures_of(d))
+    return Criterion(f"better than {evidence.called(name)}", outcome, sentence, figures_of(d))
 
 
 def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
@@ -151,15 +137,6 @@ def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
     return Criterion("answers in time", outcome, sentence, figures)
 
 
-def _must_pass(evidence: Evidence) -> Criterion:
-    failed, asked = evidence.must_fail, len(evidence.must_pass)
-    if not failed:
-        return Criterion("must-pass rows", "pass", f"must-pass rows: all {asked} pass")
-    named = ", ".join(i[:12] for i in failed[:5]) + (" …" if len(failed) > 5 else "")
-    sentence = f"must-pass rows: {len(failed)} of {asked} fail ({named})"
-    return Criterion("must-pass rows", "fail", sentence, {"failed": list(failed)})
-
-
 def _unscored(evidence: Evidence) -> Criterion | None:
     worst = 0
     for name in (BASE, FEW_SHOT, TUNED):
@@ -174,10 +151,12 @@ def _unscored(evidence: Evidence) -> Criterion | None:
     return Criterion("rows scored", outcome, sentence, {"unscored": worst, "rows": total})
 
 
-def _headline(outcome: Outcome, criteria: Sequence[Criterion]) -> str:
+def _headline(outcome: Outcome, criteria: Sequence[Criterion], better: bool) -> str:
     """Return the verdict in one sentence; what stands in its way is named."""
-    if outcome == "pass":
+    if outcome == "pass" and better:
         return "The tuned model is better than the base model, and stays within every limit."
+    if outcome == "pass":
+        return "The tuned model meets every criterion and stays within every limit."
     against = [c.name for c in criteria if c.outcome == outcome]
     listed = " or ".join(f"“{name}”" for name in against)
     if outcome == "fail":

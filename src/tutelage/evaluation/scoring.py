@@ -62,10 +62,19 @@ def score_candidate(
     name_title: tuple[str, str],
     *,
     confidence: float = 0.95,
+    known: Mapping[str, Mapping[str, Score]] | None = None,
 ) -> Scored:
-    """Score one candidate's answers on every metric of the task."""
+    """Score one candidate's answers on every metric of the task.
+
+    A metric whose scores are `known` for every row is not scored again.
+    """
     name, title = name_title
-    scores = {metric: score_rows(scorer, task.rows, answers) for metric, scorer in scorers.items()}
+    ids = {row.id for row in task.rows}
+    kept = {m: dict(given) for m, given in (known or {}).items() if ids <= set(given)}
+    scores = {
+        metric: kept[metric] if metric in kept else score_rows(scorer, task.rows, answers)
+        for metric, scorer in scorers.items()
+    }
     means = {metric: _mean(task, given, confidence) for metric, given in scores.items()}
     matrix = _confusion(task, scores["accuracy"]) if task.kind == "classification" else None
     extra = {**(matrix.averages() if matrix else {}), **summary(scorers, scores)}
@@ -127,7 +136,7 @@ def differences(
     for name, other in scored.items():
         constrained = name.endswith(CONSTRAINED)
         ours = scored.get(TUNED + CONSTRAINED) if constrained else scored[TUNED]
-        if ours is not None and ours.name != name and not name.startswith(TUNED):
+        if ours is not None and name not in (TUNED, TUNED + CONSTRAINED):
             found[name] = _difference(task, ours, other, confidence, seed)
     corrected = holm([d.p for d in found.values()])
     return {

@@ -1,60 +1,40 @@
-"""Evaluate: all candidates on the frozen test split, what was forgotten, the verdict, the report.
+"""Evaluate: candidates on the frozen test split, what was forgotten, the verdict, the report.
 
 Answers are journalled in runs/evaluate-<inputs>/ while they are made, so a killed evaluation
 continues; the finished evaluation is an immutable folder and its scores are rows of the store.
+Where only criteria or limits changed, the answers of an earlier evaluation are judged again.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.artifact import Artifact, content_hash
-from tutelage.core.events import Event
-from tutelage.data.version import load_version
-from tutelage.evaluation import golden
-from tutelage.evaluation.baseline import TITLE as TFIDF_TITLE
-from tutelage.evaluation.baseline import tfidf_answers
-from tutelage.evaluation.candidates import BASE, TFIDF, TUNED, Candidate, make_candidates
-from tutelage.evaluation.forgetting import Forgetting
+from tutelage.evaluation.candidates import FEW_SHOT, pick_shots
 from tutelage.evaluation.gate import Evidence
-from tutelage.evaluation.rows import Journal, RowResult
-from tutelage.evaluation.runner import STAGE, Bench, run
-from tutelage.evaluation.scoring import Scored, differences, score_candidate, with_scores
-from tutelage.evaluation.task import Task, check_scorers, make_task, with_specials
-from tutelage.evaluation.usage import p95_ratio
+from tutelage.evaluation.runner import STAGE
+from tutelage.evaluation.task import Task, check_scorers
 from tutelage.inference.models import ModelSource, locate_model
-from tutelage.workflows import evaluate_hosted
-from tutelage.workflows.context import Context, StageOutcome, run_stage
-from tutelage.workflows.evaluate_forgetting import forgetting
-from tutelage.workflows.evaluate_job import SEED, Job
-from tutelage.workflows.evaluate_more import more_scores
+from tutelage.workflows import evaluate_reload
+from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
+from tutelage.workflows.evaluate_answers import answered
+from tutelage.workflows.evaluate_candidates import Entrant, of_artifact, rival_name, rivals
+from tutelage.workflows.evaluate_engines import (
+    Engines,
+    LoadedEngine,
+    OpenEngine,
+    open_transformers,
+)
+from tutelage.workflows.evaluate_evidence import check_rules, gather, golden_files
+from tutelage.workflows.evaluate_job import Job
 from tutelage.workflows.evaluate_write import finish
 
+__all__ = ["LoadedEngine", "OpenEngine", "evaluate", "evaluate_all", "open_transformers"]
 
-@dataclass(frozen=True)
-class LoadedEngine:
-    """A model ready to answer, how it counts tokens, and its control tokens."""
-
-    engine: Any  # evaluation.runner.Engine; with `only_text` it can do no more than write
-    count_tokens: Callable[[str], int]
-    specials: tuple[str, ...] = ()
-    only_text: bool = False
-
-
-OpenEngine = Callable[[ModelSource, int], LoadedEngine]
-
-
-def open_transformers(source: ModelSource, batch_size: int) -> LoadedEngine:
-    """Return the reference engine with the base model loaded."""
-    from tutelage.inference.transformers import TransformersGenerator
-
-    engine = TransformersGenerator(source, batch_size=batch_size)
-    return LoadedEngine(engine, lambda text: len(engine.tokenizer(text)["input_ids"]),
-                        engine.specials)  # fmt: skip
+# what decides but changes no answer
+_AFTERWARDS = {"criteria", "guards", "confidence", "must_pass", "against"}
 
 
 def evaluate(
@@ -62,6 +42,7 @@ def evaluate(
     dataset: Artifact,
     adapter: Artifact | None = None,
     *,
+    against: Sequence[str] | None = None,
     open_engine: OpenEngine = open_transformers,
 ) -> StageOutcome:
     """Compare the adapter with the base model on the test split of `dataset`.
@@ -69,116 +50,110 @@ def evaluate(
     Without an adapter only the base candidates are measured and nothing is decided. The artifact's
     meta holds verdict, sentence, primary, forgetting, criteria and the report's path.
     """
+    source = source_of(ctx, adapter)
+    entrant = of_artifact(ctx, adapter, source) if adapter is not None else None
+    return evaluate_all(
+        ctx, dataset, [entrant], source=source, against=against, open_engine=open_engine
+    )[0]
+
+
+def source_of(ctx: Context, adapter: Artifact | None = None) -> ModelSource | None:
+    """Return the project's base model on this machine; None if `adapter` is at a service."""
+    if adapter is not None and adapter.kind == "hosted":
+        return None
+    return locate_model(ctx.config.model, ctx.workspace.root)
+
+
+def evaluate_all(
+    ctx: Context,
+    dataset: Artifact,
+    entrants: Sequence[Entrant | None],
+    *,
+    source: ModelSource | None,
+    against: Sequence[str] | None = None,
+    open_engine: OpenEngine = open_transformers,
+) -> list[StageOutcome]:
+    """Evaluate each candidate on the same rows; each gets an evaluation of its own.
+
+    A base model is loaded once, and base, few-shot and rivals answer once for all. `against` takes
+    the place of evaluate.against. Raises DataError or ConfigError before anything is loaded.
+    """
+    rules = tuple(ctx.config.evaluate.against if against is None else against)
+    jobs = [_job(ctx, dataset, entrant, source, rules) for entrant in entrants]
+    hosted = next((e.hosted for e in entrants if e is not None and e.hosted), None)
+    outcomes = []
+    with Engines(ctx, open_engine, hosted) as engines:
+        for job, inputs in jobs:
+            outcomes.append(run_stage(ctx, _stage(ctx, job.entrant), inputs, _work(job, engines)))
+    for job, _ in jobs:
+        shutil.rmtree(job.folder, ignore_errors=True)
+        shutil.rmtree(job.shared, ignore_errors=True)
+    return outcomes
+
+
+def _stage(ctx: Context, entrant: Entrant | None) -> str:
+    """Return the stage's name: that of the newest adapter is the loop's own."""
+    newest = last_output(ctx, "train")
+    if newest is None or (entrant is not None and newest.hash in entrant.parents[:1]):
+        return STAGE
+    return f"{STAGE}-{entrant.key[:12] if entrant else 'base'}"
+
+
+def _job(
+    ctx: Context,
+    dataset: Artifact,
+    entrant: Entrant | None,
+    source: ModelSource | None,
+    against: tuple[str, ...],
+) -> tuple[Job, dict[str, Any]]:
+    """Return the job and the inputs of its stage."""
     config = ctx.config
     files = check_scorers(config, ctx.workspace.root)
-    if adapter is not None and adapter.kind == evaluate_hosted.KIND:
-        model, load = str(adapter.meta["base_url"]), partial(_open_hosted, ctx, adapter)
-    else:
-        source = locate_model(config.model, ctx.workspace.root)
-        model, load = source.digest, partial(_open_local, ctx, source, open_engine)
-    inputs = {
+    beside = rivals(ctx, entrant, against, source)
+    sets = golden_files(ctx)
+    service = entrant.hosted if entrant and entrant.hosted else None
+    shared = {
         "dataset": dataset.hash,
-        "adapter": adapter.hash if adapter else None,
-        "model": model,
+        "model": source.digest if source else str(service.meta["base_url"]) if service else "",
         "prompt": config.prompt,
         "task": config.task,
         "output": config.output.model_dump(mode="json"),
-        "evaluate": config.evaluate.model_dump(mode="json"),
+        "evaluate": config.evaluate.model_dump(mode="json", exclude=_AFTERWARDS),
         **({"scorers": files} if files else {}),
+        **({"rivals": {rival.name: rival.key for rival in beside}} if beside else {}),
     }
-    folder = ctx.workspace.runs / f"evaluate-{content_hash(inputs)[:12]}"
-    job = Job(ctx, dataset, adapter, folder)
-    outcome = run_stage(ctx, STAGE, inputs, lambda: _work(job, load))
-    if not outcome.skipped:
-        shutil.rmtree(folder, ignore_errors=True)
-    return outcome
-
-
-def _open_local(ctx: Context, source: ModelSource, open_engine: OpenEngine) -> LoadedEngine:
-    ctx.emit(Event(STAGE, "start", f"loading {source.name}"))
-    return open_engine(source, ctx.config.evaluate.batch_size)
-
-
-def _open_hosted(ctx: Context, adapter: Artifact) -> LoadedEngine:
-    ctx.emit(Event(STAGE, "start", "asking the service"))
-    engine = evaluate_hosted.hosted_engine(ctx, adapter)
-    return LoadedEngine(engine, evaluate_hosted.count_tokens, only_text=True)
-
-
-def _work(job: Job, load: Callable[[], LoadedEngine]) -> Artifact:
-    config, emit = job.ctx.config, job.ctx.emit
-    version = load_version(job.ctx.path_of(job.dataset))
-    with job.timed("load"):
-        loaded = load()
-    try:
-        task = make_task(
-            config, version.rows("train"), version.rows("test"), version.cluster_of,
-            loaded.count_tokens,
-        )  # fmt: skip
-        task = with_specials(task, loaded.specials)
-        must_pass = golden.resolve(config.evaluate.must_pass, task.rows)
-        candidates = make_candidates(
-            task, few_shot=config.evaluate.few_shot, tuned=job.adapter is not None,
-            constrained=not loaded.only_text,
-        )  # fmt: skip
-        adapter_dir = job.ctx.path_of(job.adapter) if job.adapter else None
-        bench = Bench(loaded.engine, adapter_dir, config.evaluate.batch_size, emit)
-        journal = Journal(job.folder / "rows.jsonl")
-        with job.timed("answers"):
-            run(task, candidates, bench, journal)
-        with job.timed("forgetting"):
-            forgotten = None if loaded.only_text else forgetting(job, bench)
-    finally:
-        loaded.engine.close()
-    with job.timed("scores"):
-        scored = _score(job, task, candidates, journal)
-    evidence = _evidence(job, task, scored, forgotten, must_pass)
-    return finish(job, task, candidates, evidence)
-
-
-def _score(
-    job: Job, task: Task, candidates: list[Candidate], journal: Journal
-) -> dict[str, Scored]:
-    scorers = task.scorers(job.ctx.config, job.ctx.workspace.root)
-    confidence = job.ctx.config.evaluate.confidence
-    answers: dict[str, dict[str, RowResult]] = {
-        c.name: {row.id: found for row in task.rows if (found := journal.any(c.name, row.id))}
-        for c in candidates
+    asked = {
+        **shared,
+        "entrant": entrant.key if entrant else None,
+        **({"golden": {name: file.digest for name, file in sets.items()}} if sets else {}),
     }
-    titles = {c.name: c.title for c in candidates}
-    baseline = tfidf_answers(task, seed=SEED)
-    if baseline:
-        answers[TFIDF] = {row.item: row for row in baseline}
-        titles[TFIDF] = TFIDF_TITLE
-    more = more_scores(job, task, answers)
-    scored = {}
-    for name, given in answers.items():
-        found = score_candidate(task, scorers, given, (name, titles[name]), confidence=confidence)
-        scored[name] = with_scores(task, found, more.get(name, {}), confidence=confidence)
-    return scored
+    rules = config.evaluate.model_dump(mode="json", include=_AFTERWARDS)
+    inputs = {**asked, "rules": {**rules, "against": list(against)}}
+    key = entrant.key if entrant else None
+    place = ctx.workspace.runs / f"evaluate-{content_hash(shared)[:12]}"
+    folder = place / (entrant.key[:12] if entrant else "base")
+    names = tuple(rival_name(spec) for spec in against)
+    job = Job(ctx, dataset, entrant, folder, place, source, beside, names, sets, key,
+              content_hash(asked))  # fmt: skip
+    check_rules(job)
+    return job, inputs
 
 
-def _evidence(
-    job: Job,
-    task: Task,
-    scored: dict[str, Scored],
-    forgotten: Forgetting | None,
-    must_pass: list[str],
-) -> Evidence:
-    confidence = job.ctx.config.evaluate.confidence
-    latency = None
-    failed: list[str] = []
-    if TUNED in scored:
-        ours, base = scored[TUNED].rows.values(), scored[BASE].rows.values()
-        latency = p95_ratio(list(ours), list(base), confidence=confidence, seed=SEED)
-        failed = golden.failures(must_pass, scored[TUNED].scores[task.primary])
-    return Evidence(
-        primary=task.primary,
-        confidence=confidence,
-        scored=scored,
-        comparisons=differences(task, scored, confidence=confidence, seed=SEED),
-        forgetting=forgotten,
-        latency=latency,
-        must_pass=tuple(must_pass),
-        must_fail=tuple(failed),
-    )
+def _work(job: Job, engines: Engines) -> Any:
+    """Return the stage's work: judge the answers of an earlier evaluation, or ask."""
+
+    def work() -> Artifact:
+        earlier = evaluate_reload.same_answers(job)
+        if earlier is not None:
+            task, evidence = evaluate_reload.reload(job, earlier)
+        else:
+            task, evidence = _ask(job, engines)
+        shots = pick_shots(task.train, job.ctx.config.evaluate.few_shot)
+        return finish(job, task, shots if FEW_SHOT in evidence.scored else (), evidence)
+
+    return work
+
+
+def _ask(job: Job, engines: Engines) -> tuple[Task, Evidence]:
+    found = answered(job, engines)
+    return found.task, gather(job, found)

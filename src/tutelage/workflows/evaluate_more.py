@@ -4,11 +4,12 @@ Each function of MORE_SCORES gets the evaluation, its task and every candidate's
 returns what it has: {candidate: {metric: {example id: Score}}}. Rows that it leaves out count as
 unscored. A score whose evidence has a `source` (judge, human, rule) is kept under it in the store.
 Each function of TRUST says why a metric may not gate; None where it may, or is not its own.
+Each function of METRICS names the metrics that its scores may bring, so that criteria can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tutelage.evaluation.rows import RowResult
@@ -23,9 +24,11 @@ Answers = Mapping[str, Mapping[str, RowResult]]  # candidate → example id → 
 Given = dict[str, dict[str, dict[str, Score]]]  # candidate → metric → example id → score
 MoreScores = Callable[["Job", Task, Answers], Given]
 Trust = Callable[["Context", str], str | None]  # (context, metric) → why it may not gate
+Metrics = Callable[["Context"], Sequence[str]]  # the names of metrics that may come
 
 MORE_SCORES: tuple[MoreScores, ...] = ()
 TRUST: tuple[Trust, ...] = ()
+METRICS: tuple[Metrics, ...] = ()
 
 
 def more_scores(job: Job, task: Task, answers: Answers) -> Given:
@@ -42,3 +45,8 @@ def more_scores(job: Job, task: Task, answers: Answers) -> Given:
 def untrusted(ctx: Context, metric: str) -> str | None:
     """Return why `metric` may not gate, or None."""
     return next((why for ask in TRUST if (why := ask(ctx, metric)) is not None), None)
+
+
+def more_metrics(ctx: Context) -> list[str]:
+    """Return the metrics that criteria may name besides those of the task."""
+    return [name for names in METRICS for name in names(ctx)]

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.artifact import MANIFEST, Artifact, describe, hash_files
 from tutelage.core.events import Event
+from tutelage.core.example import Example
 from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.evaluation import golden, report, report_html, report_text
-from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED, Candidate
+from tutelage.evaluation.candidates import BASE, TUNED
 from tutelage.evaluation.gate import Evidence, decide
 from tutelage.evaluation.runner import STAGE
 from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.task import Task
 from tutelage.store.scores import EvaluationRow, ScoreRow
+from tutelage.workflows.evaluate_evidence import requirements
+from tutelage.workflows.evaluate_forgetting import PROBES
 from tutelage.workflows.evaluate_job import SEED, Job
 
 _KIND = "evaluation"
 _FILES = ("evaluation.json", "rows.jsonl", "golden.json")
 
 
-def finish(job: Job, task: Task, candidates: list[Candidate], evidence: Evidence) -> Artifact:
+def finish(job: Job, task: Task, shots: Sequence[Example], evidence: Evidence) -> Artifact:
     """Decide, write the folder, and keep every score in one transaction."""
     config = job.ctx.config
-    verdict = decide(evidence, config.evaluate.guards)
-    shots = next((c.shots for c in candidates if c.name == FEW_SHOT), ())
+    asked = requirements(job, task, evidence.scored)
+    verdict = decide(evidence, config.evaluate.guards, asked)
     document = report.build(
         report.Findings(config.name, task, evidence, verdict, config.evaluate.batch_size, SEED,
-                        shots, job.seconds)
+                        tuple(shots), job.seconds)
     )  # fmt: skip
+    document["candidate"] = _who(job)
+    document["golden_sets"] = [asdict(found) for found in evidence.golden.values()]
     folder, digest = _write(job, task, evidence, document)
     path = job.ctx.workspace.relative(folder)
     meta = {
@@ -49,8 +55,10 @@ def finish(job: Job, task: Task, candidates: list[Candidate], evidence: Evidence
         "rows": document["rows"],
         "notes": document["notes"],
         "seconds": job.seconds,
+        "candidate": document["candidate"],
+        "asked": job.asked,
     }
-    parents = [job.dataset.hash, *([job.adapter.hash] if job.adapter else [])]
+    parents = [job.dataset.hash, *(job.entrant.parents if job.entrant else ())]
     artifact = describe(_KIND, digest, path, parents=parents, seed=SEED, meta=meta)
     manifest = folder / MANIFEST
     if not manifest.exists():
@@ -58,6 +66,19 @@ def finish(job: Job, task: Task, candidates: list[Candidate], evidence: Evidence
     _keep_scores(job, artifact, evidence)
     job.ctx.emit(Event(STAGE, "done", verdict.sentence, data={"verdict": verdict.outcome}))
     return artifact
+
+
+def _who(job: Job) -> dict[str, Any]:
+    """Return who was evaluated, and beside whom."""
+    who = job.entrant
+    return {
+        "name": who.name if who else BASE,
+        "title": who.title if who else "base model",
+        "hash": who.hash if who else None,
+        "key": who.key if who else None,
+        "rivals": {rival.name: rival.title for rival in job.rivals},
+        "against": list(job.against),
+    }
 
 
 def _write(job: Job, task: Task, evidence: Evidence, document: dict[str, Any]) -> tuple[Path, str]:
@@ -81,10 +102,13 @@ def _write(job: Job, task: Task, evidence: Evidence, document: dict[str, Any]) -
     for name, text in texts.items():
         atomic_write(staged / name, text.encode())
     digest = hash_files(staged, _FILES)
+    probes = [path for folder in (job.shared, job.folder) for path in folder.glob(PROBES)]
 
     def fill(target: Path) -> None:
         for name in texts:
             shutil.copyfile(staged / name, target / name)
+        for path in probes:
+            shutil.copyfile(path, target / path.name)
 
     return atomic_dir(job.ctx.workspace.artifact_dir("evaluations", digest), fill), digest
 
@@ -97,7 +121,7 @@ def _keep_scores(job: Job, artifact: Artifact, evidence: Evidence) -> None:
             EvaluationRow(
                 id=artifact.hash,
                 dataset=job.dataset.hash,
-                candidate=job.adapter.hash if job.adapter else BASE,
+                candidate=job.entrant.hash if job.entrant else BASE,
                 verdict=artifact.meta["verdict"],
                 summary={k: artifact.meta[k] for k in ("sentence", "primary", "forgetting")},
             )

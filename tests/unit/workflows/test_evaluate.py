@@ -75,7 +75,7 @@ def test_a_better_model_passes_and_leaves_all_its_evidence(project: Opened) -> N
     folder = ctx.path_of(outcome.artifact)
     assert {p.name for p in folder.iterdir()} == {
         "evaluation.json", "rows.jsonl", "golden.json", "report.html", "report.txt",
-        "manifest.json",
+        "manifest.json", "probes-base.json", "probes-tuned.json",
     }  # fmt: skip
     assert (ctx.workspace.home / meta["report"]).is_file()
     assert outcome.artifact.parents == (dataset.hash, adapter.hash)
@@ -151,10 +151,10 @@ def test_an_unknown_must_pass_id_stops_before_any_answer(project: Opened) -> Non
     ctx, dataset, adapter, _ = project
     values = ctx.config.model_dump() | {"evaluate": {"must_pass": ["0000000000"]}}
     ctx = Context(ctx.workspace, Project.model_validate(values), ctx.store)
-    engine = FakeEngine(ALL_WARM, RIGHT)
+    opened = Open(FakeEngine(ALL_WARM, RIGHT))
     with pytest.raises(ConfigError, match="must_pass: '0000000000'"):
-        workflow.evaluate(ctx, dataset, adapter, open_engine=Open(engine))
-    assert engine.calls == [] and engine.closed
+        workflow.evaluate(ctx, dataset, adapter, open_engine=opened)
+    assert opened.times == 0
 
 
 def test_probe_sentences_are_all_asked(project: Opened) -> None:
