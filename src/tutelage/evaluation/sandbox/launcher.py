@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from tutelage.evaluation.sandbox import kernel, landlock, seccomp
 
-FAILED = 97  # exit status where the sandbox could not be set up
+_FAILED = 97  # exit status where the sandbox could not be set up
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _WORK = "/tmp"  # noqa: S108  the program's folder, inside its own file system
 _OPEN_FILES = 64
@@ -58,7 +58,7 @@ def main() -> NoReturn:
         os.execve(command[0], command, _environment(places["work"]))  # noqa: S606
     except BaseException as error:
         _report(plan, {"error": f"{type(error).__name__}: {error}"})
-    os._exit(FAILED)
+    os._exit(_FAILED)
 
 
 def _report(plan: Plan, said: dict[str, object]) -> None:

@@ -29,9 +29,9 @@ from tutelage.evaluation.sandbox.limits import MODES, Limits, Mode, Outcome, Pro
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache")
 _PACKAGE = Path(__file__).resolve().parents[2]  # the folder of tutelage
 _LAUNCHER = ("-I", "-S", "-B", "-c")
+_START = "from tutelage.evaluation.sandbox.launcher import main; main()"
 _UIDS = 61184, 4336  # users that exist nowhere (systemd's dynamic range)
 _CHUNK = 1 << 16
-_FAILED = 97  # the launcher's exit status where the sandbox could not be set up
 
 DEFAULTS = Limits()
 Part = tuple[str, str]  # a name for messages, and source
@@ -120,10 +120,7 @@ class _Run:
             "disk": self.limits.disk,
             "processes": self.limits.processes,
         }
-        start = (
-            f"import sys; sys.path.insert(0, {str(_PACKAGE.parent)!r}); "
-            "from tutelage.evaluation.sandbox.launcher import main; main()"
-        )
+        start = f"import sys; sys.path.insert(0, {str(_PACKAGE.parent)!r}); {_START}"
         launcher = [os.path.realpath(sys.executable), *_LAUNCHER, start, json.dumps(plan)]
         return [*self._bubblewrap(visible), *launcher]
 
