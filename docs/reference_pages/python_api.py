@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 _CLASSES = ("Project", "Output", "Dataset", "Evaluation")
-_DESKS = ("data.desk", "training_desk", "hosted_jobs")
+_DESKS = ("data.desk", "training_desk", "hosted_jobs", "prompt_desk", "release_desk")
 
 
 def python_api() -> str:
@@ -35,7 +35,7 @@ def python_api() -> str:
     for thing in (*(getattr(module, n) for n in _CLASSES), *_desks()):
         name = thing.__name__
         parts.append(f"## {name}\n\n{inspect.getdoc(thing)}\n")
-        for member, value in vars(thing).items():
+        for member, value in _members(thing).items():
             if not member.startswith("_") and (inspect.isfunction(value) or _is_property(value)):
                 parts.append(_signature(f"{name}.{member}", value, "###"))
     return "\n".join(parts)
@@ -49,6 +49,12 @@ def _desks() -> list[type]:
         own = [thing for thing in vars(module).values() if inspect.isclass(thing)]
         found += [thing for thing in own if thing.__module__ == module.__name__]
     return found
+
+
+def _members(thing: type) -> dict[str, object]:
+    """Return what a class and the classes of ours above it define, the lowest first."""
+    own = [base for base in thing.__mro__ if base.__module__.startswith("tutelage.")]
+    return {name: value for base in own for name, value in vars(base).items()}
 
 
 def _is_property(value: object) -> bool:

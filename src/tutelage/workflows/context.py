@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,31 @@ from tutelage.core.config import Project as Settings
 from tutelage.core.config_file import load_config
 from tutelage.core.events import Emit, Event, silent
 from tutelage.core.workspace import Workspace, find_project
+from tutelage.release.prompts import InForce, in_force
 from tutelage.store.artifacts import ArtifactRow, ParentRow, StageRow
 from tutelage.store.base import Store, open_store
 
 
 @dataclass(frozen=True)
 class Context:
-    """One opened project."""
+    """One opened project. `config.prompt` is the prompt in force, which `prompt` tells about."""
 
     workspace: Workspace
     config: Settings
     store: Store
     emit: Emit = silent
+    prompt: InForce | None = None
+    told: set[str] = field(default_factory=set)  # notes that are given once
 
     def path_of(self, artifact: Artifact) -> Path:
         """Return the folder (or file) of an artifact."""
         return self.workspace.home / artifact.path
+
+    def tell_prompt(self, stage: str) -> None:
+        """Say once which prompt is in force, where it is not simply tutelage.yaml's."""
+        if self.prompt is not None and self.prompt.told and self.prompt.told not in self.told:
+            self.told.add(self.prompt.told)
+            self.emit(Event(stage, "note", self.prompt.told))
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,19 @@ class StageOutcome:
 
 
 def open_context(directory: Path, emit: Emit = silent) -> Context:
-    """Open the project in `directory`: settings checked, folders made, store migrated."""
+    """Open the project in `directory`: settings checked, folders made, store migrated.
+
+    A prompt that was published in the store takes the place of the one in tutelage.yaml
+    (release/prompts.py, in_force).
+    """
     workspace = find_project(directory)
     config = load_config(workspace.config_path)
     workspace.create()
-    return Context(workspace, config, open_store(workspace.store_url), emit)
+    store = open_store(workspace.store_url)
+    prompt = in_force(store, config.prompt)
+    if prompt.text != config.prompt:
+        config = config.model_copy(update={"prompt": prompt.text})
+    return Context(workspace, config, store, emit, prompt)
 
 
 def register(store: Store, artifact: Artifact) -> Artifact:
@@ -96,6 +113,8 @@ def run_stage(
 ) -> StageOutcome:
     """Run `work` unless the stage last finished with the same `inputs`; record the result."""
     digest = content_hash({"stage": name, "inputs": inputs})
+    if "prompt" in inputs:
+        ctx.tell_prompt(name)
     with ctx.store.session() as session:
         row = session.get(StageRow, name)
     if row is not None and row.input_hash == digest:

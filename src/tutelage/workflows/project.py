@@ -11,13 +11,12 @@ from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
 from tutelage.core.events import Emit, silent
 from tutelage.workflows.context import Context, last_output, open_context
+from tutelage.workflows.desks import Desks
 
 if TYPE_CHECKING:
     from tutelage.core.example import Example, SplitName
     from tutelage.workflows.data.augment import Augmented
-    from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.run import RunSummary
-    from tutelage.workflows.training_desk import TrainingDesk
 
 
 @dataclass(frozen=True)
@@ -60,46 +59,8 @@ class Evaluation(Output):
 Kind = TypeVar("Kind", bound=Output)
 
 
-class Project:
-    """One opened project directory."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-
-    @property
-    def data(self) -> DataDesk:
-        """Files in and out, checks and repairs, duplicates, identifiers."""
-        from tutelage.workflows.data.desk import DataDesk
-
-        return DataDesk(self.context)
-
-    @property
-    def versions(self) -> VersionsDesk:
-        """The dataset versions there are, and what changed between them."""
-        from tutelage.workflows.data.desk import VersionsDesk
-
-        return VersionsDesk(self.context)
-
-    @property
-    def experts(self) -> ExpertsDesk:
-        """Who labels what, what they said, and how far they agree."""
-        from tutelage.workflows.data.desk import ExpertsDesk
-
-        return ExpertsDesk(self.context)
-
-    @property
-    def quality(self) -> QualityDesk:
-        """Which rows to doubt, to keep, to label next, and what more rows would bring."""
-        from tutelage.workflows.data.desk import QualityDesk
-
-        return QualityDesk(self.context)
-
-    @property
-    def training(self) -> TrainingDesk:
-        """Plans, the search of settings, export, jobs at a service; `train` does the training."""
-        from tutelage.workflows.training_desk import TrainingDesk
-
-        return TrainingDesk(self.context, self._last("curate"))
+class Project(Desks):
+    """One opened project directory. Its desks are properties: `project.data`, `project.prompts`."""
 
     def augment(
         self, method: str = "paraphrase", count: int | None = None, texts: Path | None = None

@@ -22,6 +22,7 @@ from tutelage.inference.specials import special_spellings
 from tutelage.release import bundle, mlflow, prompts
 from tutelage.release.deployments import deployments, route
 from tutelage.release.lineage import lineage, render
+from tutelage.release.prompt_moves import record_published
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context, StageOutcome, find_artifact, last_output, run_stage
@@ -228,7 +229,7 @@ def golden_prompts(evaluation: Path, test: list[Example]) -> tuple[bundle.Golden
 
 def _make(ctx: Context, manifest: bundle.ReleaseManifest) -> Artifact:
     if manifest.prompt:
-        prompts.record_published(ctx.store, manifest.prompt, note="from tutelage.yaml")
+        record_published(ctx.store, manifest.prompt)
     row = bundle.create_release(ctx.store, ctx.workspace, manifest, project=ctx.config.name)
     bundle.verify_release(ctx.workspace, row)
     if manifest.kind != "base" or "mlflow" in sys.modules:
