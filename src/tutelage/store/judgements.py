@@ -46,7 +46,7 @@ class JudgeTrustRow(Base):
     kappa: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
-    n: Mapped[int]  # answers that experts and the judge both decided on
+    n: Mapped[int]  # rows that experts and the judge both decided on
     figures: Mapped[dict[str, Any]]  # other coefficients, confusion matrix, the pairs themselves
     source: Mapped[str] = mapped_column(String(240))  # the experts' file
     at: Mapped[datetime] = mapped_column(default=utc_now)
