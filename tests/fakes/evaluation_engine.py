@@ -1,6 +1,7 @@
 """An evaluation engine without a model: recorded answers, made-up likelihoods, and a log of use.
 
 `base` and `tuned` are the answers by last user message; the adapter's path decides which speak.
+`others` are the answers of more adapters, by the name of their folder.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ class FakeEngine:
         *,
         tuned_nll: float = 1.0,
         dies_after: int | None = None,
+        others: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self._base, self._tuned = ReplayGenerator(base), ReplayGenerator(tuned)
+        self._others = {name: ReplayGenerator(given) for name, given in (others or {}).items()}
         self.adapter: Path | None = None
         self.tuned_nll = tuned_nll
         self.dies_after = dies_after
@@ -36,7 +39,9 @@ class FakeEngine:
 
     @property
     def _now(self) -> ReplayGenerator:
-        return self._tuned if self.adapter else self._base
+        if self.adapter is None:
+            return self._base
+        return self._others.get(self.adapter.name, self._tuned)
 
     def set_adapter(self, path: Path | None) -> None:
         self.adapter = path

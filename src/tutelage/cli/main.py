@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from tutelage.cli import evaluate, hosted, project, prompt, release, rollout, search, serve, train
+from tutelage.cli import (
+    compare,
+    evaluate,
+    hosted,
+    project,
+    prompt,
+    release,
+    rollout,
+    search,
+    serve,
+    train,
+)
 from tutelage.cli.data import app as data
 
 app = typer.Typer(
@@ -41,7 +52,7 @@ def _root(
     pass
 
 
-for module in (project, train, search, evaluate, serve):
+for module in (project, train, search, evaluate, compare, serve):
     module.register(app)
 for noun in (data, hosted, prompt, release, rollout):
     app.add_typer(noun.app)

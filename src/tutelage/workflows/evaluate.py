@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.artifact import Artifact, content_hash
-from tutelage.evaluation.candidates import FEW_SHOT, pick_shots
+from tutelage.core.errors import DataError
+from tutelage.evaluation.candidates import BASE, FEW_SHOT, pick_shots
 from tutelage.evaluation.gate import Evidence
 from tutelage.evaluation.runner import STAGE
 from tutelage.evaluation.task import Task, check_scorers
@@ -20,7 +21,14 @@ from tutelage.inference.models import ModelSource, locate_model
 from tutelage.workflows import evaluate_reload
 from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
 from tutelage.workflows.evaluate_answers import answered
-from tutelage.workflows.evaluate_candidates import Entrant, of_artifact, rival_name, rivals
+from tutelage.workflows.evaluate_candidates import (
+    Entrant,
+    named_artifact,
+    of_artifact,
+    resolve,
+    rival_name,
+    rivals,
+)
 from tutelage.workflows.evaluate_engines import (
     Engines,
     LoadedEngine,
@@ -31,7 +39,10 @@ from tutelage.workflows.evaluate_evidence import check_rules, gather, golden_fil
 from tutelage.workflows.evaluate_job import Job
 from tutelage.workflows.evaluate_write import finish
 
-__all__ = ["LoadedEngine", "OpenEngine", "evaluate", "evaluate_all", "open_transformers"]
+__all__ = [
+    "LoadedEngine", "OpenEngine", "evaluate", "evaluate_all", "evaluate_named",
+    "open_transformers",
+]  # fmt: skip
 
 # what decides but changes no answer
 _AFTERWARDS = {"criteria", "guards", "confidence", "must_pass", "against"}
@@ -157,3 +168,34 @@ def _work(job: Job, engines: Engines) -> Any:
 def _ask(job: Job, engines: Engines) -> tuple[Task, Evidence]:
     found = answered(job, engines)
     return found.task, gather(job, found)
+
+
+def evaluate_named(
+    ctx: Context,
+    names: Sequence[str] = (),
+    *,
+    against: Sequence[str] | None = None,
+    open_engine: OpenEngine = open_transformers,
+) -> list[StageOutcome]:
+    """Evaluate candidates by name on the newest dataset version; none named: the newest adapter.
+
+    A name is an adapter's id, a release, base, stable, or a folder with an adapter or a model.
+    Raises DataError for a name that nobody has.
+    """
+    from tutelage.workflows.project import require_output
+
+    dataset = require_output(ctx, "curate")
+    if not names:
+        adapter = require_output(ctx, "train")
+        return [evaluate(ctx, dataset, adapter, against=against, open_engine=open_engine)]
+    adapters = [named_artifact(ctx, name) for name in names]
+    hosted = next((a for a in adapters if a is not None and a.kind == "hosted"), None)
+    if hosted is not None and len(names) > 1:
+        raise DataError("a model at a service is evaluated alone", fix="Name it without others")
+    if hosted is not None:
+        return [evaluate(ctx, dataset, hosted, against=against, open_engine=open_engine)]
+    source = source_of(ctx)
+    entrants = [None if name == BASE else resolve(ctx, name, source) for name in names]
+    return evaluate_all(
+        ctx, dataset, entrants, source=source, against=against, open_engine=open_engine
+    )

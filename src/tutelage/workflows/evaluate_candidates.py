@@ -121,10 +121,9 @@ def resolve(ctx: Context, spec: str, source: ModelSource | None) -> Entrant:
         named = session.scalars(select(ReleaseRow).where(ReleaseRow.name == spec)).first()
     if named is not None:
         return of_release(ctx, named)
-    if _HEX.fullmatch(spec):
-        artifact = _artifact(ctx, spec)
-        if artifact is not None:
-            return of_artifact(ctx, artifact, source)
+    artifact = named_artifact(ctx, spec)
+    if artifact is not None:
+        return of_artifact(ctx, artifact, source)
     for folder in (Path(spec).expanduser(), ctx.workspace.root / spec):
         if folder.is_dir():
             return of_folder(ctx, folder, source)
@@ -137,7 +136,13 @@ def resolve(ctx: Context, spec: str, source: ModelSource | None) -> Entrant:
     raise _unknown(ctx, spec)
 
 
-def _artifact(ctx: Context, prefix: str) -> Artifact | None:
+def named_artifact(ctx: Context, prefix: str) -> Artifact | None:
+    """Return what was tuned and whose id starts so (4 digits or more), or None.
+
+    Raises DataError if several do.
+    """
+    if not _HEX.fullmatch(prefix):
+        return None
     with ctx.store.session() as session:
         query = select(ArtifactRow.hash).where(
             ArtifactRow.hash.startswith(prefix), ArtifactRow.kind.in_(KINDS)

@@ -25,7 +25,7 @@ def gate(ctx: Context, evaluation: Artifact, *, against: Sequence[str] | None = 
 
     Raises ConfigError for a criterion that can't be, DataError for files that can't be read.
     """
-    dataset = find_artifact(ctx.store, evaluation.parents[0]) or _dataset(ctx, evaluation)
+    dataset = dataset_of(ctx, evaluation)
     rules = ctx.config.evaluate.against if against is None else against
     who = evaluation.meta.get("candidate", {})
     folder = ctx.workspace.runs / f"gate-{evaluation.short}"
@@ -92,7 +92,8 @@ def _starting(ctx: Context, prefix: str) -> list[str]:
         return list(session.scalars(query.limit(2)))
 
 
-def _dataset(ctx: Context, evaluation: Artifact) -> Artifact:
+def dataset_of(ctx: Context, evaluation: Artifact) -> Artifact:
+    """Return the dataset version that an evaluation asked. Raises DataError if it is gone."""
     for parent in evaluation.parents:
         found = find_artifact(ctx.store, parent)
         if found is not None and found.kind == "dataset":
