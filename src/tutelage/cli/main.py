@@ -10,6 +10,8 @@ from tutelage.cli import (
     compare,
     evaluate,
     hosted,
+    human,
+    judge,
     project,
     prompt,
     release,
@@ -54,7 +56,7 @@ def _root(
 
 for module in (project, train, search, evaluate, compare, serve):
     module.register(app)
-for noun in (data, hosted, prompt, release, rollout):
+for noun in (data, hosted, human, judge, prompt, release, rollout):
     app.add_typer(noun.app)
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.task import Task
+from tutelage.workflows.human_scores import human_metrics, human_scores
+from tutelage.workflows.judge_scores import judge_metrics, judge_scores, judge_trust
 
 if TYPE_CHECKING:
     from tutelage.workflows.context import Context
@@ -26,9 +28,9 @@ MoreScores = Callable[["Job", Task, Answers], Given]
 Trust = Callable[["Context", str], str | None]  # (context, metric) → why it may not gate
 Metrics = Callable[["Context"], Sequence[str]]  # the names of metrics that may come
 
-MORE_SCORES: tuple[MoreScores, ...] = ()
-TRUST: tuple[Trust, ...] = ()
-METRICS: tuple[Metrics, ...] = ()
+MORE_SCORES: tuple[MoreScores, ...] = (judge_scores, human_scores)
+TRUST: tuple[Trust, ...] = (judge_trust,)
+METRICS: tuple[Metrics, ...] = (judge_metrics, human_metrics)
 
 
 def more_scores(job: Job, task: Task, answers: Answers) -> Given:

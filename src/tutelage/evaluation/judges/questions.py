@@ -128,7 +128,12 @@ def _pieces(
     found.append(("INPUT", _asked(row)))
     if rubric.reference and row.answer is not None:
         found.append(("REFERENCE", row.answer))
-    return tuple(found + answers)
+    return tuple((name, _whole(text)) for name, text in found + answers)
+
+
+def _whole(text: str) -> str:
+    """Return the text with halves of characters, which can't be sent, shown as question marks."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _asked(row: Example) -> str:
