@@ -1,17 +1,21 @@
 """One self-contained HTML page: its frame, cards, tables and small charts, all as text.
 
-Everything that is not marked `Html` is escaped. No script, no outside asset, light and dark.
-It knows nothing of what the numbers mean.
+Everything that is not marked `Html` is escaped. No outside asset, light and dark, and no script
+but the one a page names, held by its hash. It knows nothing of what the numbers mean.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Literal
+
+from tutelage.core.html_policy import content_security_policy
+from tutelage.core.html_text import Html as Html
+from tutelage.core.html_text import esc as esc
+from tutelage.core.html_text import join as join
 
 Tone = Literal["good", "warn", "bad", "note"]
 Number = float | int
@@ -21,40 +25,37 @@ _COLOURS = 6
 _CHAR = 6.7  # width of an average character at the charts' text size, in SVG units
 
 
-class Html(str):
-    """Text that is markup already: `esc` leaves it as it is."""
-
-    __slots__ = ()
-
-
-def esc(text: object) -> Html:
-    """Return `text` safe to stand in HTML; Html passes through."""
-    return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
-
-
-def join(parts: Iterable[object]) -> Html:
-    """Return the parts escaped and put together."""
-    return Html("".join(esc(part) for part in parts))
-
-
 @cache
 def _css() -> str:
     return files("tutelage.core").joinpath("page.css").read_text(encoding="utf-8")
 
 
-def page(title: str, sections: Sequence[str], *, subtitle: str = "", footer: str = "") -> str:
-    """Return a whole page. `sections` are markup, made by the functions below."""
+def page(
+    title: str,
+    sections: Sequence[str],
+    *,
+    subtitle: str = "",
+    footer: str = "",
+    style: str = "",
+    script: str = "",
+) -> str:
+    """Return a whole page. `sections` are markup, made by the functions below.
+
+    `style` and `script` are the page's own and go into it as they are: never text from rows.
+    """
+    css = f"{_css()}{style}"
     head = f"<p class='sub'>{esc(subtitle)}</p>" if subtitle else ""
     foot = f"<footer>{esc(footer)}</footer>" if footer else ""
+    run = f"<script>{script}</script>" if script else ""
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         "<meta http-equiv='Content-Security-Policy' "
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{esc(title)}</title><style>{_css()}</style></head><body><main>"
-        f"<header><p class='brand'>Tutelage</p><h1>{esc(title)}</h1>{head}</header>\n"
+        f'content="{content_security_policy(css, script)}">'
+        f"<title>{esc(title)}</title><style>{css}</style></head><body><div class='page'>"
+        f"<header><p class='brand'>Tutelage</p><h1>{esc(title)}</h1>{head}</header>\n<main>"
         + "\n".join(sections)
-        + f"\n{foot}</main></body></html>\n"
+        + f"\n</main>{foot}</div>{run}</body></html>\n"
     )
 
 
@@ -117,9 +118,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
         bool(body) and all(isinstance(row[i], (int, float)) for row in body)
         for i in range(len(headers))
     ]
-    head = "".join(
-        f"<th{' class=n' if n else ''}>{esc(h)}</th>" for h, n in zip(headers, right, strict=True)
-    )
+    head = "".join(_head(h, n) for h, n in zip(headers, right, strict=True))
     lines = []
     for row in body:
         cells = "".join(
@@ -127,10 +126,23 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
             for c, n in zip(row, right, strict=True)
         )
         lines.append(f"<tr>{cells}</tr>")
-    return Html(
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    return scroll(
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>", "table"
     )
+
+
+def scroll(markup: str, what: str) -> Html:
+    """Return wide content in a box that scrolls sideways, with the keyboard too."""
+    return Html(
+        f"<div class='scroll' tabindex='0' role='group' aria-label='{esc(what)}'>{markup}</div>"
+    )
+
+
+def _head(text: str, number: bool) -> str:
+    """Return a column's heading; a column without one gets an empty cell that is no heading."""
+    if not text:
+        return "<td></td>"
+    return f"<th scope='col'{' class=n' if number else ''}>{esc(text)}</th>"
 
 
 def figure(value: object) -> str:

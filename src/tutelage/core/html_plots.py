@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tutelage.core.html import WIDE, Html, esc, figure, legend
+from tutelage.core.html import WIDE, Html, esc, figure, legend, scroll
 
 _COLOURS = 6
 _TEXT = 160  # characters of a tooltip
@@ -81,7 +81,7 @@ def heat_table(
 ) -> Html:
     """Return a table whose cells are the darker the larger their value; 0 and absent are empty."""
     top = max(values.values(), default=0) or 1
-    head = "".join(f"<th>{esc(name)}</th>" for name in columns)
+    head = "".join(f"<th scope='col'>{esc(name)}</th>" for name in columns)
     lines = []
     for row in rows:
         cells = []
@@ -96,8 +96,9 @@ def heat_table(
             tip = f"{row} → {column}: {figure(value)}"
             text = figure(value) if value else ""
             cells.append(f"<td class='n'{style} title='{esc(tip)}'>{esc(text)}</td>")
-        lines.append(f"<tr><td class='key'>{esc(row)}</td>{''.join(cells)}</tr>")
-    return Html(
-        f"<div class='scroll'><table><thead><tr><th>{esc(corner)}</th>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        lines.append(f"<tr><th scope='row'>{esc(row)}</th>{''.join(cells)}</tr>")
+    first = f"<th scope='col'>{esc(corner)}</th>" if corner else "<td></td>"
+    return scroll(
+        f"<table><thead><tr>{first}{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>",
+        "table",
     )

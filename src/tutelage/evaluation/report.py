@@ -17,11 +17,9 @@ from tutelage.evaluation.baseline import TITLE as TFIDF_TITLE
 from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT, TFIDF, TUNED
 from tutelage.evaluation.forgetting import Forgetting
 from tutelage.evaluation.gate import Evidence, Verdict, better_base, percent
+from tutelage.evaluation.report_changes import changes, spread, topics
 from tutelage.evaluation.scoring import Scored
 from tutelage.evaluation.task import Task
-
-SHOWN = 12  # changed rows shown a group; the counts are of all
-_CLOSE = 0.5  # below this a score that is not 0 or 1 counts as wrong
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class Findings:
     seed: int
     shots: tuple[Example, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    lineage: Mapping[str, str] = field(default_factory=dict)  # what it was made from: name → hash
+    more: Mapping[str, Any] = field(default_factory=dict)  # further keys of the document
 
 
 def build(findings: Findings) -> dict[str, Any]:
@@ -55,11 +55,13 @@ def build(findings: Findings) -> dict[str, Any]:
         "candidates": [_candidate(task, scored) for scored in evidence.scored.values()],
         "comparisons": _comparisons(evidence),
         "forgetting": _forgetting(evidence.forgetting),
-        "changed": _changed(findings),
+        "changed": changes(task, evidence.scored, _against(evidence)),
         "notes": notes(findings),
         "method": _method(findings),
+        "lineage": dict(findings.lineage),
         "seconds": findings.seconds,
     }
+    document = {**findings.more, **document}
     clean: dict[str, Any] = _finite(document)
     return clean
 
@@ -88,6 +90,8 @@ def primary(evidence: Evidence) -> dict[str, Any]:
 
 def _candidate(task: Task, scored: Scored) -> dict[str, Any]:
     matrix = scored.confusion
+    rows = [scored.rows[row.id] for row in task.rows if row.id in scored.rows]
+    written = [row for row in rows if not row.failed] if scored.usage else []
     return {
         "name": scored.name,
         "title": scored.title,
@@ -97,16 +101,9 @@ def _candidate(task: Task, scored: Scored) -> dict[str, Any]:
         },
         "extra": scored.extra,
         "usage": asdict(scored.usage) if scored.usage else None,
-        "lengths": [
-            scored.rows[row.id].completion_tokens for row in task.rows if row.id in scored.rows
-        ]
-        if scored.usage
-        else [],
-        "latencies_ms": [
-            scored.rows[row.id].latency_ms for row in task.rows if row.id in scored.rows
-        ]
-        if scored.usage
-        else [],
+        "lengths": [row.completion_tokens for row in written],
+        "latencies_ms": spread([row.latency_ms for row in written]),
+        "first_tokens_ms": spread([row.first_token_ms for row in written]),
         "confusion": {"labels": list(matrix.labels), "counts": matrix.counts.tolist()}
         if matrix
         else None,
@@ -127,52 +124,15 @@ def _comparisons(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _forgetting(found: Forgetting | None) -> dict[str, Any] | None:
-    return {"number": found.number, **asdict(found)} if found else None
+    if found is None:
+        return None
+    plain = asdict(found)
+    return {"number": found.number, "changed_topics": topics(found.lost, found.gained), **plain}
 
 
-def _changed(findings: Findings) -> dict[str, Any]:
-    """Sort rows by what tuning did to them, against the better base candidate."""
-    evidence, task = findings.evidence, findings.task
-    groups: dict[str, list[tuple[float, dict[str, Any]]]] = {
-        "fixed": [], "broken": [], "both_wrong": [],
-    }  # fmt: skip
-    if TUNED not in evidence.scored:
-        return {"against": None, "counts": dict.fromkeys(groups, 0), **{k: [] for k in groups}}
-    against = better_base(evidence)
-    before, after = evidence.scored[against], evidence.scored[TUNED]
-    for row in task.rows:
-        old = before.scores[task.primary][row.id].value
-        new = after.scores[task.primary][row.id].value
-        if old is None or new is None:
-            continue
-        if new > old:
-            groups["fixed"].append((old - new, _side_by_side(findings, row)))
-        elif new < old:
-            groups["broken"].append((new - old, _side_by_side(findings, row)))
-        elif new < _CLOSE:
-            groups["both_wrong"].append((new, _side_by_side(findings, row)))
-    shown = {
-        name: [row for _, row in sorted(rows, key=lambda pair: pair[0])[:SHOWN]]
-        for name, rows in groups.items()
-    }
-    return {"against": against, "counts": {k: len(v) for k, v in groups.items()}, **shown}
-
-
-def _side_by_side(findings: Findings, row: Example) -> dict[str, Any]:
-    scored = findings.evidence.scored
-    texts = {
-        name: scored[name].rows[row.id].text
-        for name in (BASE, FEW_SHOT, TUNED)
-        if name in scored and row.id in scored[name].rows
-    }
-    why = scored[TUNED].scores[findings.task.primary][row.id].evidence.get("why")
-    return {
-        "id": row.id,
-        "input": row.input_text,
-        "expected": row.answer,
-        "answers": texts,
-        "why": why,
-    }
+def _against(evidence: Evidence) -> str | None:
+    """Return whom the rows are compared with, or None where there is nobody."""
+    return better_base(evidence) if evidence.comparisons else None
 
 
 def notes(findings: Findings) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import html5lib
 import pytest
 from tests.unit.evaluation.evaluation_rows import FORMAT, PROJECT, colour_task, example, examples
 
@@ -12,6 +13,7 @@ from tutelage.core.config import Guards
 from tutelage.evaluation import report, report_html, report_text
 from tutelage.evaluation.forgetting import ProbeResult, compare, probes
 from tutelage.evaluation.gate import Evidence, decide
+from tutelage.evaluation.report_changes import SHOWN
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scoring import differences, score_candidate
 from tutelage.evaluation.task import Task, make_task
@@ -61,8 +63,8 @@ def test_the_document_is_json_and_holds_the_headline(document: dict) -> None:
 
 
 def test_rows_are_sorted_by_what_tuning_did(document: dict) -> None:
-    assert document["changed"]["counts"] == {"fixed": 14, "broken": 0, "both_wrong": 2}
-    assert len(document["changed"]["fixed"]) == report.SHOWN
+    assert document["changed"]["counts"] == {"fixed": 14, "broken": 0, "both_wrong": 2, "both_right": 4}
+    assert len(document["changed"]["fixed"]) == 14 < SHOWN
     wrong = document["changed"]["both_wrong"][-1]
     assert wrong["input"] == HOSTILE and wrong["answers"]["tuned"] == HOSTILE
 
@@ -91,7 +93,7 @@ def test_the_text_says_the_verdict_then_the_criteria_then_what_was_forgotten(
 
 def test_the_page_is_self_contained_and_everything_is_escaped(document: dict) -> None:
     page = report_html.as_html(document)
-    assert "<script" not in page and "&lt;script&gt;alert(1)" in page
+    assert page.count("<script") == 1 and "&lt;script&gt;alert(1)" in page
     assert not re.search(r"(src|href)=['\"]?https?:", page)
     for heading in ("What decided", "What it forgot", "Row by row", "Class by class"):
         assert heading in page
@@ -99,27 +101,8 @@ def test_the_page_is_self_contained_and_everything_is_escaped(document: dict) ->
     assert "prefers-color-scheme: dark" in page
 
 
-def test_the_page_is_well_formed(document: dict) -> None:
-    from html.parser import HTMLParser
-
-    open_tags: list[str] = []
-
-    class Check(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list) -> None:
-            if tag not in ("meta", "br", "line", "rect", "circle", "polyline"):
-                open_tags.append(tag)
-
-        def handle_endtag(self, tag: str) -> None:
-            if tag not in ("line", "rect", "circle", "polyline") or open_tags[-1] == tag:
-                assert open_tags.pop() == tag
-
-        def handle_startendtag(self, tag: str, attrs: list) -> None:
-            pass
-
-    page = report_html.as_html(document)
-    page = re.sub(r"<(line|rect|circle|polyline)\b[^>]*>(<title>.*?</title></\1>)?", "", page)
-    Check().feed(page)
-    assert open_tags == []
+def test_the_page_has_no_parse_error(document: dict) -> None:
+    html5lib.HTMLParser(strict=True).parse(report_html.as_html(document))
 
 
 def test_a_report_of_the_base_alone_is_a_report() -> None:
