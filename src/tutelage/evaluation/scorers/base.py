@@ -76,8 +76,11 @@ def make_scorer(
     Raises ConfigError that lists the known scorers if there is none of that name, or names the
     option that is missing, unknown or out of bounds.
     """
-    kind = load("scorers", name)
-    place = place or Place(output, json_schema, where=name)
+    place = place or Place(output, json_schema)
+    try:
+        kind = load("scorers", name)
+    except ConfigError as error:
+        raise place.wrong(error.what, error.fix) from error
     known: type[Section] | None = getattr(kind, "Options", None)
     if known is None:
         if options:

@@ -152,7 +152,7 @@ def find_code(text: str, name: str = "") -> str:
 
     Without a fence the text is code as it stands, its indentation kept.
     """
-    blocks = [body for _, body in _FENCE.findall(text)]
+    blocks = [str(body) for _, body in _FENCE.findall(text)]
     if not blocks:
         return text
     defining = [block for block in blocks if name and _defines(block, name)]

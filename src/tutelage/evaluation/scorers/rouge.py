@@ -42,7 +42,7 @@ class Rouge:
             return NO_REFERENCE
         found = {kind: rouge(text, row.answer, kind) for kind in KINDS}
         f1, precision, recall = found[self._kind]
-        every = {kind: round(values[0], 6) for kind, values in found.items()}
+        every: dict[str, float] = {kind: round(values[0], 6) for kind, values in found.items()}
         return Score(f1, {"precision": precision, "recall": recall, **every})
 
     def summary(self, scores: Mapping[str, Score]) -> dict[str, float]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from tutelage.core.example import Example
-from tutelage.core.output import OutputFormat
+from tutelage.core.output import OutputFormat, read_json
 from tutelage.evaluation.scorers.base import PLAIN, Score
 
 
@@ -39,7 +38,7 @@ class ValidOutput:
                 return "empty"
             return self._output.parse(text).problem
         try:
-            value = json.loads(text.strip())
+            value = read_json(text.strip())
         except ValueError as error:
             return f"not JSON ({error})"
         found = next(iter(self._validator.iter_errors(value)), None)
