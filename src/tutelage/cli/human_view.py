@@ -100,7 +100,7 @@ def _pairs(found: Mapping[str, Any]) -> Iterator[RenderableType]:
             f"the left answer won {_percent(left['estimate'])} of decided judgements "
             f"({_span(left, '{:.0%}')}; p = {side['p']:.2f} for no leaning)"
         )
-    cells = [
+    raters = [
         (
             r["rater"], r["judgements"], r["ties"],
             _percent(r["left_share"]) + (" leans" if r["leans"] else ""),
@@ -109,8 +109,8 @@ def _pairs(found: Mapping[str, Any]) -> Iterator[RenderableType]:
         )
         for r in found["raters"]
     ]  # fmt: skip
-    names = ("rater", "judged", "ties", "left won", "as others", "a row", "early → late")
-    yield indented(simple_table(names, cells))
+    columns = ("rater", "judged", "ties", "left won", "as others", "a row", "early → late")
+    yield indented(simple_table(columns, raters))
 
 
 def _win_line(rate: Mapping[str, Any], confidence: float) -> str:
@@ -161,8 +161,8 @@ def _rubric(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     for name, agreed in found["agreement"].items():
         if agreed:
             yield Text(f"agreement on {name}: {agreed['sentence']}")
-    cells = [(r["rater"], r["judgements"], f"{r['mean']:.2f}") for r in found["raters"]]
-    yield indented(simple_table(("rater", "judged", "mean"), cells))
+    raters = [(r["rater"], r["judgements"], f"{r['mean']:.2f}") for r in found["raters"]]
+    yield indented(simple_table(("rater", "judged", "mean"), raters))
 
 
 def _span(of: Mapping[str, Any], form: str) -> str:
