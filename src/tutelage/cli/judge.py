@@ -62,10 +62,10 @@ def run(
 ) -> None:
     """Have an evaluation's answers judged; a run that was cut off asks nothing twice."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.judge import Wishes
-
-        wishes = Wishes(_mode(mode), tuple(against or ()) or None, rows, tokens, money, evaluation)
-        found = _desk(project, out).run(wishes)
+        found = _desk(project, out).run(
+            mode=_mode(mode), against=against or (), rows=rows, tokens=tokens, money=money,
+            evaluation=evaluation,
+        )  # fmt: skip
         out.result(found, lambda console: _show(console, found))
 
 
@@ -81,10 +81,8 @@ def show(
 ) -> None:
     """Show what the judges said so far, and whether their scores may gate; nobody is asked."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.judge import Wishes
-
-        wishes = Wishes(_mode(mode), tuple(against or ()) or None, rows, evaluation=evaluation)
-        found = _desk(project, out).show(wishes)
+        desk, names = _desk(project, out), against or ()
+        found = desk.show(mode=_mode(mode), against=names, rows=rows, evaluation=evaluation)
         out.result(found, lambda console: _show(console, found))
 
 
@@ -107,10 +105,8 @@ def agreement(
     """Measure the judges against experts: exit 0 if they may gate, 1 if not, 3 on too few rows."""
     with frame(as_json, verbose) as out:
         from tutelage.core.errors import EXIT_NO, EXIT_NOT_ENOUGH_EVIDENCE
-        from tutelage.workflows.judge import Wishes
 
-        wishes = Wishes(_mode(mode), evaluation=evaluation)
-        found = _desk(project, out).agreement(file, wishes)
+        found = _desk(project, out).agreement(file, mode=_mode(mode), evaluation=evaluation)
         out.result(found, lambda console: _show_agreement(console, found))
         if not found["may_gate"]:
             raise typer.Exit(EXIT_NO if found["enough"] else EXIT_NOT_ENOUGH_EVIDENCE)
@@ -126,7 +122,7 @@ def rubric(
     """Print the criteria that are asked, as YAML for tutelage.yaml or for `tutelage human new`."""
     with frame(as_json, verbose) as out:
         text = _desk(project, out).rubric(_mode(mode))
-        out.result({"yaml": text}, lambda console: console.print(text, markup=False, end=""))
+        out.result({"yaml": text}, lambda _: typer.echo(text, nl=False))
 
 
 def _mode(text: str | None) -> Any:

@@ -34,7 +34,7 @@ class JudgeSettings(Section):
     reference: bool = True  # the judge sees the row's reference answer, where there is one
     against: list[str] = ["base"]  # pairwise: whose answers the tuned model's are held against
     # whose answers are marked pointwise; a candidate that is not there is passed over
-    candidates: list[str] = ["base", "few_shot", "tuned"]
+    candidates: list[str] = ["base", "few_shot", "stable", "tuned"]
     rows: int | None = Field(default=None, ge=1)  # test rows that are judged; unset: all
     panel: Literal["mean", "majority"] = "mean"  # how several judges' levels become one
     temperature: float = Field(default=0.0, ge=0, le=2)  # of the judge

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete
@@ -235,11 +234,3 @@ def rubric_yaml(ctx: Context, mode: Mode | None = None) -> str:
         {"name": c.name, "question": c.question, "levels": list(c.levels)} for c in rubric.criteria
     ]
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
-
-
-def write_rubric(ctx: Context, path: Path) -> Path:
-    """Write `rubric_yaml` to a file."""
-    from tutelage.core.workspace import atomic_write
-
-    atomic_write(path, rubric_yaml(ctx).encode())
-    return path

@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.evaluation.judges.rubric import Mode
 from tutelage.workflows.context import Context
-from tutelage.workflows.judge import AS_SET, Wishes
 
 
 class JudgeDesk:
-    """`project.judge`: models that mark answers, and how far experts agree with them."""
+    """`project.judge`: models that mark answers, and how far experts agree with them.
+
+    What is left out is as evaluate.judge says. `evaluation` is the start of an evaluation's hash,
+    the newest by default; `against` names whom tuned is compared with, `rows` limits the rows.
+    """
 
     def __init__(self, context: Context) -> None:
         self._ctx = context
 
-    def run(self, wishes: Wishes = AS_SET) -> dict[str, Any]:
-        """Have the newest evaluation's answers judged; what was judged before is not asked again.
+    def run(
+        self,
+        *,
+        mode: Mode | None = None,
+        against: Sequence[str] = (),
+        rows: int | None = None,
+        tokens: int | None = None,
+        money: float | None = None,
+        evaluation: str | None = None,
+    ) -> dict[str, Any]:
+        """Have an evaluation's answers judged; what was judged before is not asked again.
 
-        Raises ConfigError without a judge, ModelError if it does not answer.
+        `tokens` and `money` are budgets of all its verdicts. Raises ConfigError without a judge,
+        ModelError if it does not answer.
         """
-        from tutelage.workflows.judge import judge
+        from tutelage.workflows.judge import Wishes, judge
 
-        return judge(self._ctx, wishes)
+        names = tuple(against) or None
+        return judge(self._ctx, Wishes(mode, names, rows, tokens, money, evaluation))
 
-    def agreement(self, file: Path | None = None, wishes: Wishes = AS_SET) -> dict[str, Any]:
+    def agreement(
+        self,
+        file: str | Path | None = None,
+        *,
+        mode: Mode | None = None,
+        evaluation: str | None = None,
+    ) -> dict[str, Any]:
         """Measure the judges against experts: a file of verdicts, or the studies of people."""
+        from tutelage.workflows.judge import Wishes
         from tutelage.workflows.judge_agreement import agreement
 
-        return agreement(self._ctx, file, wishes)
+        path = Path(file) if file is not None else None
+        return agreement(self._ctx, path, Wishes(mode, evaluation=evaluation))
 
-    def show(self, wishes: Wishes = AS_SET) -> dict[str, Any]:
+    def show(
+        self,
+        *,
+        mode: Mode | None = None,
+        against: Sequence[str] = (),
+        rows: int | None = None,
+        evaluation: str | None = None,
+    ) -> dict[str, Any]:
         """Return what the judges said so far, and whether they may gate; nobody is asked."""
-        from tutelage.workflows.judge import show
+        from tutelage.workflows.judge import Wishes, show
 
-        return show(self._ctx, wishes)
+        names = tuple(against) or None
+        return show(self._ctx, Wishes(mode, names, rows, evaluation=evaluation))
 
     def rubric(self, mode: Mode | None = None) -> str:
         """Return the criteria that the judges are asked, as YAML."""

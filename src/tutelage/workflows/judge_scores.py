@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tutelage.evaluation.candidates import TUNED
 from tutelage.evaluation.judges.marks import Table
 from tutelage.evaluation.judges.rubric import make_rubric, metric_names
 from tutelage.evaluation.judges.trust import panel_id, trusted
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def judge_scores(job: Job, task: Task, answers: Mapping[str, Mapping[str, RowResult]]) -> Table:
     """Return the judges' scores: a function of MORE_SCORES. Nothing without evaluate.judge."""
     settings = job.ctx.config.evaluate.judge
-    if settings is None or (settings.mode == "pairwise" and job.adapter is None):
+    if settings is None or (settings.mode == "pairwise" and TUNED not in answers):
         return {}
     texts = {
         name: {item: row.text for item, row in given.items() if not row.failed}

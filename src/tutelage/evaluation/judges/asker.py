@@ -100,7 +100,7 @@ class Asker:
     def recall(self, questions: Sequence[Question]) -> Verdicts:
         """Return what the store holds on the questions; nobody is asked."""
         for judge in self._judges:
-            self._known(judge, questions)
+            self._verdicts.spent.left += len(self._known(judge, list(dict.fromkeys(questions))))
         return self._verdicts
 
     def ask(self, questions: Sequence[Question]) -> Verdicts:
@@ -214,7 +214,7 @@ class Asker:
         row = JudgeVerdictRow(
             key=self._key(judge, question, attempt), judge=judge.id, criterion=question.criterion,
             item=question.item, outcome=outcome, reply=completion.text, problem=problem,
-            prompt_tokens=usage.prompt_tokens or _estimate(question),
+            prompt_tokens=usage.prompt_tokens or estimate(question),
             completion_tokens=usage.completion_tokens or len(completion.text) // _CHARS_PER_TOKEN,
         )  # fmt: skip
         with self._store.begin() as session:
@@ -244,7 +244,7 @@ class Asker:
     def _affordable(self, judge: Judge, question: Question) -> int:
         """Return how many more requests the budget surely pays for, as far as can be told."""
         reply = self._limits.decoding.max_tokens
-        prompt = _estimate(question)
+        prompt = estimate(question)
         spent = self._verdicts.spent
         left: float = (self._limits.tokens - spent.tokens) / (prompt + reply)
         if self._limits.money is not None and judge.prices is not None:
@@ -267,7 +267,7 @@ class Asker:
         self._emit(Event(STAGE, "progress", "verdicts", self._done, self._total))
 
 
-def _estimate(question: Question) -> int:
+def estimate(question: Question) -> int:
     """Return about how many tokens a question's prompt has."""
     letters = len(question.system) + sum(len(text) for _, text in question.pieces)
     return letters // _CHARS_PER_TOKEN + 60

@@ -14,6 +14,7 @@ import unicodedata
 from tutelage.inference.chat import neutralise
 
 _BREAK = "\u200b"  # what `neutralise` breaks a token with
+_TAGS = "\U000e0000"  # from here on nothing is ever seen
 WORD_BYTES = 12  # of randomness in a fence
 _SEEN = ("\n", "\t", "\u200d", "\u200c")  # joiners: emoji and several scripts need them
 # what common families of models read as one control token, besides <|name|>
@@ -42,8 +43,9 @@ _SIGNS = tuple(
         (
             "it says what to give it",
             r"\b(?:rate|score|grade|mark|judge|evaluate|give|assign|award)\b.{0,30}\b(?:this|my|the"
-            r"|it)\b.{0,30}\b(?:highest|top|full|maximum|perfect|best|level \d|\d+ ?/ ?\d+"
-            r"|\d+ out of \d+)",
+            r"|it)\b.{0,30}(?:\b(?:highest|top|full|maximum|perfect|best) (?:possible )?(?:scores?"
+            r"|marks?|ratings?|grades?|levels?|points)\b|\blevel \d"
+            r"|\b(?:5|10|100) ?(?:/|out of) ?(?:5|10|100)\b)",
         ),
         (
             "it says which to prefer",
@@ -63,7 +65,9 @@ _SIGNS = tuple(
 def inert(text: str) -> str:
     """Return the text with control tokens broken and invisible characters taken out."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    shown = "".join(c for c in lines if c in _SEEN or not _hidden(c))
+    shown = lines
+    if not _all_seen(lines):
+        shown = "".join(c for c in lines if c in _SEEN or not _hidden(c))
     shown = _WIDE.sub(lambda m: m[0][0] + _BREAK + m[0][1:], shown)
     return neutralise(shown, _CONTROLS)
 
@@ -83,16 +87,23 @@ def fenced(name: str, text: str, word: str) -> str:
 
 def suspicion(text: str) -> str | None:
     """Return why a text seems to be written for its judge; None if nothing was found."""
-    if any(_hidden(c) and c not in _SEEN and not _harmless(c) for c in text):
+    odd = not _all_seen(text)
+    if odd and any(_hidden(c) and c not in _SEEN and not _harmless(c) for c in text):
         return "it holds characters that no person sees"
     if _BREAK in inert(text):
         return "it spells control tokens"
     return next((why for why, pattern in _SIGNS if pattern.search(text)), None)
 
 
+def _all_seen(text: str) -> bool:
+    """Whether a text surely holds nothing hidden: the quick answer for nearly all texts."""
+    plain = max(text, default="") < _TAGS
+    return plain and text.replace("\n", " ").replace("\t", " ").isprintable()
+
+
 def _hidden(character: str) -> bool:
-    """Whether a character is a control, a format sign, or a tag: nothing that is seen."""
-    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs")
+    """Whether a character is a control, a format sign, a tag, or a selector of rare variants."""
+    return character >= _TAGS or unicodedata.category(character) in ("Cc", "Cf", "Co", "Cs")
 
 
 def _harmless(character: str) -> bool:
