@@ -19,7 +19,7 @@ from tutelage.inference.base import Completion
 
 @dataclass(frozen=True)
 class RowResult:
-    """One answer: `finish` is stop, length, error, or chosen (picked from a list, not written).
+    """One answer: `finish` is stop, length, error, or chosen (not written: picked from a list).
 
     `detail` may hold `sure` (the choice's share of the probability), `samples` (the texts drawn
     for the same row, with their place), `reference_nll` (nats) and `reference_tokens`.

@@ -111,6 +111,35 @@ def batches(rows: Sequence[Example], size: int) -> list[list[Example]]:
 
 
 def _answer(asked: Asked, engine: Engine) -> list[RowResult]:
+    raw = [row for row in asked.rows if row.is_text]
+    rows = [row for row in asked.rows if not row.is_text]
+    return [
+        *(_read(replace(asked, rows=raw), engine) if raw else []),
+        *(_asked(replace(asked, rows=rows), engine) if rows else []),
+    ]
+
+
+def _read(asked: Asked, engine: Engine) -> list[RowResult]:
+    """Note how likely raw texts are, from their second token on: there is nothing to answer."""
+    if not hasattr(engine, "mean_nll"):
+        found: Sequence[tuple[float, int] | None] = [None] * len(asked.rows)
+    else:
+        found = engine.mean_nll([row.answer or "" for row in asked.rows])
+    return [
+        RowResult(
+            asked.candidate.name,
+            row.id,
+            "",
+            "chosen",
+            batch=asked.number,
+            detail={"reference_nll": nll[0], "reference_tokens": nll[1]} if nll else {},
+            sample=asked.sample,
+        )
+        for row, nll in zip(asked.rows, found, strict=True)
+    ]
+
+
+def _asked(asked: Asked, engine: Engine) -> list[RowResult]:
     prompts = [prompt_for(asked.candidate, row, asked.task) for row in asked.rows]
     if asked.candidate.mode == "constrained":
         return _choose(asked, engine, prompts)
@@ -137,7 +166,7 @@ def _weighed(
 ) -> list[RowResult]:
     """Note how likely the reference is, in nats, and its tokens with the end of the turn.
 
-    Raw text is weighed from its second token on. A service that shows no likelihoods is not asked.
+    A service that shows no likelihoods is not asked.
     """
     if not hasattr(engine, "score_labels"):
         return list(made)
@@ -145,12 +174,12 @@ def _weighed(
     weighed = []
     for row, prompt, result in zip(asked.rows, prompts, made, strict=True):
         reference = row.answer or ""
-        if row.is_text:
-            nll, tokens = engine.mean_nll([reference])[0]
-        else:
-            nll = -float(engine.score_labels([prompt], [reference])[0, 0])
-            tokens = count(reference) + 1
-        detail = {**result.detail, "reference_nll": nll, "reference_tokens": tokens}
+        nll = -float(engine.score_labels([prompt], [reference])[0, 0])
+        detail = {
+            **result.detail,
+            "reference_nll": nll,
+            "reference_tokens": count(reference) + 1,
+        }
         weighed.append(replace(result, detail=detail))
     return weighed
 
