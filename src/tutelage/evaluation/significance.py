@@ -14,8 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-ROUNDS = 10_000  # bootstrap resamples
-POWER = 0.8
+from tutelage.evaluation.significance_cluster import (
+    MeanError,
+    cluster_codes,
+    effective_pairs,
+    effective_rows,
+    error_of,
+    t_score,
+    z_score,
+)
+from tutelage.evaluation.significance_family import holm
+from tutelage.evaluation.significance_power import detectable_difference, detectable_rate
+from tutelage.evaluation.significance_resample import ROUNDS, bootstrap_means, sign_flip
+
+__all__ = [
+    "ROUNDS", "Difference", "Interval", "bootstrap_ratio", "detectable_difference",
+    "detectable_rate", "holm", "mcnemar", "mean_interval", "paired_difference", "sign_flip",
+    "tango", "tango_statistic", "wilson",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 
@@ -48,13 +64,9 @@ class Difference:
     losses: int
     p: float
     detectable: float
-
-
-def z_score(quantile: float) -> float:
-    """Return the standard normal quantile."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(quantile)
+    df: float = math.inf  # degrees of freedom of se
+    rate: bool = False  # whether all scores are 0 or 1
+    worth: float = 0.0  # independent rows that would say as much
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
@@ -68,29 +80,6 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     return Interval(rate, max(0.0, middle - half), min(1.0, middle + half), round(n))
 
 
-def cluster_codes(clusters: Sequence[object] | None, n: int) -> NDArray[np.int64]:
-    """Return one integer a row, equal for rows of one cluster; None: each row is its own."""
-    if clusters is None:
-        return np.arange(n, dtype=np.int64)
-    seen: dict[object, int] = {}
-    return np.array([seen.setdefault(c, len(seen)) for c in clusters], dtype=np.int64)
-
-
-def design_effect(values: ArrayLike, clusters: Sequence[object] | None) -> float:
-    """Return how many times clustering inflates the variance of the mean, at least 1."""
-    x = np.asarray(values, dtype=float)
-    codes = cluster_codes(clusters, len(x))
-    groups = int(codes.max()) + 1 if len(x) else 0
-    if groups in (0, 1) or groups == len(x):
-        return 1.0
-    residual = x - x.mean()
-    plain = float((residual**2).sum())
-    if plain == 0:
-        return 1.0
-    sums = np.bincount(codes, weights=residual, minlength=groups)
-    return max(1.0, float((sums**2).sum()) / plain)
-
-
 def mean_interval(
     values: ArrayLike,
     *,
@@ -100,43 +89,41 @@ def mean_interval(
 ) -> Interval:
     """Return the mean with its interval: Wilson for 0/1 values, cluster bootstrap otherwise.
 
-    For 0/1 values in clusters Wilson's n is divided by the design effect.
+    0/1 values in clusters count as many rows as they are worth (see `effective_rows`).
     """
     x = np.asarray(values, dtype=float)
     if len(x) == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
+    codes = cluster_codes(clusters, len(x))
+    error = error_of(x, codes)
     if np.isin(x, (0.0, 1.0)).all():
-        effect = design_effect(x, clusters)
-        found = wilson(float(x.sum()) / effect, len(x) / effect, confidence)
+        worth = effective_rows(len(x), error, confidence)
+        found = wilson(float(x.mean()) * worth, worth, confidence)
         return Interval(found.estimate, found.low, found.high, len(x))
-    low, high, _ = _bootstrap_mean(x, cluster_codes(clusters, len(x)), confidence, seed)
-    return Interval(float(x.mean()), low, high, len(x))
+    low, high = _bootstrap_limits(x, codes, error, confidence, seed)
+    floor = 0.0 if x.min() >= 0 else -math.inf
+    return Interval(float(x.mean()), max(floor, low), high, len(x))
 
 
-def _resamples(groups: int, seed: int) -> NDArray[np.int64]:
-    """Return how often each cluster is drawn in each round, shape (ROUNDS, groups)."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(groups, np.full(groups, 1 / groups), size=ROUNDS)
+def _bootstrap_limits(
+    x: Array, codes: NDArray[np.int64], error: MeanError, confidence: float, seed: int
+) -> tuple[float, float]:
+    """Return the bootstrap's percentiles, spread to the width that Student's t has.
 
-
-def _bootstrap_mean(
-    x: Array, codes: NDArray[np.int64], confidence: float, seed: int
-) -> tuple[float, float, float]:
-    """Return low, high and standard error of the mean, clusters drawn whole."""
-    groups = int(codes.max()) + 1
-    sums = np.bincount(codes, weights=x, minlength=groups)
-    sizes = np.bincount(codes, minlength=groups).astype(float)
-    drawn = _resamples(groups, seed)
-    means = (drawn @ sums) / (drawn @ sizes)
-    tail = (1 - confidence) / 2
+    Percentiles alone are too narrow for few rows or clusters: by √(1 − 1/G), and because they
+    follow the normal (Hesterberg, Am. Stat. 2015, 69:371). Their distances to the mean are scaled
+    so that the resamples have the CR2 standard error and the tails of t; the skew stays.
+    """
+    middle, tail = float(x.mean()), (1 - confidence) / 2
+    if error.groups < 2:  # says nothing of the next one: all that scores of 0..1 allow
+        return min(-1.0, middle), max(1.0, middle)
+    means = bootstrap_means(x, codes, seed, ROUNDS)
+    spread = float(means.std())
+    if spread == 0 or error.se == 0:
+        return middle, middle
+    widen = error.se / spread * t_score(1 - tail, error.df) / z_score(1 - tail)
     low, high = np.quantile(means, [tail, 1 - tail])
-    widen = math.sqrt(groups / (groups - 1)) if groups > 1 else 1.0  # the bootstrap divides by n
-    middle = float(x.mean())
-    return (
-        middle + (float(low) - middle) * widen,
-        middle + (float(high) - middle) * widen,
-        float(means.std()) * widen,
-    )
+    return middle + (float(low) - middle) * widen, middle + (float(high) - middle) * widen
 
 
 def paired_difference(
@@ -149,52 +136,60 @@ def paired_difference(
 ) -> Difference:
     """Return mean(a − b) over the same rows with its interval and p-value.
 
-    The interval is the paired bootstrap's, clusters drawn whole. For 0/1 values it is widened to
-    hold Tango's score interval too, since the bootstrap collapses when few rows differ. p is the
-    mid-p McNemar test for independent 0/1 rows, else a sign-flip test over clusters.
+    0/1 values: Tango's score interval and the mid-p McNemar test; in clusters as many rows count
+    as they are worth, and the test is a sign flip over clusters. Graded values: the paired
+    bootstrap with clusters drawn whole, and the sign-flip test.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     d, n = x - y, len(x)
     if n == 0:
         return Difference(math.nan, -1.0, 1.0, math.nan, 0, 0, 0, 0, 1.0, math.inf)
     codes = cluster_codes(clusters, n)
-    groups = int(codes.max()) + 1
-    low, high, se = _bootstrap_mean(d, codes, confidence, seed)
+    error = error_of(d, codes)
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
-    if bool(np.isin([x, y], (0.0, 1.0)).all()):
-        effect = design_effect(d, clusters)
-        score = tango(wins / effect, losses / effect, n / effect, confidence)
-        low, high = min(low, score[0]), max(high, score[1])
-        independent = groups == n
-        p = mcnemar(wins, losses) if independent else sign_flip(d, codes, seed)
+    rate = bool(np.isin([x, y], (0.0, 1.0)).all())
+    worth = effective_pairs(n, error)
+    if rate:
+        low, high = tango(wins * worth / n, losses * worth / n, worth, confidence)
+        detectable = detectable_rate(worth, (wins + losses) / n, confidence)
     else:
-        p = sign_flip(d, codes, seed)
-    detectable = detectable_difference(se, confidence) if se > 0 else detectable_rate(groups)
-    return Difference(float(d.mean()), low, high, se, n, groups, wins, losses, p, detectable)
+        low, high = _bootstrap_limits(d, codes, error, confidence, seed)
+        detectable = detectable_difference(error.se, confidence, df=error.df)
+    if not detectable > 0:
+        detectable = detectable_rate(error.groups, confidence=confidence)
+    single = rate and error.groups == n
+    p = mcnemar(wins, losses) if single else sign_flip(d, codes, seed, ROUNDS)
+    return Difference(
+        float(d.mean()), low, high, error.se, n, error.groups, wins, losses, p, detectable,
+        error.df, rate, worth,
+    )  # fmt: skip
 
 
 def tango(wins: float, losses: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Return Tango's score interval for a difference of paired rates (Stat. Med. 1998, 17:891)."""
     z = z_score(0.5 + confidence / 2)
 
-    def statistic(delta: float) -> float:
-        big = -wins - losses + (2 * n - wins + losses) * delta
-        root = math.sqrt(max(0.0, big * big + 8 * n * losses * delta * (1 - delta)))
-        restricted = (root - big) / (4 * n)  # p21 that is most likely when the difference is delta
-        variance = n * (2 * restricted + delta * (1 - delta))
-        gap = wins - losses - n * delta
-        if variance <= 1e-300:
-            return math.copysign(math.inf, gap) if gap else 0.0
-        return gap / math.sqrt(variance)
-
     def solve(target: float) -> float:
         low, high = -1.0, 1.0  # the statistic falls as delta rises
-        for _ in range(80):
+        for _ in range(60):
             middle = (low + high) / 2
-            low, high = (middle, high) if statistic(middle) > target else (low, middle)
+            above = tango_statistic(middle, wins, losses, n) > target
+            low, high = (middle, high) if above else (low, middle)
         return (low + high) / 2
 
     return solve(z), solve(-z)
+
+
+def tango_statistic(delta: float, wins: float, losses: float, n: float) -> float:
+    """Return the score statistic, standard normal if the true difference is `delta`."""
+    big = -wins - losses + (2 * n - wins + losses) * delta
+    root = math.sqrt(max(0.0, big * big + 8 * n * losses * delta * (1 - delta)))
+    restricted = (root - big) / (4 * n)  # p21 that is most likely when the difference is delta
+    variance = n * (2 * restricted + delta * (1 - delta))
+    gap = wins - losses - n * delta
+    if variance <= 1e-300:
+        return math.copysign(math.inf, gap) if gap else 0.0
+    return gap / math.sqrt(variance)
 
 
 def mcnemar(wins: int, losses: int) -> float:
@@ -205,28 +200,6 @@ def mcnemar(wins: int, losses: int) -> float:
     small = min(wins, losses)
     weights = [math.comb(total, k) * 0.5**total for k in range(small + 1)]
     return min(1.0, 2 * (sum(weights) - 0.5 * weights[-1]))
-
-
-def sign_flip(differences: Array, codes: NDArray[np.int64], seed: int = 0) -> float:
-    """Return the two-sided p-value of a sign-flip permutation test over clusters."""
-    sums = np.bincount(codes, weights=differences)
-    flips = np.random.default_rng(seed).choice((-1.0, 1.0), size=(ROUNDS, len(sums)))
-    seen = np.abs(flips @ sums) >= abs(sums.sum()) - 1e-12
-    return float((seen.sum() + 1) / (ROUNDS + 1))
-
-
-def detectable_difference(se: float, confidence: float = 0.95, power: float = POWER) -> float:
-    """Return the smallest true difference found with `power`, from a standard error."""
-    return (z_score(0.5 + confidence / 2) + z_score(power)) * se
-
-
-def detectable_rate(
-    n: float, discordance: float = 0.1, confidence: float = 0.95, power: float = POWER
-) -> float:
-    """Return the smallest detectable paired difference of rates when `discordance` rows differ."""
-    if n <= 0:
-        return math.inf
-    return detectable_difference(math.sqrt(discordance / n), confidence, power)
 
 
 def bootstrap_ratio(
@@ -270,14 +243,3 @@ def _cluster_picks(codes: NDArray[np.int64], seed: int, rounds: int) -> NDArray[
             drawn.extend(members[int(generator.integers(groups))].tolist())
         picks[r] = drawn[:n]
     return picks
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values, in the order given."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [0.0] * len(p_values)
-    worst = 0.0
-    for rank, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = worst
-    return adjusted

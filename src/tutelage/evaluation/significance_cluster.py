@@ -146,12 +146,27 @@ def t_score(quantile: float, df: float) -> float:
 
 
 def effective_rows(n: float, error: MeanError, confidence: float) -> float:
-    """Return how many independent rows are worth as much as these clustered ones.
+    """Return how many independent rows are worth as much as these clustered ones, for one rate.
 
     n is divided by the design effect and by (t_df / t_(n−1))², which pays for the few clusters
     that the design effect is estimated from (Korn and Graubard, Survey Methodology 1998, 24:193).
     """
-    if error.groups == n or not error.plain > 0:
-        return float(error.groups if error.groups < n and not error.plain > 0 else n)
+    if error.groups == n:
+        return float(n)
+    if not error.plain > 0:  # no spread to tell the clusters' part from: one row a cluster
+        return float(error.groups)
     tail = 0.5 + confidence / 2
     return n / error.inflation * (t_score(tail, n - 1) / t_score(tail, error.df)) ** 2
+
+
+def effective_pairs(n: float, error: MeanError) -> float:
+    """Return the same for a difference of two paired rates.
+
+    Its test sums squares about the null hypothesis, as a sign-flip test does, and so needs no
+    wider quantile for few clusters; nor is a design effect below 1 cut off, down to a quarter.
+    """
+    if error.groups == n:
+        return float(n)
+    if not error.plain > 0:
+        return float(error.groups)
+    return n / max(0.25, (error.se / error.plain) ** 2)
