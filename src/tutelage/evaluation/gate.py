@@ -1,10 +1,11 @@
 """The decision: criteria in plain sentences, each pass, fail or not enough evidence.
 
 Superiority on the primary metric: the whole interval of (tuned − base) lies above 0, against the
-bare base *and* the base with examples. Both must hold, so neither needs a correction for testing
-twice. Guards are non-inferiority: the whole interval of the loss lies within the limit. A limit
-inside the interval is "not enough evidence", never a silent pass. Every criterion prints the
-smallest difference that it could have found with 80 % power.
+bare base *and* the base with examples; against the stable release, which serves, a loss must stay
+within a limit and may not be certain. Guards are non-inferiority: the whole interval of the loss
+lies within the limit. A limit inside the interval is "not enough evidence", never a silent pass.
+Every criterion prints the smallest difference that it could have found with 80 % power. All must
+hold at once (an intersection–union test), so none needs a correction for their number.
 
 Time is the exception: a batch on a busy machine says little about answers in production, so it
 fails only what is surely slower, and leaves the rest to the canary, which measures live requests.
@@ -82,7 +83,7 @@ def _comparisons(evidence: Evidence, guards: Guards) -> list[Criterion]:
         for name in rivals
     ]
     if STABLE in evidence.comparisons and STABLE not in rivals:
-        found.append(not_worse(evidence, NotWorse(than=STABLE, by=guards.stable)))
+        found.append(not_worse(evidence, NotWorse(than=STABLE, by=guards.stable), strict=True))
     return found
 
 

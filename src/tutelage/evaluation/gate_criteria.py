@@ -166,8 +166,11 @@ def _faster(evidence: Evidence, asked: Better, pairs: Pairs, name: str) -> Crite
     return Criterion(name, outcome, _ratio(evidence, metric, asked.than, ratio), vars(ratio).copy())
 
 
-def not_worse(evidence: Evidence, asked: NotWorse) -> Criterion:
-    """Return whether the candidate loses no more than the limit."""
+def not_worse(evidence: Evidence, asked: NotWorse, *, strict: bool = False) -> Criterion:
+    """Return whether the candidate loses no more than the limit.
+
+    `strict` fails what is surely worse, by however little.
+    """
     requirement = Requirement(not_worse=asked)
     metric = _metric(evidence, requirement) or evidence.primary
     name = _name(evidence, requirement, metric)
@@ -181,8 +184,9 @@ def not_worse(evidence: Evidence, asked: NotWorse) -> Criterion:
         return Criterion(name, outcome, sentence, {**vars(ratio), "limit": asked.times})
     limit = asked.by or 0.0
     d = pairs.gain(metric, confidence=evidence.confidence, seed=evidence.seed)
-    outcome = within(-d.high, -d.low, limit)
+    outcome = "fail" if strict and d.high < 0 else within(-d.high, -d.low, limit)
     sentence = f"{_compared(evidence, metric, asked.than, d)}; may lose {_by(metric, limit)}"
+    sentence += ", and nothing for certain" if strict else ""
     sentence += _power(evidence, metric, d, d.estimate + limit, outcome)
     figures = {**figures_of(d), "limit": -limit, "metric": metric, "than": asked.than}
     return Criterion(name, outcome, sentence, figures)

@@ -11,8 +11,9 @@ from sqlalchemy import select
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
 from tutelage.evaluation.gate import Verdict, decide
+from tutelage.evaluation.runner import STAGE
 from tutelage.store.artifacts import ArtifactRow
-from tutelage.workflows.context import Context, find_artifact
+from tutelage.workflows.context import Context, find_artifact, last_output
 from tutelage.workflows.evaluate import source_of
 from tutelage.workflows.evaluate_candidates import rival_name
 from tutelage.workflows.evaluate_evidence import check_rules, golden_files, requirements
@@ -82,6 +83,15 @@ def evaluations(ctx: Context) -> list[str]:
     with ctx.store.session() as session:
         query = select(ArtifactRow.hash).where(ArtifactRow.kind == KIND)
         return list(session.scalars(query.order_by(ArtifactRow.created_at.desc())))
+
+
+def newest_evaluation(ctx: Context, adapter: Artifact) -> Artifact | None:
+    """Return the loop's own evaluation of an adapter, else the newest there is, or None."""
+    last = last_output(ctx, STAGE)
+    if last is not None and adapter.hash in last.parents:
+        return last
+    made = (find_artifact(ctx.store, digest) for digest in evaluations(ctx))
+    return next((found for found in made if found and adapter.hash in found.parents), None)
 
 
 def _starting(ctx: Context, prefix: str) -> list[str]:

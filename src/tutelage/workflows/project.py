@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ from tutelage.workflows.desks import Desks
 
 if TYPE_CHECKING:
     from tutelage.core.example import Example, SplitName
+    from tutelage.evaluation.gate import Verdict
     from tutelage.workflows.data.augment import Augmented
     from tutelage.workflows.run import RunSummary
 
@@ -85,19 +86,42 @@ class Project(Desks):
 
         return self._give(Output, train(self.context, self._dataset(dataset), yes=yes).artifact)
 
-    def evaluate(self, adapter: Output | None = None) -> Evaluation:
-        """Compare the adapter with the base model, zero-shot and few-shot, on the test split."""
-        from tutelage.workflows.evaluate import evaluate
+    def evaluate(
+        self, candidate: Output | str | Path | None = None, *, against: Sequence[str] | None = None
+    ) -> Evaluation:
+        """Compare a candidate with base, few-shot and the stable release on the test split.
 
-        tuned = adapter.artifact if adapter else self._last("train")
-        return self._give(Evaluation, evaluate(self.context, self._last("curate"), tuned).artifact)
+        It is what `train` gave, a release, or a name as the command takes; unset: the newest
+        adapter. `against` names who must be beaten, in place of evaluate.against.
+        """
+        from tutelage.workflows.evaluate import evaluate_named
+
+        names = () if candidate is None else (_spec(candidate),)
+        outcome = evaluate_named(self.context, names, against=against)[0]
+        return self._give(Evaluation, outcome.artifact)
+
+    def compare(self, a: Output | str, b: Output | str) -> dict[str, Any]:
+        """Return what sets two evaluated candidates apart, metric by metric and row by row."""
+        from tutelage.workflows.compare import compare
+
+        return compare(self.context, _spec(a), _spec(b))
+
+    def gate(
+        self, evaluation: Evaluation | str, *, against: Sequence[str] | None = None
+    ) -> Verdict:
+        """Judge an evaluation by the settings as they are now; no model is asked."""
+        from tutelage.workflows.gate import find_evaluation, gate
+
+        found = find_evaluation(self.context, _spec(evaluation))
+        return gate(self.context, found, against=against)
 
     def release(self, adapter: Output | None = None, *, force: bool = False) -> Output:
         """Make the release of an evaluated adapter; refused unless its verdict is pass."""
+        from tutelage.workflows.gate import newest_evaluation
         from tutelage.workflows.release import release
 
         tuned = adapter.artifact if adapter else self._last("train")
-        evaluation = last_output(self.context, "evaluate")
+        evaluation = newest_evaluation(self.context, tuned)
         outcome = release(self.context, self._last("curate"), tuned, evaluation, force=force)
         return self._give(Output, outcome.artifact)
 
@@ -119,6 +143,11 @@ class Project(Desks):
 
     def _last(self, stage: str) -> Artifact:
         return require_output(self.context, stage)
+
+
+def _spec(named: Output | str | Path) -> str:
+    """Return the name by which commands know it."""
+    return named.artifact.hash if isinstance(named, Output) else str(named)
 
 
 def require_output(ctx: Context, stage: str) -> Artifact:
