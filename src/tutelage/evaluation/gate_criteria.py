@@ -29,6 +29,7 @@ from tutelage.evaluation.measures import (
 )
 from tutelage.evaluation.significance import Difference, detectable_difference, holm
 from tutelage.evaluation.significance_cluster import z_score
+from tutelage.evaluation.significance_power import rows_needed
 from tutelage.evaluation.verdict import Evidence
 
 _WHERE = "tutelage.yaml, evaluate.criteria"
@@ -307,7 +308,8 @@ def _power(
     shown = _by(metric, d.detectable) if math.isfinite(d.detectable) else "unknown"
     sentence = f"; smallest detectable difference {shown}"
     if outcome == "not_enough_evidence" and distance > 0 and d.se > 0:
-        rows = math.ceil(d.n * (detectable_difference(d.se, evidence.confidence) / distance) ** 2)
+        spread = d.se * math.sqrt(d.n)  # what clusters add is in the standard error
+        rows = rows_needed(distance, sd=spread, confidence=evidence.confidence)
         if rows > d.n:
             sentence += f"; if it holds, about {rows:,} rows would show it"
     return sentence
