@@ -24,7 +24,7 @@ def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 candidate["title"],
                 _percent(score["estimate"]),
                 f"{_percent(score['low'])}–{_percent(score['high'])}",
-                *(_percent(candidate["metrics"][m]["estimate"]) for m in beside),
+                *(_percent(candidate["metrics"].get(m, {}).get("estimate")) for m in beside),
                 f"{cost['p50_ms']:.0f}" if cost else "–",
                 f"{cost['p95_ms']:.0f}" if cost else "–",
                 f"{cost['completion_tokens']:.1f}" if cost else "–",
