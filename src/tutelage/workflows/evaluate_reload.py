@@ -1,7 +1,7 @@
 """A finished evaluation read back: its answers, scores and probes, ready to be judged again.
 
-Scores come from the store as they were given; a metric that is new is scored from the answers.
-No model is loaded.
+Scores come from the store as they are there now, a judge's and people's too; a metric that is new
+is scored from the answers. No model is loaded and no judge is asked.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.evaluate_evidence import evidence_of
 from tutelage.workflows.evaluate_forgetting import remembered
 from tutelage.workflows.evaluate_job import Job
-from tutelage.workflows.evaluate_more import more_scores
 
 KIND = "evaluation"
 Table = dict[str, dict[str, dict[str, Score]]]  # candidate → metric → example id → score
@@ -64,8 +63,6 @@ def reload(job: Job, evaluation: Artifact) -> tuple[Task, Evidence]:
     task = replace(task, decoding=task.decoding.model_copy(update={"max_tokens": limit}))
     answers = read_answers(job.ctx, evaluation)
     stored = read_scores(job.ctx, evaluation)
-    for candidate, metrics in more_scores(job, task, answers).items():
-        stored.setdefault(candidate, {}).update(metrics)
     scorers = task.scorers(config, job.ctx.workspace.root)
     scored: dict[str, Scored] = {}
     for entry in document["candidates"]:
