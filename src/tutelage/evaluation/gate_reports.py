@@ -30,11 +30,12 @@ def as_junit(document: Mapping[str, Any], project: str) -> str:
         "tests": str(len(criteria)),
         "failures": str(outcomes.count("fail")),
         "errors": "0",
-        "skipped": str(outcomes.count("not_enough_evidence")),
         "time": "0",
     }
     root = ElementTree.Element("testsuites", {"name": "tutelage gate", **counts})
-    suite = ElementTree.SubElement(root, "testsuite", {"name": _clean(project), **counts})
+    skipped = str(outcomes.count("not_enough_evidence"))
+    about = {"name": _clean(project), **counts, "skipped": skipped}
+    suite = ElementTree.SubElement(root, "testsuite", about)
     properties = ElementTree.SubElement(suite, "properties")
     for name in ("verdict", "sentence", "evaluation"):
         value = _clean(str(document.get(name, "")))

@@ -97,9 +97,9 @@ def test_junit_counts_what_failed_and_what_is_open() -> None:
     root = ElementTree.fromstring(as_junit(document("fail", CRITERIA), "my-domain").encode())
     suite = root.find("testsuite")
     assert suite is not None
-    for element in (root, suite):
-        counts = {k: element.get(k) for k in ("tests", "failures", "errors", "skipped")}
-        assert counts == {"tests": "3", "failures": "1", "errors": "0", "skipped": "1"}
+    counts = {k: suite.get(k) for k in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "3", "failures": "1", "errors": "0", "skipped": "1"}
+    assert (root.get("tests"), root.get("failures")) == ("3", "1")
     cases = suite.findall("testcase")
     assert [[child.tag for child in case] for case in cases] == [
         ["system-out"], ["failure", "system-out"], ["skipped", "system-out"],
@@ -111,7 +111,56 @@ def test_junit_counts_what_failed_and_what_is_open() -> None:
 
 def test_a_verdict_without_criteria_is_one_open_case() -> None:
     root = ElementTree.fromstring(as_junit(document("not_enough_evidence", []), "x").encode())
-    assert root.get("tests") == root.get("skipped") == "1"
+    suite = root[0]
+    assert suite.get("tests") == suite.get("skipped") == "1"
+
+
+XSD = """
+<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">
+ <xs:complexType name="said" mixed="true">
+  <xs:attribute name="message"/><xs:attribute name="type"/>
+ </xs:complexType>
+ <xs:complexType name="case"><xs:sequence>
+  <xs:choice minOccurs="0">
+   <xs:element name="failure" type="said"/><xs:element name="skipped" type="said"/>
+  </xs:choice>
+  <xs:element name="system-out" type="xs:string" minOccurs="0"/>
+ </xs:sequence>
+  <xs:attribute name="name" use="required"/><xs:attribute name="classname" use="required"/>
+  <xs:attribute name="time" type="xs:decimal"/>
+ </xs:complexType>
+ <xs:complexType name="property">
+  <xs:attribute name="name" use="required"/><xs:attribute name="value" use="required"/>
+ </xs:complexType>
+ <xs:complexType name="properties"><xs:sequence>
+  <xs:element name="property" type="property" maxOccurs="unbounded"/>
+ </xs:sequence></xs:complexType>
+ <xs:attributeGroup name="counts">
+  <xs:attribute name="name" use="required"/>
+  <xs:attribute name="tests" type="xs:int" use="required"/>
+  <xs:attribute name="failures" type="xs:int"/><xs:attribute name="errors" type="xs:int"/>
+  <xs:attribute name="time" type="xs:decimal"/>
+ </xs:attributeGroup>
+ <xs:complexType name="suite"><xs:sequence>
+  <xs:element name="properties" type="properties" minOccurs="0"/>
+  <xs:element name="testcase" type="case" maxOccurs="unbounded"/>
+ </xs:sequence>
+  <xs:attributeGroup ref="counts"/><xs:attribute name="skipped" type="xs:int"/>
+ </xs:complexType>
+ <xs:element name="testsuites"><xs:complexType><xs:sequence>
+  <xs:element name="testsuite" type="suite" maxOccurs="unbounded"/>
+ </xs:sequence><xs:attributeGroup ref="counts"/></xs:complexType></xs:element>
+</xs:schema>
+"""
+
+
+@pytest.mark.parametrize("criteria", [CRITERIA, []])
+def test_junit_is_what_its_readers_allow(criteria: list[dict[str, Any]]) -> None:
+    """The part of the JUnit format that Jenkins' schema and pytest's own files share."""
+    etree = pytest.importorskip("lxml.etree")
+    schema = etree.XMLSchema(etree.fromstring(XSD))
+    text = as_junit(document("not_enough_evidence", criteria), "my-domain")
+    schema.assertValid(etree.fromstring(text.encode()))
 
 
 def test_markdown_keeps_what_a_model_wrote_in_its_cell() -> None:
