@@ -19,6 +19,8 @@ class Guards(Section):
 
     forgetting: float = Field(default=0.02, ge=0)  # allowed loss on general probes, a ratio
     perplexity: float = Field(default=1.10, ge=1)  # general-text perplexity over the base's
+    # KL divergence from the base on general texts, nats a token; unset: reported, not judged
+    kl: float | None = Field(default=None, gt=0)
     latency_p95: float = Field(default=1.2, ge=1)  # over the base model's
     stable: float = Field(default=0.05, gt=0)  # allowed loss of the primary metric on stable
 
@@ -37,6 +39,8 @@ class Evaluate(Section):
     samples: int = Field(default=0, ge=0)  # answers drawn a row, for pass@k; none is greedy
     temperature: float = Field(default=0.8, gt=0, le=2)  # of those that are drawn
     must_pass: list[str] = []  # example ids that may not fail
+    # JSONL files of own questions {question, choices, answer} and texts {text}; same limits
+    probes: list[str] = []
     # what it must beat: base, few_shot, stable, a release, an adapter's id; empty: base, few_shot
     against: list[str] = []
     # what a candidate must hold, in place of those comparisons; the guards hold all the same

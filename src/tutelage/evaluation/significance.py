@@ -20,17 +20,23 @@ from tutelage.evaluation.significance_cluster import (
     effective_pairs,
     effective_rows,
     error_of,
+    error_of_sums,
     t_score,
     z_score,
 )
 from tutelage.evaluation.significance_family import holm
 from tutelage.evaluation.significance_power import detectable_difference, detectable_rate
-from tutelage.evaluation.significance_resample import ROUNDS, bootstrap_means, sign_flip
+from tutelage.evaluation.significance_resample import (
+    ROUNDS,
+    bootstrap_means,
+    bootstrap_ratios,
+    sign_flip,
+)
 
 __all__ = [
     "ROUNDS", "Difference", "Interval", "bootstrap_ratio", "detectable_difference",
     "detectable_rate", "holm", "mcnemar", "mean_interval", "paired_difference", "sign_flip",
-    "tango", "tango_statistic", "wilson",
+    "tango", "tango_statistic", "token_mean", "wilson",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -114,16 +120,39 @@ def _bootstrap_limits(
     follow the normal (Hesterberg, Am. Stat. 2015, 69:371). Their distances to the mean are scaled
     so that the resamples have the CR2 standard error and the tails of t; the skew stays.
     """
-    middle, tail = float(x.mean()), (1 - confidence) / 2
+    middle = float(x.mean())
     if error.groups < 2:  # says nothing of the next one: all that scores of 0..1 allow
         return min(-1.0, middle), max(1.0, middle)
-    means = bootstrap_means(x, codes, seed, ROUNDS)
-    spread = float(means.std())
+    return _spread(bootstrap_means(x, codes, seed, ROUNDS), middle, error, confidence)
+
+
+def _spread(
+    means: Array, middle: float, error: MeanError, confidence: float
+) -> tuple[float, float]:
+    spread, tail = float(means.std()), (1 - confidence) / 2
     if spread == 0 or error.se == 0:
         return middle, middle
     widen = error.se / spread * t_score(1 - tail, error.df) / z_score(1 - tail)
     low, high = np.quantile(means, [tail, 1 - tail])
     return middle + (float(low) - middle) * widen, middle + (float(high) - middle) * widen
+
+
+def token_mean(
+    sums: ArrayLike, sizes: ArrayLike, *, confidence: float = 0.95, seed: int = 0
+) -> tuple[Interval, float]:
+    """Return sum(sums) / sum(sizes) with its interval, and the smallest detectable change.
+
+    One entry a text, `sizes` its tokens; texts are drawn whole. A single text has no interval.
+    """
+    x, n = np.asarray(sums, dtype=float), np.asarray(sizes, dtype=float)
+    error = error_of_sums(x, n)
+    if error.groups < 2:
+        middle = float(x.sum() / n.sum()) if n.sum() > 0 else math.nan
+        return Interval(middle, -math.inf, math.inf, len(x)), math.inf
+    middle = float(x.sum() / n.sum())
+    low, high = _spread(bootstrap_ratios(x, n, seed, ROUNDS), middle, error, confidence)
+    detectable = detectable_difference(error.se, confidence, df=error.df)
+    return Interval(middle, low, high, len(x)), detectable
 
 
 def paired_difference(

@@ -82,6 +82,20 @@ def error_of(x: Array, codes: NDArray[np.int64], kind: Kind = "CR2") -> MeanErro
     return MeanError(math.sqrt(total) / n, df, groups, math.sqrt(plain))
 
 
+def error_of_sums(sums: Array, sizes: Array) -> MeanError:
+    """Return the CR2 error of sum(sums) / sum(sizes), one entry a cluster (a text, its tokens).
+
+    The degrees of freedom take the rows of a cluster for one and the same, to be safe.
+    """
+    groups, n = len(sums), float(sizes.sum())
+    if groups < 2 or n <= 0:
+        return MeanError(math.nan, 0.0, groups, math.nan)
+    share = sizes / n
+    squares = (sums - sums.sum() * share) ** 2
+    se = math.sqrt(float((squares / (1 - share)).sum())) / n
+    return MeanError(se, _degrees(share, 1.0, round(n)), groups, math.nan)
+
+
 def _intraclass(residual: Array, squares: Array, sizes: Array) -> float:
     """Return the correlation of two rows of one cluster, by moments, within 0..1."""
     pairs, spread = float((sizes * (sizes - 1)).sum()), float((residual**2).mean())

@@ -29,6 +29,15 @@ def bootstrap_means(x: Array, codes: NDArray[np.int64], seed: int, rounds: int) 
         return _drawn_sums([x], generator, rounds)[0] / groups
     sums = np.bincount(codes, weights=x, minlength=groups)
     sizes = np.bincount(codes, minlength=groups).astype(float)
+    return _ratios(sums, sizes, generator, rounds)
+
+
+def bootstrap_ratios(sums: Array, sizes: Array, seed: int, rounds: int) -> Array:
+    """Return sum(sums) / sum(sizes) of each resample of the entries, shape (rounds,)."""
+    return _ratios(sums, sizes, np.random.default_rng(seed), rounds)
+
+
+def _ratios(sums: Array, sizes: Array, generator: np.random.Generator, rounds: int) -> Array:
     total, rows = _drawn_sums([sums, sizes], generator, rounds)
     return total / rows
 

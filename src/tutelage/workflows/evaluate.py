@@ -36,6 +36,7 @@ from tutelage.workflows.evaluate_engines import (
     open_transformers,
 )
 from tutelage.workflows.evaluate_evidence import check_rules, gather, golden_files
+from tutelage.workflows.evaluate_forgetting import carry, probe_inputs
 from tutelage.workflows.evaluate_job import Job
 from tutelage.workflows.evaluate_write import finish
 
@@ -120,6 +121,7 @@ def _job(
     """Return the job and the inputs of its stage."""
     config = ctx.config
     files = check_scorers(config, ctx.workspace.root)
+    own = probe_inputs(ctx)
     beside = rivals(ctx, entrant, against, source)
     sets = golden_files(ctx)
     service = entrant.hosted if entrant and entrant.hosted else None
@@ -131,6 +133,7 @@ def _job(
         "output": config.output.model_dump(mode="json"),
         "evaluate": config.evaluate.model_dump(mode="json", exclude=_AFTERWARDS),
         **({"scorers": files} if files else {}),
+        **({"probes": own} if own else {}),
         **({"rivals": {rival.name: rival.key for rival in beside}} if beside else {}),
     }
     asked = {
@@ -157,6 +160,7 @@ def _work(job: Job, engines: Engines) -> Any:
         earlier = evaluate_reload.same_answers(job)
         if earlier is not None:
             task, evidence = evaluate_reload.reload(job, earlier)
+            carry(job, job.ctx.path_of(earlier))
         else:
             task, evidence = _ask(job, engines)
         shots = pick_shots(task.train, job.ctx.config.evaluate.few_shot)

@@ -117,9 +117,8 @@ def _sit(job: Job, engines: Engines, sitting: _Sitting, found: Answered) -> None
         return
     with job.timed("answers"):
         _golden(job, task, sitting.candidates[0], bench, found)
-    if not loaded.only_text:
-        with job.timed("forgetting"):
-            found.forgetting = forgetting(job, bench)
+    with job.timed("forgetting"):
+        found.forgetting = forgetting(job, bench, loaded)
 
 
 def _golden(job: Job, task: Task, candidate: Candidate, bench: Bench, found: Answered) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,12 +19,17 @@ from tutelage.workflows.context import Context
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """A model ready to answer, how it counts tokens, and its control tokens."""
+    """A model ready to answer, how it counts tokens, and its control tokens.
+
+    `divergence` takes texts and a tuned model's folder, and returns (sum of KL(base ‖ tuned) in
+    nats, positions) a text; None where the engine can't tell.
+    """
 
     engine: Any  # evaluation.runner.Engine; with `only_text` it can do no more than write
     count_tokens: Callable[[str], int]
     specials: tuple[str, ...] = ()
     only_text: bool = False
+    divergence: Callable[[Sequence[str], Path], list[tuple[float, int]]] | None = None
 
 
 OpenEngine = Callable[[ModelSource, int], LoadedEngine]
@@ -31,10 +38,11 @@ OpenEngine = Callable[[ModelSource, int], LoadedEngine]
 def open_transformers(source: ModelSource, batch_size: int) -> LoadedEngine:
     """Return the reference engine with the base model loaded."""
     from tutelage.inference.transformers import TransformersGenerator
+    from tutelage.inference.transformers_divergence import divergence
 
     engine = TransformersGenerator(source, batch_size=batch_size)
     return LoadedEngine(engine, lambda text: len(engine.tokenizer(text)["input_ids"]),
-                        engine.specials)  # fmt: skip
+                        engine.specials, divergence=partial(divergence, engine))  # fmt: skip
 
 
 class Engines:
