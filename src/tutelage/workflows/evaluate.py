@@ -38,6 +38,7 @@ from tutelage.workflows.evaluate_engines import (
 from tutelage.workflows.evaluate_evidence import check_rules, gather, golden_files
 from tutelage.workflows.evaluate_forgetting import carry, probe_inputs
 from tutelage.workflows.evaluate_job import Job
+from tutelage.workflows.evaluate_more import more_inputs
 from tutelage.workflows.evaluate_write import finish
 
 __all__ = [
@@ -46,7 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 # what decides but changes no answer
-_AFTERWARDS = {"criteria", "guards", "confidence", "must_pass", "against"}
+_AFTERWARDS = {"criteria", "guards", "confidence", "must_pass", "against", "judge"}
 
 
 def evaluate(
@@ -142,7 +143,7 @@ def _job(
         **({"golden": {name: file.digest for name, file in sets.items()}} if sets else {}),
     }
     rules = config.evaluate.model_dump(mode="json", include=_AFTERWARDS)
-    inputs = {**asked, "rules": {**rules, "against": list(against)}}
+    inputs = {**asked, "rules": {**rules, "against": list(against)}, **more_inputs(ctx)}
     key = entrant.key if entrant else None
     place = ctx.workspace.runs / f"evaluate-{content_hash(shared)[:12]}"
     folder = place / (entrant.key[:12] if entrant else "base")

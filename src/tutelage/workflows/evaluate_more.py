@@ -5,18 +5,25 @@ returns what it has: {candidate: {metric: {example id: Score}}}. Rows that it le
 unscored. A score whose evidence has a `source` (judge, human, rule) is kept under it in the store.
 Each function of TRUST says why a metric may not gate; None where it may, or is not its own.
 Each function of METRICS names the metrics that its scores may bring, so that criteria can.
+Each function of INPUTS says what a verdict hangs on besides the settings of `evaluate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.task import Task
-from tutelage.workflows.human_scores import human_metrics, human_scores
-from tutelage.workflows.judge_scores import judge_metrics, judge_scores, judge_trust
+from tutelage.workflows.evaluate_cost import cost_inputs, cost_metrics, costs
+from tutelage.workflows.human_scores import human_inputs, human_metrics, human_scores
+from tutelage.workflows.judge_scores import (
+    judge_inputs,
+    judge_metrics,
+    judge_scores,
+    judge_trust,
+)
 
 if TYPE_CHECKING:
     from tutelage.workflows.context import Context
@@ -27,10 +34,12 @@ Given = dict[str, dict[str, dict[str, Score]]]  # candidate → metric → examp
 MoreScores = Callable[["Job", Task, Answers], Given]
 Trust = Callable[["Context", str], str | None]  # (context, metric) → why it may not gate
 Metrics = Callable[["Context"], Sequence[str]]  # the names of metrics that may come
+Inputs = Callable[["Context"], Mapping[str, Any]]
 
-MORE_SCORES: tuple[MoreScores, ...] = (judge_scores, human_scores)
+MORE_SCORES: tuple[MoreScores, ...] = (judge_scores, human_scores, costs)
 TRUST: tuple[Trust, ...] = (judge_trust,)
-METRICS: tuple[Metrics, ...] = (judge_metrics, human_metrics)
+METRICS: tuple[Metrics, ...] = (judge_metrics, human_metrics, cost_metrics)
+INPUTS: tuple[Inputs, ...] = (judge_inputs, human_inputs, cost_inputs)
 
 
 def more_scores(job: Job, task: Task, answers: Answers) -> Given:
@@ -52,3 +61,8 @@ def untrusted(ctx: Context, metric: str) -> str | None:
 def more_metrics(ctx: Context) -> list[str]:
     """Return the metrics that criteria may name besides those of the task."""
     return [name for names in METRICS for name in names(ctx)]
+
+
+def more_inputs(ctx: Context) -> dict[str, Any]:
+    """Return what changes a verdict although no setting of `evaluate` does."""
+    return {key: value for ask in INPUTS for key, value in ask(ctx).items()}

@@ -234,3 +234,8 @@ def rubric_yaml(ctx: Context, mode: Mode | None = None) -> str:
         {"name": c.name, "question": c.question, "levels": list(c.levels)} for c in rubric.criteria
     ]
     return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=100)
+
+
+def text_digest(text: str) -> str:
+    """Return the name of an answer, by which what experts said of it is found again."""
+    return content_hash(text)[:16]

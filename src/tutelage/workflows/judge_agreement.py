@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from tutelage.evaluation.judges.experts import (
 from tutelage.evaluation.judges.questions import Question, pointwise
 from tutelage.evaluation.judges.rubric import PREFERENCE, Rubric, versus
 from tutelage.evaluation.judges.trust import keep_trust, panel_id, trusted
-from tutelage.store.human import HumanStudyRow
+from tutelage.store.human import HumanStudyRow, HumanTaskRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.human_rows import Evaluated, criteria_of, marks_of, votes_of
-from tutelage.workflows.judge import AS_SET, Case, Wishes, open_case
+from tutelage.workflows.human_rows import Evaluated, criteria_of, marks_of, tasks_of, votes_of
+from tutelage.workflows.judge import AS_SET, Case, Wishes, open_case, text_digest
 
 STUDIES = "human studies"
 
@@ -51,7 +51,7 @@ def agreement(ctx: Context, file: Path | None = None, wishes: Wishes = AS_SET) -
     verdicts = case.asker(ctx).ask(_questions(case, opinions))
     name = str(file) if file else STUDIES
     panels = [case.judges, *([(j,) for j in case.judges] if len(case.judges) > 1 else [])]
-    found = [_measure(ctx, source, case, (judges, name), (opinions, verdicts)) for judges in panels]
+    found = [_measure(ctx, case, (judges, name), (opinions, verdicts)) for judges in panels]
     spent = verdicts.spent
     if spent.stopped:
         ctx.emit(Event(STAGE, "warning", "some answers that experts judged were not asked for"))
@@ -69,29 +69,44 @@ def agreement(ctx: Context, file: Path | None = None, wishes: Wishes = AS_SET) -
 
 
 def study_opinions(ctx: Context, source: Evaluated, rubric: Rubric) -> list[Opinion]:
-    """Return what people said in studies of this evaluation, as far as it fits the rubric.
+    """Return what people said in studies of these very answers, as far as it fits the rubric.
 
-    Raises DataError if nothing does.
+    A judgement belongs to a text: that of an earlier evaluation counts where the text is the
+    same. Raises DataError if nothing fits.
     """
+    kind = "pairwise" if rubric.mode == "pairwise" else "rubric"
     with ctx.store.session() as session:
-        studies = session.scalars(
-            select(HumanStudyRow).where(HumanStudyRow.evaluation == source.artifact.hash)
-        ).all()
+        studies = session.scalars(select(HumanStudyRow).where(HumanStudyRow.kind == kind)).all()
         found: list[Opinion] = []
         for study in studies:
-            if study.kind == "pairwise" and rubric.mode == "pairwise":
-                found += _votes(votes_of(session, study))
-            elif study.kind == "rubric" and rubric.mode == "pointwise":
+            same = _same_texts(tasks_of(session, study).values(), source)
+            if kind == "pairwise":
+                votes = [v for v in votes_of(session, study) if (v.item, v.first, v.second) in same]
+                found += _votes(votes)
+            else:
                 levels = {c.name: c.levels for c in criteria_of(study)}
-                found += _marks(marks_of(session, study), rubric, levels)
+                marked = [m for m in marks_of(session, study) if (m.item, m.candidate, "") in same]
+                found += _marks(marked, rubric, levels)
     if not found:
-        kind = "two answers" if rubric.mode == "pairwise" else "answers on the judge's criteria"
+        what = "two answers" if rubric.mode == "pairwise" else "answers on the judge's criteria"
         raise DataError(
-            f"nobody has judged {kind} of this evaluation yet",
+            f"nobody has judged {what} of this evaluation yet",
             where=source.artifact.short,
             fix="Name a file of verdicts, or have people judge: `tutelage human new`, with the "
             "criteria that `tutelage judge rubric` prints",
         )
+    return found
+
+
+def _same_texts(tasks: Iterable[HumanTaskRow], source: Evaluated) -> set[tuple[str, str, str]]:
+    """Return (example id, candidate, the other or nothing) where the texts are what they were."""
+    found = set()
+    for task in tasks:
+        shown = [(task.first, task.first_text)]
+        if task.second is not None and task.second_text is not None:
+            shown.append((task.second, task.second_text))
+        if all(source.texts.get(name, {}).get(task.item) == text for name, text in shown):
+            found.add((task.item, task.first, task.second or ""))
     return found
 
 
@@ -153,7 +168,6 @@ def _questions(case: Case, opinions: Sequence[Opinion]) -> list[Question]:
 
 def _measure(
     ctx: Context,
-    source: Evaluated,
     case: Case,
     who: tuple[Sequence[Judge], str],
     said: tuple[Sequence[Opinion], Verdicts],
@@ -171,7 +185,10 @@ def _measure(
         outcomes = outcomes_of(case.rubric, criterion)
         mine = _outcomes(case, table, criterion, experts)
         measured = agree(criterion, outcomes, experts, mine, ctx.config.evaluate.confidence)
-        measured.figures.update(split=split, evaluation=source.artifact.hash)
+        measured.figures["split"] = split
+        measured.figures["texts"] = [
+            text_digest(case.texts[name][item]) for item, name, _, _ in measured.figures["pairs"]
+        ]
         found.append(measured)
     keep_trust(ctx.store, known, case.rubric, found, name)
     return {
@@ -201,7 +218,7 @@ def _entry(ctx: Context, case: Case, known: str, found: Agreement) -> dict[str, 
     if case.rubric.mode == "pointwise":
         metric = case.rubric.named(found.criterion).metric
     ok, why = trusted(ctx.store, known, case.rubric, metric, case.settings)
-    figures = {k: v for k, v in found.figures.items() if k not in ("pairs", "evaluation")}
+    figures = {k: v for k, v in found.figures.items() if k not in ("pairs", "texts")}
     return {
         "criterion": found.criterion, "kappa": found.kappa, "low": found.low, "high": found.high,
         "rows": found.rows, **figures, "may_gate": ok, "trust": why,

@@ -18,7 +18,7 @@ from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.significance import mean_interval
 from tutelage.evaluation.significance_ppi import ppi_mean
 from tutelage.workflows.context import Context
-from tutelage.workflows.judge import Case
+from tutelage.workflows.judge import Case, text_digest
 
 
 def document(
@@ -42,7 +42,7 @@ def document(
         ]
     else:
         found["candidates"] = [
-            _candidate(ctx, case, (name, metrics), (evaluation.hash, who), confidence)
+            _candidate(ctx, case, (name, metrics), who, confidence)
             for name, metrics in table.items()
         ]
     found["suspected"] = _suspected(table)
@@ -69,7 +69,7 @@ def _candidate(
     ctx: Context,
     case: Case,
     candidate: tuple[str, Mapping[str, Mapping[str, Score]]],
-    of: tuple[str, str],
+    who: str,
     confidence: float,
 ) -> dict[str, Any]:
     name, metrics = candidate
@@ -84,7 +84,7 @@ def _candidate(
         entry = {**asdict(mean), "unscored": len(scores) - len(values)}
         if metric in by_metric:
             entry["disagreement"] = marks.disagreement(scores.values())
-            entry["people"] = _people(ctx, case, (name, by_metric[metric]), of, values)
+            entry["people"] = _people(ctx, case, (name, by_metric[metric]), who, values)
         found["metrics"][metric] = entry
     found["suspected"] = sum(marks.SUSPECTED in s.evidence for s in metrics[OVERALL].values())
     return found
@@ -94,18 +94,17 @@ def _people(
     ctx: Context,
     case: Case,
     what: tuple[str, Criterion],
-    of: tuple[str, str],
+    who: str,
     values: Mapping[str, float],
 ) -> dict[str, Any] | None:
     """Return the mean as experts would give it, from their few and the judge's many verdicts.
 
-    None without at least two expert verdicts on answers of this very evaluation.
+    None without at least two expert verdicts on these very answers.
     """
-    (name, criterion), (evaluation, who) = what, of
+    name, criterion = what
     trust = measured(ctx.store, who, case.rubric.digest(criterion.name))
-    if trust is None or trust.figures.get("evaluation") != evaluation:
-        return None
-    known = [(item, float(said)) for item, said, _ in _pairs(trust, name) if item in values]
+    given = _said(trust, name, case.texts[name]) if trust else {}
+    known = [(item, level) for item, level in given.items() if item in values]
     if len(known) < 2:
         return None
     mean = ppi_mean(
@@ -121,12 +120,15 @@ def _people(
     return asdict(mean)
 
 
-def _pairs(trust: JudgeTrust, candidate: str) -> list[tuple[str, str, str]]:
-    return [
-        (item, said, mine)
-        for item, whose, said, mine in trust.figures["pairs"]
-        if whose == candidate
-    ]
+def _said(trust: JudgeTrust, candidate: str, texts: Mapping[str, str]) -> dict[str, float]:
+    """Return the experts' levels by example id, where the answer is still the one they saw."""
+    return {
+        item: float(said)
+        for (item, whose, said, _), digest in zip(
+            trust.figures["pairs"], trust.figures["texts"], strict=True
+        )
+        if whose == candidate and item in texts and text_digest(texts[item]) == digest
+    }
 
 
 def _pair(case: Case, other: str, scores: Mapping[str, Score], confidence: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.evaluation.candidates import TUNED
 from tutelage.evaluation.judges.marks import Table
@@ -48,3 +48,12 @@ def judge_trust(ctx: Context, metric: str) -> str | None:
     who = panel_id(make_judges(ctx, settings), settings.panel)
     ok, why = trusted(ctx.store, who, make_rubric(ctx.config), metric, settings)
     return None if ok else why
+
+
+def judge_inputs(ctx: Context) -> Mapping[str, Any]:
+    """Return who judges and how far they are trusted: a function of INPUTS."""
+    settings = ctx.config.evaluate.judge
+    if settings is None:
+        return {}
+    who = panel_id(make_judges(ctx, settings), settings.panel)
+    return {"judges": who, "trust": {name: judge_trust(ctx, name) for name in judge_metrics(ctx)}}

@@ -51,7 +51,8 @@ class Rubric:
     def digest(self, name: str) -> str:
         """Return the hash (64 hex digits) of the criterion `name` as it is asked.
 
-        A comparison is one question over all criteria, so it hangs on all of them.
+        A comparison is one question over all criteria, so it hangs on all of them. The project's
+        prompt is no part of it: a verdict's key holds that, trust survives a new prompt.
         """
         asked = self.criteria if self.mode == "pairwise" else (self.named(name),)
         return content_hash(
@@ -60,7 +61,6 @@ class Rubric:
                 "mode": self.mode,
                 "criteria": [[c.name, c.question, c.levels] for c in asked],
                 "reference": self.reference,
-                "task": self.task,
             }
         )
 
