@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ from tutelage.core.errors import DataError, ModelError, nearest
 from tutelage.core.workspace import Workspace, atomic_dir
 from tutelage.inference.base import Decoding
 from tutelage.inference.tuned import read_tuned, tuned_files
+from tutelage.release.card import CARD
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
 
@@ -101,26 +104,32 @@ class ReleaseManifest(_Frozen):
 
 
 def create_release(
-    store: Store, workspace: Workspace, manifest: ReleaseManifest, *, project: str | None = None
+    store: Store,
+    workspace: Workspace,
+    manifest: ReleaseManifest,
+    *,
+    project: str | None = None,
+    readme: Callable[[str], str] | None = None,
 ) -> ReleaseRow:
     """Write the release's folder and row; the same content twice is the same release.
 
-    An empty `manifest.name` becomes <project>-base, or <project>-v1, v2 …
+    An empty `manifest.name` becomes <project>-base, or <project>-v1, v2 … `readme(name)` is the
+    model card's text; it lies in the folder and is no part of the hash.
     Raises DataError if a given name is taken by other content.
     """
     digest = manifest.id
     with store.begin() as session:
         row = session.get(ReleaseRow, digest)
         if row is not None:
-            kept = row.path
-            atomic_dir(workspace.home / kept, lambda folder: _fill(folder, manifest, kept))
+            parts = _Parts(manifest, row.path, row.name, readme)
+            atomic_dir(workspace.home / row.path, parts.fill)
             return row
         name = manifest.name or _free_name(session, project or workspace.root.name, manifest.kind)
         _refuse_taken(session, name)
         manifest = manifest.model_copy(update={"name": name})
         target = workspace.artifact_dir("releases", digest)
         path = workspace.relative(target)
-        atomic_dir(target, lambda folder: _fill(folder, manifest, path))
+        atomic_dir(target, _Parts(manifest, path, name, readme).fill)
         row = ReleaseRow(
             id=digest,
             name=name,
@@ -241,14 +250,30 @@ def _refuse_taken(session: Session, name: str) -> None:
         )
 
 
-def _fill(folder: Path, manifest: ReleaseManifest, path: str) -> None:
-    body = {"id": manifest.id, **manifest.body()}
-    text = json.dumps(body, indent=2, ensure_ascii=False, sort_keys=True)
-    (folder / BODY).write_text(text + "\n", encoding="utf-8")
-    lines = b"".join(canonical(g.model_dump(mode="json")) + b"\n" for g in manifest.golden)
-    (folder / GOLDEN).write_bytes(lines)
-    parents = [p for p in (manifest.dataset, manifest.evaluation) if p]
-    if manifest.adapter:
-        parents.append(manifest.adapter.hash)
-    artifact = describe("release", manifest.id, path, parents=parents)
-    (folder / MANIFEST).write_text(artifact.model_dump_json(indent=2) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class _Parts:
+    """What a release's folder holds."""
+
+    manifest: ReleaseManifest
+    path: str
+    name: str
+    readme: Callable[[str], str] | None
+
+    def fill(self, folder: Path) -> None:
+        manifest = self.manifest
+        text = json.dumps(
+            {"id": manifest.id, **manifest.body()}, indent=2, ensure_ascii=False, sort_keys=True
+        )
+        (folder / BODY).write_text(text + "\n", encoding="utf-8")
+        (folder / GOLDEN).write_bytes(_golden_lines(manifest))
+        parents = [p for p in (manifest.dataset, manifest.evaluation) if p]
+        if manifest.adapter:
+            parents.append(manifest.adapter.hash)
+        artifact = describe("release", manifest.id, self.path, parents=parents)
+        (folder / MANIFEST).write_text(artifact.model_dump_json(indent=2) + "\n", "utf-8")
+        if self.readme is not None:
+            (folder / CARD).write_text(self.readme(self.name), encoding="utf-8")
+
+
+def _golden_lines(manifest: ReleaseManifest) -> bytes:
+    return b"".join(canonical(g.model_dump(mode="json")) + b"\n" for g in manifest.golden)

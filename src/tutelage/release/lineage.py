@@ -87,13 +87,15 @@ def _sources(meta: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _lines(node: Node, first: str, rest: str) -> list[str]:
     facts = "; ".join(value for _, value in node.facts)
-    lines = [f"{first}{node.kind} {node.hash[:12]}{'  ' + facts if facts else ''}"]
+    name = node.hash if node.kind == "record" else node.hash[:12]
+    head = f"{node.kind} {name}".strip()
+    lines = [f"{first}{head}{'  ' + facts if facts else ''}"]
     below: list[Node | str] = [*node.parents, *node.sources]
     for index, child in enumerate(below):
         last = index == len(below) - 1
-        head, tail = (rest + ("└─ " if last else "├─ ")), (rest + ("   " if last else "│  "))
+        turn, tail = (rest + ("└─ " if last else "├─ ")), (rest + ("   " if last else "│  "))
         if isinstance(child, str):
-            lines.append(f"{head}file {child}")
+            lines.append(f"{turn}file {child}")
         else:
-            lines.extend(_lines(child, head, tail))
+            lines.extend(_lines(child, turn, tail))
     return lines

@@ -1,7 +1,8 @@
 """Keep each release in MLflow's model registry, with its hashes as tags and aliases that move.
 
-The store is the truth; the registry is the view that MLflow's users know. This is the only file
-of the package's serving half that imports mlflow, and only inside functions: it costs seconds.
+The store is the truth; the registry is the view that MLflow's users know: a version leads to the
+run that trained it, to the run that evaluated it with the report, and to the data of both
+(release/mlflow_runs.py). mlflow is imported inside functions only: it costs seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,62 +29,91 @@ _QUIET = {
 _LOGGERS = ("mlflow", "alembic")
 
 
+@dataclass(frozen=True)
+class Version:
+    """One release as the registry shows it. `run` is the id of the run it came from."""
+
+    model: str
+    source: Path
+    tags: Mapping[str, str]
+    description: str = ""
+    run: str | None = None
+    about: str = field(default="", repr=False)  # the model's own description
+
+
 def installed() -> bool:
     """Return whether mlflow can be imported, without importing it."""
     return importlib.util.find_spec("mlflow") is not None
 
 
-def register_version(
-    uri: str, model: str, source: Path, tags: Mapping[str, str], *, alias: str | None = None
-) -> str:
+def register_version(uri: str, version: Version) -> str:
     """Return the registry version of a release: made once, found again by its `release` tag.
 
-    `uri` is the registry's database, `model` the project, `source` the release's folder, whose
-    content stays where it is. `alias` is set on the version.
+    `uri` is the registry's database; the source folder's content stays where it is.
     Raises EnvironmentProblem if mlflow is missing or its database can't be used.
     """
-    with _client(uri) as client:
-        version = _find(client, model, tags["release"])
-        if version is None:
-            _ensure_model(client, model)
-            made = client.create_model_version(
-                model, source=str(source), tags=dict(tags), await_creation_for=0
-            )
-            version = str(made.version)
-        if alias:
-            client.set_registered_model_alias(model, alias, version)
-        return version
+    with client(uri) as registry:
+        found = _find(registry, version.model, version.tags["release"])
+        if found is not None:
+            return found
+        _ensure_model(registry, version.model, version.about)
+        made = registry.create_model_version(
+            version.model,
+            source=str(version.source),
+            run_id=version.run,
+            tags=dict(version.tags),
+            description=version.description or None,
+            await_creation_for=0,
+        )
+        return str(made.version)
 
 
-def move_aliases(uri: str, model: str, stable: str | None, candidate: str | None) -> None:
-    """Point the aliases at registry versions; None takes an alias away.
+def set_aliases(uri: str, model: str, wanted: Mapping[str, str]) -> None:
+    """Make the model's aliases exactly those of `wanted`: alias to registry version.
 
-    Raises EnvironmentProblem if mlflow is missing or its database can't be used.
+    Aliases that people set under other names stay: only those ending in stable or candidate are
+    taken away. Raises EnvironmentProblem if mlflow is missing or its database can't be used.
     """
-    with _client(uri) as client:
-        _ensure_model(client, model)
-        for alias, version in ((STABLE, stable), (CANDIDATE, candidate)):
-            if version is None:
-                client.delete_registered_model_alias(model, alias)
-            else:
-                client.set_registered_model_alias(model, alias, version)
+    with client(uri) as registry:
+        _ensure_model(registry, model)
+        now = {
+            name: str(version)
+            for name, version in registry.get_registered_model(model).aliases.items()
+        }
+        for alias in now:
+            if _ours(alias) and alias not in wanted:
+                registry.delete_registered_model_alias(model, alias)
+        for alias, version in wanted.items():
+            if now.get(alias) != version:
+                registry.set_registered_model_alias(model, alias, version)
+
+
+def alias_of(deployment: str, project: str, role: str) -> str:
+    """Return the alias of a deployment's release: the project's own deployment needs no prefix."""
+    return role if deployment == project else f"{deployment}-{role}"
 
 
 def describe_model(uri: str, model: str) -> dict[str, Any]:
     """Return the registry's view as plain data: aliases, and versions with their tags."""
-    with _client(uri) as client:
-        found = client.get_registered_model(model)
-        versions = client.search_model_versions(f"name = '{model}'")
+    with client(uri) as registry:
+        found = registry.get_registered_model(model)
+        versions = registry.search_model_versions(f"name = '{model}'")
         return {
             "aliases": {name: str(version) for name, version in found.aliases.items()},
             "versions": {
-                str(v.version): {"tags": dict(v.tags), "source": v.source} for v in versions
+                str(v.version): {
+                    "tags": dict(v.tags),
+                    "source": v.source,
+                    "run": v.run_id or None,
+                    "description": v.description or "",
+                }
+                for v in versions
             },
         }
 
 
 @contextlib.contextmanager
-def _client(uri: str) -> Iterator[Any]:
+def client(uri: str) -> Iterator[Any]:
     """Yield a client on `uri`, silent on the terminal, with its errors in plain words."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -120,20 +151,24 @@ def _hushed() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def _ensure_model(client: Any, model: str) -> None:
+def _ensure_model(registry: Any, model: str, about: str = "") -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        client.get_registered_model(model)
+        registry.get_registered_model(model)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         with contextlib.suppress(MlflowException):  # somebody else made it just now
-            client.create_registered_model(model)
-        client.get_registered_model(model)
+            registry.create_registered_model(model, description=about or None)
+        registry.get_registered_model(model)
 
 
-def _find(client: Any, model: str, release: str) -> str | None:
+def _find(registry: Any, model: str, release: str) -> str | None:
     query = f"name = '{model}' and tags.release = '{release}'"
-    found = client.search_model_versions(query)
+    found = registry.search_model_versions(query)
     return str(found[0].version) if found else None
+
+
+def _ours(alias: str) -> bool:
+    return alias.rpartition("-")[2] in (STABLE, CANDIDATE)

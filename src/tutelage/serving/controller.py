@@ -48,7 +48,10 @@ class Host(Protocol):
 
 
 class Controller:
-    """Runs rollouts for one gateway. Several gateways may: the fence lets one of them write."""
+    """Runs rollouts for one gateway. Several gateways may: the fence lets one of them write.
+
+    `moved()` is called when the releases that serve are not those of the look before.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,11 @@ class Controller:
         *,
         interval_s: float = 0.5,
         tell: Told = lambda text: None,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         self.state, self.host, self.workspace = state, host, workspace
-        self.interval_s, self.tell = interval_s, tell
+        self.interval_s, self.tell, self.moved = interval_s, tell, moved
+        self._served: dict[str, tuple[str, str | None]] = {}  # deployment -> stable, canary
         self.loaded: dict[str, Profile] = {}
         self._lock = asyncio.Lock()
         self._faults: dict[str, str] = {}  # rollout -> what needs no statistics
@@ -104,6 +109,13 @@ class Controller:
                     self.state.telemetry.weight.labels(name).set(kept.route.weight)
             self.state.router.replace(entries)
             await self._drop_unused(entries)
+        self._say_moved({n: (e.route.stable, e.route.canary) for n, e in fresh.items()})
+
+    def _say_moved(self, served: dict[str, tuple[str, str | None]]) -> None:
+        """Call `moved` when another release answers or is tried, whoever did it."""
+        if served != self._served:
+            self._served = served
+            self.moved()
 
     async def _settle(self, entry: Entry, *, first: bool) -> Entry | None:
         """Return the entry with its releases in the engine; None if stable can't be loaded."""

@@ -91,6 +91,7 @@ def _serve_and_learn(
     ctx: Context, summary: RunSummary, release: Artifact, result: Quickstart, clock: _Clock
 ) -> None:
     from tutelage.workflows import rollout as rollouts
+    from tutelage.workflows.registry import catch_up
     from tutelage.workflows.release import base_release
     from tutelage.workflows.serve import Serving
 
@@ -104,7 +105,7 @@ def _serve_and_learn(
         if rollouts.status(ctx)["stable"] != release.meta["name"]:
             rollouts.start(ctx, release.meta["name"])
         replies = _drive(ctx, serving.base_url, traffic, lambda: rollouts.status(ctx))
-        rollouts.sync_registry(ctx)
+        catch_up(ctx)
         result.rollout = _outcome(rollouts.status(ctx))
         clock.lap("rollout")
         result.learned = _learn(ctx, serving.base_url, traffic, replies)

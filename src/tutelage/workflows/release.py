@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 from tutelage.core.artifact import Artifact
-from tutelage.core.errors import DataError, EnvironmentProblem, ReleaseRefused
+from tutelage.core.errors import DataError, ReleaseRefused
 from tutelage.core.events import Event
 from tutelage.core.example import Example
 from tutelage.data.version import load_version
 from tutelage.inference.base import Decoding
 from tutelage.inference.models import locate_model
 from tutelage.inference.specials import special_spellings
-from tutelage.release import bundle, mlflow, prompts
+from tutelage.release import bundle, card, prompts
 from tutelage.release.deployments import deployments, route
 from tutelage.release.lineage import lineage, render
 from tutelage.release.prompt_moves import record_published
 from tutelage.store.base import Store
-from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context, StageOutcome, find_artifact, last_output, run_stage
+from tutelage.workflows.evaluate_candidates import named_artifact, of_artifact
+from tutelage.workflows.registry import catch_up
+from tutelage.workflows.release_card import about_base, gather, kind_of, newest_evaluation
 
 GOLDEN_COUNT = 5
+KINDS: dict[str, bundle.Kind] = {"base": "base", "tuned": "tuned", "imported": "imported"}
 _GOLDEN = "golden.json"  # in an evaluation's folder
 _BYTES_PER_TOKEN = 2  # fewer than any tokenizer needs for prose or JSON: errs to the long side
 
@@ -42,15 +44,17 @@ def release(
 ) -> StageOutcome:
     """Return the release of an evaluated adapter, made once for the same inputs.
 
-    Raises ReleaseRefused unless the evaluation is of this adapter and its verdict is pass;
-    `force` releases all the same and the manifest's tags keep the verdict.
+    Raises ReleaseRefused unless the evaluation is of this adapter with the prompt and base model
+    in force and its verdict is pass; `force` releases all the same, and the verdict is kept.
     """
     if adapter is None:
         return base_release(ctx)
+    ctx.tell_prompt("release")
     if evaluation is not None and adapter.hash not in evaluation.parents:
         evaluation = None  # of another adapter: it says nothing about this one
+    evaluation = evaluation or newest_evaluation(ctx, adapter)
     if not force:
-        _require_evidence(evaluation)
+        _require_evidence(ctx, adapter, evaluation)
     inputs = {
         "adapter": adapter.hash,
         "dataset": dataset.hash,
@@ -65,6 +69,25 @@ def release(
     if not outcome.skipped:
         ctx.emit(Event("release", "done", f"release {outcome.artifact.meta['name']}"))
     return outcome
+
+
+def create(ctx: Context, adapter: str | None = None, *, force: bool = False) -> StageOutcome:
+    """Release what was trained last, or the adapter whose id starts so, imported ones too.
+
+    Raises as `release` does, and DataError if there is no such adapter.
+    """
+    from tutelage.workflows.project import require_output
+
+    dataset = require_output(ctx, "curate")
+    if adapter is None:
+        return release(ctx, dataset, require_output(ctx, "train"), None, force=force)
+    found = named_artifact(ctx, adapter)
+    if found is None:
+        raise DataError(
+            f"there is no adapter {adapter!r}",
+            fix="Type the digits that `tutelage train` or `tutelage release import` printed",
+        )
+    return release(ctx, dataset, found, None, force=force)
 
 
 def base_release(ctx: Context) -> StageOutcome:
@@ -97,6 +120,7 @@ def describe(ctx: Context, name: str) -> dict[str, Any]:
     row = bundle.get_release(ctx.store, name)
     manifest = bundle.manifest_of(row)
     tree = lineage(ctx.store, row.id)
+    text_of = ctx.workspace.home / row.path / card.CARD
     adapter = manifest.adapter
     facts = {
         "release": row.name,
@@ -113,7 +137,10 @@ def describe(ctx: Context, name: str) -> dict[str, Any]:
     }
     lines = [f"{key:<10}{value}" for key, value in facts.items()]
     text = "\n".join([*lines, "", "made from", render(tree)])
-    return {**facts, "manifest": row.manifest, "lineage": tree.as_dict(), "text": text}
+    written = text_of.read_text(encoding="utf-8") if text_of.is_file() else None
+    return {
+        **facts, "manifest": row.manifest, "lineage": tree.as_dict(), "text": text, "card": written,
+    }  # fmt: skip
 
 
 def answer_tokens(answers: list[str]) -> int | None:
@@ -137,12 +164,20 @@ def _settings(ctx: Context) -> dict[str, Any]:
     }
 
 
-def _require_evidence(evaluation: Artifact | None) -> None:
+def _require_evidence(ctx: Context, adapter: Artifact, evaluation: Artifact | None) -> None:
     if evaluation is None:
         raise ReleaseRefused(
             "this adapter has not been evaluated",
             enough=False,
-            fix="Run `tutelage evaluate` first, or release anyway with --force",
+            fix=f"Run `tutelage evaluate {adapter.short}` first, or release anyway with --force",
+        )
+    asked = (evaluation.meta.get("candidate") or {}).get("key")
+    source = locate_model(ctx.config.model, ctx.workspace.root)
+    if asked is not None and asked != of_artifact(ctx, adapter, source).key:
+        raise ReleaseRefused(
+            "this adapter was evaluated with another prompt or base model than those in force",
+            enough=False,
+            fix=f"Run `tutelage evaluate {adapter.short}` again, or release anyway with --force",
         )
     verdict = str(evaluation.meta.get("verdict"))
     if verdict == "pass":
@@ -177,7 +212,7 @@ def _manifest(
         golden = golden_prompts(ctx.path_of(evaluation), version.rows("test"))
     tuned = adapter is not None
     return bundle.ReleaseManifest(
-        kind="tuned" if tuned else "base",
+        kind=KINDS[kind_of(adapter)],
         base=bundle.BaseRef(spec=source.spec, name=source.name, digest=source.digest),
         adapter=reference,
         prompt=prompt,
@@ -230,50 +265,28 @@ def golden_prompts(evaluation: Path, test: list[Example]) -> tuple[bundle.Golden
 def _make(ctx: Context, manifest: bundle.ReleaseManifest) -> Artifact:
     if manifest.prompt:
         record_published(ctx.store, manifest.prompt)
-    row = bundle.create_release(ctx.store, ctx.workspace, manifest, project=ctx.config.name)
+    row = bundle.create_release(
+        ctx.store, ctx.workspace, manifest, project=ctx.config.name,
+        readme=lambda name: _card(ctx, manifest, name),
+    )  # fmt: skip
     bundle.verify_release(ctx.workspace, row)
-    if manifest.kind != "base" or "mlflow" in sys.modules:
-        register_releases(ctx)
+    if manifest.kind != "base":
+        catch_up(ctx)
         row = bundle.get_release(ctx.store, row.id)
     facts = {"verdict": _verdict(ctx, manifest), "registry_version": row.registry_version}
     return bundle.release_artifact(row, facts)
 
 
-def register_releases(ctx: Context) -> None:
-    """Put every release that is not there yet into MLflow's registry; a failure is a warning.
-
-    The base release is made by the gateway's start, which loads no mlflow: it waits for this.
-    """
-    for row in bundle.list_releases(ctx.store):
-        if row.registry_version is not None:
-            continue
-        try:
-            version = _register(ctx, row)
-        except EnvironmentProblem as error:
-            text = f"not in the MLflow registry: {error.sentence()}"
-            ctx.emit(Event("release", "warning", text))
-            return
-        with ctx.store.begin() as session:
-            session.get_one(ReleaseRow, row.id).registry_version = version
-
-
-def _register(ctx: Context, row: ReleaseRow) -> str:
-    manifest = bundle.manifest_of(row)
-    tags = {
-        "release": row.id,
-        "name": row.name,
-        "kind": row.kind,
-        "dataset": manifest.dataset or "",
-        "evaluation": manifest.evaluation or "",
-        "prompt": manifest.prompt_hash,
-        "adapter": manifest.adapter.hash if manifest.adapter else "",
-        "verdict": _verdict(ctx, manifest),
-    }
-    source = ctx.workspace.home / row.path
-    alias = None if row.kind == "base" else mlflow.CANDIDATE
-    return mlflow.register_version(
-        ctx.workspace.mlflow_uri, ctx.config.name, source, tags, alias=alias
-    )
+def _card(ctx: Context, manifest: bundle.ReleaseManifest, name: str) -> str:
+    """Return the release's model card."""
+    adapter = find_artifact(ctx.store, manifest.adapter.hash) if manifest.adapter else None
+    base = about_base(locate_model(manifest.base.spec, ctx.workspace.root))
+    return card.render(
+        gather(
+            ctx, name, base, adapter=adapter, prompt=manifest.prompt,
+            evaluation=manifest.evaluation, release=manifest.id,
+        )
+    )  # fmt: skip
 
 
 def _verdict(ctx: Context, manifest: bundle.ReleaseManifest) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tutelage.core import plugins
-from tutelage.core.errors import EnvironmentProblem
-from tutelage.core.events import Event
-from tutelage.release import bundle, deployments, mlflow
+from tutelage.release import bundle, deployments
 from tutelage.release.evidence import count, read_arms
 from tutelage.release.rollback import judge
 from tutelage.release.rollout import ACTIVE, Counts, RolloutState
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.release import base_release, register_releases
+from tutelage.workflows.registry import catch_up
+from tutelage.workflows.release import base_release
 
 
 def start(
@@ -32,6 +31,7 @@ def start(
         deployments.ensure_deployment(ctx.store, name, base.artifact.hash)
     plan = plugins.load("strategies", strategy)().plan(ctx.config.deploy)
     deployments.start_rollout(ctx.store, name, row.id, plan, strategy=strategy)
+    catch_up(ctx)
     return status(ctx, name)
 
 
@@ -39,7 +39,7 @@ def promote(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
     """Make the candidate of the rollout under way stable now; return the status."""
     name = deployment or ctx.config.name
     deployments.promote(ctx.store, name)
-    sync_registry(ctx, name)
+    catch_up(ctx)
     return status(ctx, name)
 
 
@@ -47,7 +47,7 @@ def abort(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
     """End the rollout under way, all traffic to stable; return the status."""
     name = deployment or ctx.config.name
     deployments.abort(ctx.store, name)
-    sync_registry(ctx, name)
+    catch_up(ctx)
     return status(ctx, name)
 
 
@@ -55,7 +55,7 @@ def rollback(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
     """End the rollout under way, or return to the release before; return the status."""
     name = deployment or ctx.config.name
     deployments.rollback(ctx.store, name)
-    sync_registry(ctx, name)
+    catch_up(ctx)
     return status(ctx, name)
 
 
@@ -68,7 +68,7 @@ def switch(ctx: Context, release: str, deployment: str | None = None) -> dict[st
         deployments.ensure_deployment(ctx.store, name, row.id)
     else:
         deployments.switch(ctx.store, name, row.id)
-    sync_registry(ctx, name)
+    catch_up(ctx)
     return status(ctx, name)
 
 
@@ -98,33 +98,6 @@ def status(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
         "rollout": found,
         "sentence": _sentence(str(stable), found),
     }
-
-
-def sync_registry(ctx: Context, deployment: str | None = None) -> None:
-    """Bring MLflow's registry to what the store says: versions, and the aliases stable and
-    candidate. A failure is a warning.
-
-    Automatic promotions happen in the gateway, which loads no mlflow: call this after them.
-    """
-    name = deployment or ctx.config.name
-    row = deployment_row(ctx, name)
-    if row is None:
-        return
-    register_releases(ctx)
-    active = deployments.active_rollout(ctx.store, name)
-    with ctx.store.session() as session:
-        stable = session.get_one(ReleaseRow, row.stable).registry_version
-        candidate = (
-            session.get_one(ReleaseRow, active.candidate).registry_version if active else None
-        )
-    if stable is None and candidate is None:
-        return
-    try:
-        mlflow.move_aliases(ctx.workspace.mlflow_uri, ctx.config.name, stable, candidate)
-    except EnvironmentProblem as error:
-        ctx.emit(
-            Event("rollout", "warning", f"MLflow's aliases were not moved: {error.sentence()}")
-        )
 
 
 def deployment_row(ctx: Context, name: str) -> DeploymentRow | None:

@@ -36,6 +36,7 @@ from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import Telemetry
 from tutelage.serving.upstream import Slots, Upstream
 from tutelage.workflows.context import Context
+from tutelage.workflows.registry_child import RegistryChild
 
 _DRAIN_S = 20
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -215,6 +216,7 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
             launcher,
             ctx.workspace,
             tell=lambda text: ctx.emit(Event("rollout", "note", text)),
+            moved=RegistryChild(ctx).wanted,
         )
         state.refresh = controller.sync
         await controller.sync(first=True)

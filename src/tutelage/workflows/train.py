@@ -188,6 +188,7 @@ def _file(
     atomic_dir(folder, fill)
     meta = {
         "model": ctx.config.model,
+        "run": run_dir.name,  # as trackers call it
         "method": made.recipe.method,
         "recipe": made.recipe.model_dump(mode="json"),
         "planned_seconds": made.seconds,

@@ -22,14 +22,19 @@ home = Path(sys.argv[1])
 uri, folder = f"sqlite:///{home / 'mlflow.db'}", home / "release"
 folder.mkdir()
 tags = {"release": "a" * 64, "verdict": "pass"}
-one = registry.register_version(uri, "colours", folder, tags, alias="candidate")
-assert registry.register_version(uri, "colours", folder, tags) == one == "1"
-two = registry.register_version(uri, "colours", folder, {"release": "b" * 64})
-registry.move_aliases(uri, "colours", stable=two, candidate=None)
+version = registry.Version("colours", folder, tags, "Better.", about="Releases of colours.")
+one = registry.register_version(uri, version)
+assert registry.register_version(uri, version) == one == "1"
+two = registry.register_version(uri, registry.Version("colours", folder, {"release": "b" * 64}))
+with registry.client(uri) as client:
+    client.set_registered_model_alias("colours", "by-hand", one)
+registry.set_aliases(uri, "colours", {"stable": one, "candidate": two, "eu-stable": two})
+registry.set_aliases(uri, "colours", {"stable": two})
 found = registry.describe_model(uri, "colours")
-assert found["aliases"] == {"stable": two}, found
+assert found["aliases"] == {"stable": two, "by-hand": one}, found
 assert found["versions"]["1"]["tags"] == tags, found
 assert found["versions"]["1"]["source"] == str(folder), found
+assert found["versions"]["1"]["description"] == "Better.", found
 try:
     registry.describe_model(uri, "nothing")
 except Exception as error:
@@ -55,5 +60,6 @@ def test_without_mlflow_one_sentence_says_so(
         if name == "mlflow" or name.startswith("mlflow."):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mlflow", None)
+    version = mlflow.Version("x", tmp_path, {"release": "a"})
     with pytest.raises(EnvironmentProblem, match=r"MLflow can't be imported .*Run `pip install"):
-        mlflow.register_version(f"sqlite:///{tmp_path}/m.db", "x", tmp_path, {"release": "a"})
+        mlflow.register_version(f"sqlite:///{tmp_path}/m.db", version)

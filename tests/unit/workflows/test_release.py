@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +16,8 @@ from tutelage.core.errors import Conflict, DataError, EnvironmentProblem, ModelE
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, write_version
-from tutelage.release import mlflow
+from tutelage.inference.models import locate_model
+from tutelage.release import mlflow, mlflow_runs
 from tutelage.release.bundle import get_release, manifest_of
 from tutelage.release.deployments import (
     active_rollout,
@@ -27,10 +27,12 @@ from tutelage.release.deployments import (
 )
 from tutelage.release.prompts import listing
 from tutelage.release.rollout import begin
+from tutelage.store.artifacts import ArtifactRow, StageRow
 from tutelage.store.records import RecordRow
 from tutelage.workflows import release as releasing
 from tutelage.workflows import rollout as rollouts
 from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.evaluate_candidates import of_artifact
 
 CONFIG = """\
 name: colours
@@ -52,6 +54,8 @@ def row(text: str, label: str) -> Example:
 
 class Bench:
     """A project with a tiny model on disk, and helpers that make what earlier stages would."""
+
+    registry: Registry
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -114,24 +118,30 @@ def bench(
 ) -> Bench:
     """The project, with a registry that is kept in memory: mlflow has its own test."""
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(mlflow, "register_version", Registry().register)
-    monkeypatch.setattr(mlflow, "move_aliases", lambda *_: None)
-    return Bench(make_project(config=CONFIG))
+    registry = Registry()
+    monkeypatch.setattr(mlflow, "register_version", registry.register)
+    monkeypatch.setattr(mlflow, "set_aliases", registry.set_aliases)
+    monkeypatch.setattr(mlflow_runs, "log_evaluation", lambda *_: "run")
+    made = Bench(make_project(config=CONFIG))
+    made.registry = registry
+    return made
 
 
 class Registry:
-    """Counts versions like the real one."""
+    """Counts versions and keeps aliases like the real one (test_registry.py asks that)."""
 
     def __init__(self) -> None:
         self.known: list[str] = []
+        self.aliases: dict[str, str] = {}
 
-    def register(
-        self, uri: str, model: str, source: Path, tags: dict[str, str], *, alias: str | None = None
-    ) -> str:
-        assert source.is_dir()
-        if tags["release"] not in self.known:
-            self.known.append(tags["release"])
-        return str(self.known.index(tags["release"]) + 1)
+    def register(self, uri: str, version: mlflow.Version) -> str:
+        assert version.source.is_dir()
+        if version.tags["release"] not in self.known:
+            self.known.append(version.tags["release"])
+        return str(self.known.index(version.tags["release"]) + 1)
+
+    def set_aliases(self, uri: str, model: str, wanted: dict[str, str]) -> None:
+        self.aliases = dict(wanted)
 
 
 def passed(bench: Bench) -> tuple[Artifact, Artifact, Artifact]:
@@ -161,6 +171,7 @@ def test_a_passed_adapter_is_released_with_all_that_answers_need(bench: Bench) -
     assert (manifest.dataset, manifest.evaluation) == (dataset.hash, evaluation.hash)
     assert [(p["number"], p["state"]) for p in listing(bench.ctx.store)] == [(1, "published")]
     assert bench.events[-1] == Event("release", "done", "release colours-v1")
+    assert bench.registry.aliases == {"candidate": "1"}
 
 
 def test_the_same_inputs_are_released_once(bench: Bench) -> None:
@@ -195,7 +206,8 @@ def test_an_evaluation_of_another_adapter_proves_nothing(bench: Bench) -> None:
     dataset, _, evaluation = passed(bench)
     other = bench.adapter(dataset, b"other weights")
     for evidence in (evaluation, None):
-        with pytest.raises(ReleaseRefused, match="has not been evaluated") as refused:
+        fix = f"has not been evaluated.*tutelage evaluate {other.short}"
+        with pytest.raises(ReleaseRefused, match=fix) as refused:
             releasing.release(bench.ctx, dataset, other, evidence)
         assert refused.value.exit_code == 3
     forced = releasing.release(bench.ctx, dataset, other, evaluation, force=True)
@@ -221,14 +233,11 @@ def test_without_mlflow_the_release_exists_and_a_warning_says_so(
     releasing.release(bench.ctx, *passed(bench))
     assert get_release(bench.ctx.store, "colours-v1").registry_version is None
     warnings = [event.message for event in bench.events if event.kind == "warning"]
-    assert warnings == ["not in the MLflow registry: MLflow can't be imported (mlflow). Run pip."]
+    assert warnings == ["MLflow's registry is behind: MLflow can't be imported (mlflow). Run pip."]
 
 
-def test_the_base_release_is_registered_when_mlflow_is_used_anyway(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_base_release_is_registered_beside_a_tuned_one(bench: Bench) -> None:
     """The gateway makes it at its start, and must not load mlflow."""
-    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     releasing.base_release(bench.ctx)
     assert get_release(bench.ctx.store, "colours-base").registry_version is None
     releasing.release(bench.ctx, *passed(bench))
@@ -237,6 +246,45 @@ def test_the_base_release_is_registered_when_mlflow_is_used_anyway(
         "colours-base": "1",
         "colours-v1": "2",
     }
+
+
+def test_evidence_for_another_prompt_is_none(bench: Bench) -> None:
+    dataset, adapter, evaluation = passed(bench)
+    with bench.ctx.store.begin() as session:
+        row = session.get_one(ArtifactRow, evaluation.hash)
+        row.meta = row.meta | {"candidate": {"key": "of another prompt"}}
+    with pytest.raises(ReleaseRefused, match="evaluated with another prompt or base") as refused:
+        releasing.release(bench.ctx, dataset, adapter, None)
+    assert refused.value.exit_code == 3
+    source = locate_model("model", bench.root)
+    right = of_artifact(bench.ctx, adapter, source).key
+    with bench.ctx.store.begin() as session:
+        row = session.get_one(ArtifactRow, evaluation.hash)
+        row.meta = row.meta | {"candidate": {"key": right}}
+    assert releasing.release(bench.ctx, dataset, adapter, None).artifact.meta["verdict"] == "pass"
+
+
+def test_the_newest_evaluation_of_an_adapter_is_found(bench: Bench) -> None:
+    """Another adapter may have been evaluated since."""
+    dataset, adapter, evaluation = passed(bench)
+    other = bench.adapter(dataset, b"other weights")
+    bench.evaluation(dataset, other, "fail")
+    outcome = releasing.create(bench.ctx, adapter.hash[:8]) if _curated(bench, dataset) else None
+    assert outcome is not None
+    manifest = manifest_of(get_release(bench.ctx.store, "colours-v1"))
+    assert (manifest.evaluation, manifest.adapter and manifest.adapter.hash) == (
+        evaluation.hash, adapter.hash,
+    )  # fmt: skip
+    with pytest.raises(ReleaseRefused, match="verdict is fail"):
+        releasing.create(bench.ctx, other.hash[:8])
+    with pytest.raises(DataError, match="there is no adapter 'feed'"):
+        releasing.create(bench.ctx, "feed")
+
+
+def _curated(bench: Bench, dataset: Artifact) -> bool:
+    with bench.ctx.store.begin() as session:
+        session.add(StageRow(stage="curate", input_hash="x", output=dataset.hash, seconds=0.0))
+    return True
 
 
 def test_broken_golden_prompts_are_said(bench: Bench) -> None:
@@ -289,11 +337,14 @@ def test_a_rollout_is_started_watched_and_promoted(bench: Bench) -> None:
         "colours-v1 gets 50 % of the requests (step 1 of 2, 2 of 4 seen), colours-base the rest"
     )
     assert (data["rollout"]["verdict"], data["rollout"]["progress"]) == ("pass", 0.25)
+    assert bench.registry.aliases == {"stable": "2", "candidate": "1"}
     data = rollouts.promote(ctx)
+    assert bench.registry.aliases == {"stable": "1"}
     assert (data["stable"], data["previous"]) == ("colours-v1", "colours-base")
     assert data["sentence"] == "colours-v1 answers every request (canary: promoted by hand)"
     assert [j["to_state"] for j in data["rollout"]["journal"]] == ["running", "promoted"]
     assert rollouts.rollback(ctx)["stable"] == "colours-base"
+    assert bench.registry.aliases == {"stable": "2"}
     json.dumps(rollouts.status(ctx))  # plain data, for --json
 
 

@@ -1,0 +1,182 @@
+"""From an answer back to where it comes from: release, prompt, adapter, plan, code, rows, people.
+
+`what` is a record's id (the response's), a release, or the start of any output's hash.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select
+
+from tutelage.core.artifact import Artifact
+from tutelage.core.errors import DataError
+from tutelage.data.version import load_version
+from tutelage.release import bundle
+from tutelage.release.lineage import Node, lineage, render
+from tutelage.store.artifacts import ArtifactRow
+from tutelage.store.records import RecordRow
+from tutelage.store.releases import PromptEventRow, PromptRow, ReleaseRow
+from tutelage.workflows.context import Context, find_artifact
+from tutelage.workflows.release_card import authors
+
+_TOLD = ("method", "rank", "alpha", "learning_rate", "epochs", "batch_size", "seed")
+
+
+def trace(ctx: Context, what: str, *, rows: bool = False) -> dict[str, Any]:
+    """Return the tree as plain data, with `text` for people; `rows` lists every train row.
+
+    Raises DataError if nothing is called so.
+    """
+    with ctx.store.session() as session:
+        record = session.get(RecordRow, what)
+    root = _record(ctx, record) if record else _node(ctx, _resolve(ctx, what))
+    data: dict[str, Any] = {"what": what, "tree": root.as_dict(), "text": render(root)}
+    if rows:
+        data["rows"] = _rows(ctx, root)
+    return data
+
+
+def _resolve(ctx: Context, what: str) -> str:
+    """Return the full hash of the release or output that `what` names."""
+    try:
+        return bundle.get_release(ctx.store, what).id
+    except DataError as error:
+        found: list[str] = []
+        if re.fullmatch(r"[0-9a-f]{4,64}", what):
+            query = select(ArtifactRow.hash).where(ArtifactRow.hash.startswith(what)).limit(2)
+            with ctx.store.session() as session:
+                found = list(session.scalars(query))
+        if len(found) == 1:
+            return found[0]
+        raise DataError(f"there is no record, release or output {what!r}", fix=error.fix) from error
+
+
+def _record(ctx: Context, record: RecordRow) -> Node:
+    facts = [
+        ("at", record.at.isoformat(timespec="seconds")),
+        ("deployment", f"{record.deployment} ({record.arm})"),
+        ("status", str(record.status)),
+    ]
+    if record.rollout:
+        facts.append(("rollout", f"rollout {record.rollout}, step {(record.step or 0) + 1}"))
+    return Node(record.id, "record", facts=tuple(facts), parents=(_node(ctx, record.release),))
+
+
+def _node(ctx: Context, digest: str) -> Node:
+    with ctx.store.session() as session:
+        row = session.get(ReleaseRow, digest)
+        known = session.get(ArtifactRow, digest)
+    if row is None:
+        return _deepen(ctx, lineage(ctx.store, digest))
+    tree = (
+        lineage(ctx.store, digest)
+        if known is not None
+        else Node(digest, "release", row.path, (("name", row.name),))
+    )
+    manifest = bundle.manifest_of(row)
+    base = Node(manifest.base.digest, "base model", facts=(("name", manifest.base.name),))
+    parts = [base]
+    if manifest.prompt:
+        parts.append(_prompt(ctx, manifest.prompt_hash))
+    rest = tuple(_deepen(ctx, parent) for parent in _unique(tree))
+    return replace(tree, parents=(*parts, *rest))
+
+
+def _unique(tree: Node) -> list[Node]:
+    """Return the parents without those that stand under another one as well."""
+    below = {p.hash for parent in tree.parents for p in parent.parents}
+    return [parent for parent in tree.parents if parent.hash not in below]
+
+
+def _deepen(ctx: Context, node: Node) -> Node:
+    """Return the node with plan, code, rows and people shown under adapters and datasets."""
+    parents = tuple(_deepen(ctx, parent) for parent in _unique(node))
+    artifact = find_artifact(ctx.store, node.hash)
+    if artifact is None:
+        return replace(node, parents=parents)
+    if node.kind == "adapter":
+        return replace(node, parents=(*_adapter_parts(ctx, artifact), *parents))
+    if node.kind == "dataset":
+        return replace(node, parents=(*_dataset_parts(ctx, artifact), *parents))
+    return replace(node, parents=parents)
+
+
+def _adapter_parts(ctx: Context, adapter: Artifact) -> list[Node]:
+    parts = []
+    recipe = adapter.meta.get("recipe") or {}
+    told = ", ".join(f"{k} {recipe[k]}" for k in _TOLD if recipe.get(k) is not None)
+    if told:
+        parts.append(Node("", "plan", f"{adapter.path}/plan.json", (("summary", told),)))
+    if adapter.meta.get("origin") == "imported":
+        parts.append(Node("", "origin", facts=(("summary", "imported, trained elsewhere"),)))
+    versions = ", ".join(f"{name} {number}" for name, number in adapter.versions.items())
+    return [*parts, Node("", "code", facts=(("summary", versions),))] if versions else parts
+
+
+def _dataset_parts(ctx: Context, dataset: Artifact) -> list[Node]:
+    folder = ctx.path_of(dataset)
+    if not folder.is_dir():
+        return []
+    kinds: Counter[str] = Counter()
+    people: Counter[str] = Counter()
+    for row in load_version(folder).stream("train"):
+        kinds[row.origin.kind] += 1
+        people.update(authors(row.origin.author))
+    parts = [Node("", "train rows", facts=(("summary", _counted(kinds)),))]
+    if people:
+        parts.append(Node("", "people", facts=(("summary", _counted(people)),)))
+    return parts
+
+
+def _prompt(ctx: Context, digest: str) -> Node:
+    with ctx.store.session() as session:
+        row = session.get(PromptRow, digest)
+        query = (
+            select(PromptEventRow)
+            .where(
+                PromptEventRow.version == digest,
+                PromptEventRow.action.in_(("published", "restored")),
+            )
+            .order_by(PromptEventRow.id.desc())
+            .limit(1)
+        )
+        event = session.scalars(query).first()
+    if row is None:
+        return Node(digest, "prompt")
+    facts = [("name", f"version {row.number}")]
+    if event is not None:
+        when = event.at.isoformat(timespec="seconds")
+        by = f" by {event.author}" if event.author else ""
+        note = f": {event.note}" if event.note else ""
+        facts.append(("published", f"{event.action}{by} {when}{note}"))
+    return Node(digest, "prompt", facts=tuple(facts))
+
+
+def _rows(ctx: Context, root: Node) -> list[dict[str, Any]]:
+    """Return every train row under the tree with where it came from and who worked on it."""
+    found: dict[str, dict[str, Any]] = {}
+    for node in _all(root):
+        artifact = find_artifact(ctx.store, node.hash) if node.kind == "dataset" else None
+        if artifact is None or not ctx.path_of(artifact).is_dir():
+            continue
+        for row in load_version(ctx.path_of(artifact)).stream("train"):
+            origin = json.loads(row.origin.model_dump_json())
+            found[row.id] = {
+                "id": row.id, "dataset": artifact.short, "label": row.label,
+                **{key: origin[key] for key in ("kind", "source", "parents")},
+                "people": authors(row.origin.author),
+            }  # fmt: skip
+    return list(found.values())
+
+
+def _all(node: Node) -> list[Node]:
+    return [node, *(deeper for parent in node.parents for deeper in _all(parent))]
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
