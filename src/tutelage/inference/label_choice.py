@@ -9,12 +9,45 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.inference.base import Completion, Prompt, Usage
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The likeliest answer of a list: its place, log p (natural), and its share of the list's
+    whole probability, which lies between `least` and `most`."""
+
+    best: int
+    log_p: float
+    least: float
+    most: float
+
+
+def choices_of(scores: NDArray[np.float64]) -> list[Choice]:
+    """Return the likeliest answer of each row from log p of all answers, (N, L)."""
+    chances = np.exp(log_softmax(scores))
+    best = scores.argmax(axis=1)
+    return [
+        Choice(int(b), float(row[b]), float(share[b]), float(share[b]))
+        for b, row, share in zip(best, scores, chances, strict=True)
+    ]
+
+
+def choose(engine: Any, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Choice]:
+    """Return the likeliest of `answers` a prompt, the shortest way the engine knows.
+
+    `engine` is a LabelScorer; what all answers end in is not weighed.
+    """
+    if hasattr(engine, "choose_labels"):
+        found: list[Choice] = engine.choose_labels(prompts, answers)
+        return found
+    return choices_of(np.asarray(engine.score_labels(prompts, answers, whole=False)))
 
 
 class LabelChoice(ABC):

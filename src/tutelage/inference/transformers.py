@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
 from tutelage.inference.base import Completion, OnDone, Prompt, Usage
+from tutelage.inference.label_choice import Choice, choices_of
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_cache import Batch, Runner, common_prefix
-from tutelage.inference.transformers_labels import children, make_trie, pieces, without_closing
+from tutelage.inference.transformers_labels import without_closing
 from tutelage.inference.transformers_load import load_model, load_tokenizer
 from tutelage.inference.transformers_prepare import prepare
 from tutelage.inference.transformers_render import Rendered, end_ids, render, special_tokens
+from tutelage.inference.transformers_search import Answers, Search, rows_at_once, search
 from tutelage.inference.transformers_tuned import Answerer, TunedWeights
 
 __all__ = [
@@ -113,9 +115,9 @@ class TransformersGenerator:
                     on_done(index, completion)
             return picked
         rows = self._rows(prompts)
-        shared = common_prefix([row.ids for row in rows]) if self._runner.shares else 0
+        shared = self._shared(rows)
         done: list[Completion | None] = [None] * len(rows)
-        for group in self._batches(rows):
+        for group in self._batches(rows, self.batch_size):
             with self._still():
                 finished = self._write(group, shared)
             for row, completion in finished:
@@ -138,15 +140,53 @@ class TransformersGenerator:
         result = np.zeros((len(rows), len(answers)))
         if not rows or not answers:
             return result
-        tails = [render(self.tokenizer, prompts[0].messages, answer=a).answer_ids for a in answers]
-        if not whole:
-            tails = without_closing(tails)
-        shared = common_prefix([row.ids for row in rows]) if self._runner.shares else 0
-        score = self._score_tree if self._runner.shares else self._score_plain
-        with self._still():
-            for group in self._batches(rows):
-                result[[row.index for row in group]] = score(group, tails, shared)
+        tails = self._tails(prompts[0], answers, whole)
+        if not self._runner.shares:
+            with self._still():
+                for row in rows:
+                    result[row.index] = self._score_plain(row.ids, tails)
+            return result
+        for group, walk in self._walks(rows, tails, bounded=False):
+            result[[row.index for row in group]] = walk.scores()
         return result
+
+    def choose_labels(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], *, whole: bool = False
+    ) -> list[Choice]:
+        """Return the likeliest of `answers` a prompt: that of `score_labels`, for less work.
+
+        Answers that can't win any more are not followed to their end, so the share of the
+        probability is known within bounds. `whole` as in `score_labels`.
+        """
+        if not prompts or not answers or self._answerer is not None or not self._runner.shares:
+            scores = self.score_labels(prompts, answers, whole=whole)
+            return choices_of(scores) if answers else []
+        rows = self._rows(prompts)
+        tails = self._tails(prompts[0], answers, whole)
+        made: dict[int, Choice] = {}
+        for group, walk in self._walks(rows, tails, bounded=True):
+            made |= zip((row.index for row in group), walk.choices(), strict=True)
+        return [made[row.index] for row in rows]
+
+    def _tails(self, prompt: Prompt, answers: Sequence[str], whole: bool) -> list[list[int]]:
+        tails = [render(self.tokenizer, prompt.messages, answer=a).answer_ids for a in answers]
+        return tails if whole else without_closing(tails)
+
+    def _walks(
+        self, rows: Sequence[_Row], tails: list[list[int]], *, bounded: bool
+    ) -> Iterator[tuple[list[_Row], Search]]:
+        """Yield groups of rows of like length with the finished walk of the answers' trie."""
+        found = Answers.of(tails)
+        shared = self._shared(rows)
+        longest = max(len(row.ids) for row in rows) - shared
+        with self._still():
+            size = rows_at_once(self._runner, found, longest, bounded=bounded)
+        for group in self._batches(rows, size):
+            with self._still():
+                walk = search(
+                    self._runner, [row.ids for row in group], shared, found, bounded=bounded
+                )
+            yield group, walk
 
     def mean_nll(self, texts: Sequence[str]) -> list[tuple[float, int]]:
         """Return (sum of -log p, tokens predicted) a text, natural log, no chat template.
@@ -209,11 +249,26 @@ class TransformersGenerator:
             rows.append(_Row(index, prompt, ids))
         return rows
 
-    def _batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    def _shared(self, rows: Sequence[_Row]) -> int:
+        """Return how many leading tokens are computed once for all rows.
+
+        They end where the last turn's own text begins, whatever the texts happen to share, so
+        they are the same in every call with the same instructions and examples.
+        """
+        if not rows or not self._runner.shares:
+            return 0
+        turns = rows[0].prompt.messages
+        others = [
+            render(self.tokenizer, [*turns[:-1], turns[-1].model_copy(update={"content": text})])
+            for text in (".", "x")
+        ]
+        return common_prefix([row.ids for row in rows] + [other.prompt_ids for other in others])
+
+    def _batches(self, rows: Sequence[_Row], size: int) -> Iterator[list[_Row]]:
         """Yield groups of rows of like length, in an order that depends on the prompts alone."""
         order = sorted(rows, key=lambda row: (len(row.ids), row.ids, row.index))
-        for at in range(0, len(order), self.batch_size):
-            yield order[at : at + self.batch_size]
+        for at in range(0, len(order), size):
+            yield order[at : at + size]
 
     def _write(self, rows: list[_Row], shared: int) -> list[tuple[_Row, Completion]]:
         finished: list[tuple[_Row, Completion]] = []
@@ -225,24 +280,29 @@ class TransformersGenerator:
             row.draw = torch.Generator().manual_seed((seed or 0) + row.index)
             if seed is None:
                 row.draw.seed()
+        going = list(range(len(rows)))
         for _ in range(room):
-            tokens = self._next(batch, rows)
+            tokens = self._next(batch, rows, going)
             now = (time.perf_counter() - started) * 1000
-            for row, token in zip(rows, tokens.tolist(), strict=True):
-                if row.reason is None and self._take(row, token, now):
-                    finished.append((row, self._completion(row, shared, now)))
-            if len(finished) == len(rows):
+            for place, token in zip(going, tokens.tolist(), strict=True):
+                if self._take(rows[place], token, now):
+                    finished.append((rows[place], self._completion(rows[place], shared, now)))
+            kept = [i for i, place in enumerate(going) if rows[place].reason is None]
+            going = [going[i] for i in kept]
+            if not going:
                 break
-            self._runner.step(batch, tokens)
+            self._runner.step(batch, tokens[kept], torch.tensor(going))
         return finished
 
-    def _next(self, batch: Batch, rows: list[_Row]) -> torch.Tensor:
-        tokens = batch.logits.argmax(dim=-1)
-        for i, row in enumerate(rows):
-            temperature = row.prompt.decoding.temperature
-            if temperature > 0 and row.reason is None:
-                odds = torch.softmax(batch.logits[i] / temperature, dim=-1)
-                tokens[i] = torch.multinomial(odds, 1, generator=row.draw)[0]
+    def _next(self, batch: Batch, rows: list[_Row], going: list[int]) -> torch.Tensor:
+        """Return a token for each of the rows that have not ended."""
+        logits = batch.logits[going]
+        tokens = logits.argmax(dim=-1)
+        for i, place in enumerate(going):
+            temperature = rows[place].prompt.decoding.temperature
+            if temperature > 0:
+                odds = torch.softmax(logits[i] / temperature, dim=-1)
+                tokens[i] = torch.multinomial(odds, 1, generator=rows[place].draw)[0]
         return tokens
 
     def _take(self, row: _Row, token: int, now: float) -> bool:
@@ -273,34 +333,14 @@ class TransformersGenerator:
             first_token_ms=row.first_ms,
         )
 
-    def _score_tree(
-        self, rows: list[_Row], tails: list[list[int]], shared: int
-    ) -> NDArray[np.float64]:
-        """Score all answers of all rows: one pass for the prompts, one for the answers' trie."""
-        trie = make_trie(tails)
-        below = children(trie)
-        parts = list(pieces(trie))
-        room = max((len(part.nodes) for part in parts), default=0)
-        batch = self._runner.start([row.ids for row in rows], rows[0].ids[:shared], room)
-        node_scores = np.zeros((len(rows), len(trie.tokens)))
-        _spread(node_scores, batch.logits, below.get(-1, []), trie.tokens)
-        for part in parts:
-            logits = self._runner.branch(batch, part.tokens, part.depths, part.ancestors)
-            for place, node in enumerate(part.nodes):
-                _spread(node_scores, logits[:, place], below[node], trie.tokens)
-        return np.stack([node_scores[:, path].sum(axis=1) for path in trie.paths], axis=1)
-
-    def _score_plain(
-        self, rows: list[_Row], tails: list[list[int]], shared: int
-    ) -> NDArray[np.float64]:
+    def _score_plain(self, prompt: list[int], tails: list[list[int]]) -> list[float]:
         """Score one answer at a time over full sequences: for models that can't branch."""
-        scores = np.zeros((len(rows), len(tails)))
-        for i, row in enumerate(rows):
-            for j, tail in enumerate(tails):
-                ids = torch.tensor([row.ids + tail], device=self._model.device)
-                logits = self._model(input_ids=ids, logits_to_keep=len(tail) + 1).logits
-                odds = torch.log_softmax(logits[0, :-1].float(), dim=-1)
-                scores[i, j] = float(odds[torch.arange(len(tail)), torch.tensor(tail)].sum())
+        scores = []
+        for tail in tails:
+            ids = torch.tensor([prompt + tail], device=self._model.device)
+            logits = self._model(input_ids=ids, logits_to_keep=len(tail) + 1).logits
+            odds = torch.log_softmax(logits[0, :-1].float(), dim=-1)
+            scores.append(float(odds[torch.arange(len(tail)), torch.tensor(tail)].sum()))
         return scores
 
     def _nll(self, rows: list[list[int]]) -> list[float]:
@@ -316,14 +356,6 @@ class TransformersGenerator:
             picked = odds.gather(1, target[:, None])[:, 0]
             sums.append(float((odds.logsumexp(dim=-1) - picked).double().sum()))
         return sums
-
-
-def _spread(
-    scores: NDArray[np.float64], logits: torch.Tensor, nodes: list[int], tokens: list[int]
-) -> None:
-    """Write log p of each of `nodes` (children of one place) into `scores` (B, nodes)."""
-    whole = logits.logsumexp(dim=-1, keepdim=True)
-    scores[:, nodes] = (logits[:, [tokens[n] for n in nodes]] - whole).double().numpy()
 
 
 def _cut(text: str, stops: Sequence[str]) -> int | None:

@@ -1,70 +1,44 @@
-"""Forward passes over a batch that shares a prompt prefix: computed once, attended to by all.
+"""Forward passes over rows that share a prompt prefix: computed once, attended to by all.
 
-One batch row is laid out as [shared prefix][padding][its own prompt][what follows]. Keys and
-values live in buffers with room to grow, so a decoding step copies nothing. Every pass gets an
-explicit additive mask (rows, 1, queries, keys). Models whose layers do not all attend to
-everything (sliding windows, state spaces) take the plain path: no sharing, transformers' own
-cache and masks. B rows, S tokens of the longest own prompt, P prefix, V vocabulary.
+What follows the prefix is one stream of tokens without padding (transformers_attention.py): the
+prompts of many rows, a token for each of them, or the nodes of a tree of answers. Models that
+attend in other ways (sliding windows, state spaces, softcaps) take the plain path: no sharing,
+padded rows, transformers' own cache and masks; a short probe decides, with the reason kept.
+B rows, N tokens of a stream, P prefix, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
+from tutelage.inference.transformers_attention import NAME, Pair, Slots, plan_pass, register
 from tutelage.inference.transformers_load import unwrapped
+from tutelage.inference.transformers_prepare import short
 
 _LEAST_PREFIX = 8  # tokens; a shorter one is not worth its own forward pass
-
-
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in a buffer with room; `rewind` forgets the newest tokens."""
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, rows: int, room: int) -> None:
-        """Start from a prefix `keys`, `values` (1, heads, P, D), the same for all rows."""
-        super().__init__()
-        heads, start, width = keys.shape[1:]
-        self.length: int = start
-        shape = (rows, heads, start + room, width)
-        self._keys, self._values = keys.new_empty(shape), values.new_empty(shape)
-        self._keys[:, :, :start] = keys
-        self._values[:, :, :start] = values
-        self.dtype, self.device = keys.dtype, keys.device
-        self.is_initialized = True
-        self.rewind(start)
-
-    def rewind(self, length: int) -> None:
-        """Keep the first `length` tokens."""
-        self.length = length
-        self.keys, self.values = self._keys[:, :, :length], self._values[:, :, :length]
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        start, end = self.length, self.length + key_states.shape[-2]
-        self._keys[:, :, start:end] = key_states
-        self._values[:, :, start:end] = value_states
-        self.rewind(end)
-        return self.keys, self.values
-
-    def get_seq_length(self) -> int:
-        return self.length
+_STREAM = 2048  # tokens of prompts that one pass computes
+_CLOSE = 1e-3  # difference of log-probabilities that the probe allows in fp32
+_CLOSE_NARROW = 0.5  # the same with 16 bits
+_NONE = torch.zeros(0)
 
 
 @dataclass
 class Batch:
-    """Rows in the middle of being computed. `seen` marks real (not padding) keys, (B, keys)."""
+    """Rows in the middle of being computed."""
 
-    cache: Any
-    seen: torch.Tensor
     position: torch.Tensor  # of the next token of each row, (B,)
     logits: torch.Tensor  # after the newest token, (B, V), float32
-    lengths: list[int] = field(default_factory=list)
+    slots: Any = None  # Slots, unless the path is the plain one
+    filled: torch.Tensor = _NONE  # slots in use, (B,)
+    cache: Any = None  # of the plain path
+    seen: torch.Tensor = _NONE  # of the plain path: real (not padding) keys, (B, keys)
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
@@ -103,12 +77,25 @@ class Runner:
         self.model = model
         self.pad = pad
         self.why_plain = can_share(model) if share else "it was turned off"
-        self._prefix: tuple[object, list[tuple[torch.Tensor, torch.Tensor]]] | None = None
+        self._probed = False
+        self._prefix: tuple[object, list[Pair]] | None = None
 
     @property
     def shares(self) -> bool:
-        """Whether prefixes are computed once."""
+        """Whether prefixes are computed once. The first call tries it on a few tokens."""
+        if self.why_plain is None and not self._probed:
+            self._probed = True
+            self.why_plain = self._probe()
         return self.why_plain is None
+
+    @property
+    def slot_bytes(self) -> int:
+        """What the keys and values of one token take, in all layers."""
+        _, states = self._prefix or ((), self._prefix_states(()))
+        return sum(
+            (k.shape[0] * k.shape[2] + v.shape[0] * v.shape[2]) * k.element_size()
+            for k, v in states
+        )
 
     def forget(self) -> None:
         """Drop the kept prefix: the weights have changed."""
@@ -116,86 +103,82 @@ class Runner:
 
     def start(self, prompts: Sequence[Sequence[int]], prefix: Sequence[int], room: int) -> Batch:
         """Compute the prompts, which all begin with `prefix`; `room` tokens may follow."""
+        if not self.shares:
+            return self._start_plain(prompts, prefix)
         own = [list(p[len(prefix) :]) for p in prompts]
-        width = max(len(p) for p in own)
-        ids = torch.full((len(own), width), self.pad)
-        real = torch.zeros((len(own), width), dtype=torch.bool)
-        for row, tokens in enumerate(own):
-            ids[row, width - len(tokens) :] = torch.tensor(tokens)
-            real[row, width - len(tokens) :] = True
-        count = torch.tensor([len(p) for p in own])
-        position = (torch.arange(width) - (width - count)[:, None]).clamp(min=0) + len(prefix)
-        seen = torch.cat([torch.ones((len(own), len(prefix)), dtype=torch.bool), real], dim=1)
-        cache = self._cache(prefix, len(own), width + room)
-        causal = torch.ones((width, width), dtype=torch.bool).tril()
-        allowed = torch.cat([torch.ones((width, len(prefix)), dtype=torch.bool), causal], dim=1)
-        mask = allowed[None] & seen[:, None]
-        # Padding attends to itself, for a row of the softmax with nothing in it is not a number.
-        mask[:, :, len(prefix) :] |= torch.eye(width, dtype=torch.bool)
-        logits = self._forward(ids, position, cache, seen, mask, keep=1)
-        return Batch(cache, seen, count + len(prefix), logits[:, -1], [len(p) for p in prompts])
+        counts = torch.tensor([len(p) for p in own])
+        slots = Slots(self._prefix_states(prefix), len(own), int(counts.max()) + room)
+        batch = Batch(counts + len(prefix), _NONE, slots, counts)
+        parts = []
+        for first, last in _portions([len(p) for p in own], _STREAM):
+            ids = torch.tensor([token for p in own[first:last] for token in p])
+            rows = torch.repeat_interleave(torch.arange(first, last), counts[first:last])
+            at = torch.cat([torch.arange(len(p)) for p in own[first:last]])
+            ends = counts[first:last].cumsum(0) - 1
+            parts.append(self.stream(batch, rows, ids, at, at + len(prefix), keep=ends).cpu())
+        batch.logits = torch.cat(parts)
+        return batch
 
-    def step(self, batch: Batch, tokens: torch.Tensor) -> None:
-        """Add one token to each row, (B,), and leave the logits that follow in the batch."""
-        batch.seen = torch.cat([batch.seen, batch.seen.new_ones((len(tokens), 1))], dim=1)
-        logits = self._forward(
-            tokens[:, None], batch.position[:, None], batch.cache, batch.seen,
-            batch.seen[:, None], keep=1,
-        )  # fmt: skip
-        batch.position = batch.position + 1
-        batch.logits = logits[:, -1]
+    def step(self, batch: Batch, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> None:
+        """Add one token to each row and leave the logits that follow in the batch.
 
-    def branch(
-        self, batch: Batch, tokens: torch.Tensor, depth: torch.Tensor, ancestors: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the logits after each node of a tree that follows every row, (B, N, V).
-
-        `tokens` and `depth` (0 for a first token) are (N,); `ancestors` (N, N) says which nodes
-        a node sees, itself included. The batch is left as it was.
+        `tokens` is (B,), or one a row of `rows`, which are in order; the others stay as they are.
         """
-        rows, keys, nodes = len(batch.position), batch.seen.shape[1], len(tokens)
-        seen = torch.cat([batch.seen, batch.seen.new_ones((rows, nodes))], dim=1)
-        mask = seen[:, None].expand(rows, nodes, keys + nodes).clone()
-        mask[:, :, keys:] = ancestors
-        logits = self._forward(
-            tokens[None].expand(rows, nodes), batch.position[:, None] + depth, batch.cache, seen,
-            mask, keep=nodes,
-        )  # fmt: skip
-        for layer in batch.cache.layers:
-            layer.rewind(keys)
+        if batch.slots is None:
+            self._step_plain(batch, tokens, rows)
+            return
+        rows = torch.arange(len(batch.position)) if rows is None else rows
+        made = self.stream(batch, rows, tokens, batch.filled[rows], batch.position[rows])
+        batch.logits[rows] = made.cpu()
+        batch.filled[rows] += 1
+        batch.position[rows] += 1
+
+    def stream(
+        self,
+        batch: Batch,
+        rows: torch.Tensor,
+        tokens: torch.Tensor,
+        at: torch.Tensor,
+        positions: torch.Tensor,
+        *,
+        sees: torch.Tensor | None = None,
+        chain: torch.Tensor | None = None,
+        keep: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the logits after the tokens `keep` (default all) of one stream, fp32.
+
+        Token n is of row `rows[n]` and is kept in slot `at[n]`; tokens of a row lie together.
+        `sees` (N, slots) says which of the first slots of its row a token attends to, by default
+        all up to its own; `chain` (N, A) names further ones, -1 for none. All are on the CPU, the
+        logits on the model's device.
+        """
+        if sees is None:
+            sees = torch.arange(int(at.max()) + 1) <= at[:, None]
+        plan = plan_pass(batch.slots, rows, at, sees, chain)
+        device = self.model.device
+        with self._attention():
+            out = self.model(
+                input_ids=tokens[None].to(device), position_ids=positions[None].to(device),
+                use_cache=False, rows_pass=plan,
+                logits_to_keep=0 if keep is None else keep.to(device),
+            )  # fmt: skip
+        logits: torch.Tensor = out.logits[0].float()
         return logits
 
-    def _forward(
-        self,
-        ids: torch.Tensor,
-        position: torch.Tensor,
-        cache: Any,
-        seen: torch.Tensor,
-        mask: torch.Tensor,
-        keep: int,
-    ) -> torch.Tensor:
-        device, dtype = self.model.device, self.model.dtype
-        if self.shares:
-            barred = torch.zeros(mask.shape, dtype=dtype).masked_fill_(
-                ~mask, torch.finfo(dtype).min
-            )
-            attention = barred[:, None].to(device)
-        else:
-            attention = seen.to(device=device, dtype=torch.long)
-        out = self.model(
-            input_ids=ids.to(device), attention_mask=attention, position_ids=position.to(device),
-            past_key_values=cache, use_cache=True, logits_to_keep=keep,
-        )  # fmt: skip
-        return out.logits.float().cpu()
+    @contextlib.contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Have the decoder attend through rows_attention, as long as the pass lasts."""
+        register()
+        config: Any = unwrapped(self.model).get_decoder().config
+        usual = config._attn_implementation
+        config._attn_implementation = NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = usual
 
-    def _cache(self, prefix: Sequence[int], rows: int, room: int) -> Any:
-        if not self.shares:
-            return DynamicCache(config=self.model.config.get_text_config())
-        layers = self._prefix_states(prefix)
-        return Cache(layers=[RoomyLayer(keys, values, rows, room) for keys, values in layers])
-
-    def _prefix_states(self, prefix: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return each layer's keys and values (1, heads, P, D) of the prefix, kept for reuse."""
+    def _prefix_states(self, prefix: Sequence[int]) -> list[Pair]:
+        """Return each layer's keys and values (GPD) of the prefix, kept for reuse."""
         key = tuple(prefix)
         if self._prefix is not None and self._prefix[0] == key:
             return self._prefix[1]
@@ -203,8 +186,78 @@ class Runner:
         ids = torch.tensor([list(prefix) or [self.pad]], device=self.model.device)
         self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         states = [
-            (layer.keys[:, :, : len(prefix)], layer.values[:, :, : len(prefix)])
+            (layer.keys[0, :, : len(prefix)].contiguous(),
+             layer.values[0, :, : len(prefix)].contiguous())
             for layer in cache.layers
-        ]
+        ]  # fmt: skip
         self._prefix = (key, states)
         return states
+
+    def _probe(self) -> str | None:
+        """Compare a few tokens with the model's own attention; return what is wrong, or None."""
+        size = int(self.model.config.get_text_config().vocab_size)
+        ids = [(7 * i + 5) % size for i in range(_LEAST_PREFIX + 5)]
+        training = getattr(self.model, "training", False)
+        if training:
+            self.model.eval()
+        try:
+            with torch.inference_mode():
+                whole = torch.tensor([ids], device=self.model.device)
+                plain = self.model(input_ids=whole, use_cache=False, logits_to_keep=1).logits[0]
+                own = [ids, [*ids[:_LEAST_PREFIX], ids[0]]]
+                made = self.start(own, ids[:_LEAST_PREFIX], 0).logits[:1]
+        except Exception as error:
+            return f"its attention is of another kind ({type(error).__name__}: {short(error)})"
+        finally:
+            self._prefix = None
+            if training:
+                self.model.train()
+        gap = made.log_softmax(-1) - plain.float().cpu().log_softmax(-1)
+        close = _CLOSE if self.model.dtype == torch.float32 else _CLOSE_NARROW
+        return None if float(gap.abs().max()) <= close else "its attention gives other numbers"
+
+    def _start_plain(self, prompts: Sequence[Sequence[int]], prefix: Sequence[int]) -> Batch:
+        """Compute padded rows with transformers' own cache; `prefix` is computed a row."""
+        del prefix
+        width = max(len(p) for p in prompts)
+        ids = torch.full((len(prompts), width), self.pad)
+        seen = torch.zeros((len(prompts), width), dtype=torch.long)
+        for row, tokens in enumerate(prompts):
+            ids[row, width - len(tokens) :] = torch.tensor(tokens)
+            seen[row, width - len(tokens) :] = 1
+        count = seen.sum(dim=1)
+        position = (torch.arange(width) - (width - count)[:, None]).clamp(min=0)
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        batch = Batch(count, _NONE, cache=cache, seen=seen)
+        batch.logits = self._plain(batch, ids, position)
+        return batch
+
+    def _step_plain(self, batch: Batch, tokens: torch.Tensor, rows: torch.Tensor | None) -> None:
+        if rows is not None:  # rows that ended go on, and nobody looks
+            every = torch.full((len(batch.position),), self.pad)
+            every[rows] = tokens
+            tokens = every
+        batch.seen = torch.cat([batch.seen, batch.seen.new_ones((len(tokens), 1))], dim=1)
+        batch.logits = self._plain(batch, tokens[:, None], batch.position[:, None])
+        batch.position = batch.position + 1
+
+    def _plain(self, batch: Batch, ids: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        device = self.model.device
+        out = self.model(
+            input_ids=ids.to(device), attention_mask=batch.seen.to(device),
+            position_ids=position.to(device), past_key_values=batch.cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        logits: torch.Tensor = out.logits[:, -1].float().cpu()
+        return logits
+
+
+def _portions(lengths: Sequence[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of runs of rows with at most `limit` tokens, or one row."""
+    first = total = 0
+    for place, length in enumerate(lengths):
+        if place > first and total + length > limit:
+            yield first, place
+            first, total = place, 0
+        total += length
+    yield first, len(lengths)

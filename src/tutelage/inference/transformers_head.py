@@ -78,10 +78,16 @@ class _View:
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self._head = head.to(self.device)
 
-    def __call__(self, *, logits_to_keep: int, **inputs: Any) -> SimpleNamespace:
-        out = self._decoder(**inputs)
-        kept = out.last_hidden_state[:, -logits_to_keep:].to(self._head.weight.dtype)
-        return SimpleNamespace(logits=self._head(kept))
+    def get_decoder(self) -> Any:
+        """Return the decoder, as a model of transformers does."""
+        return self._decoder
+
+    def __call__(self, *, logits_to_keep: int | torch.Tensor, **inputs: Any) -> SimpleNamespace:
+        """Return logits (B, K, L) at the last K positions, or at those given."""
+        hidden = self._decoder(**inputs).last_hidden_state
+        whole = isinstance(logits_to_keep, int)
+        kept = hidden[:, -logits_to_keep:] if whole else hidden[:, logits_to_keep]
+        return SimpleNamespace(logits=self._head(kept.to(self._head.weight.dtype)))
 
 
 def load_head(folder: Path, labels: int) -> torch.nn.Linear:

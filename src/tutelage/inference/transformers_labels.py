@@ -1,17 +1,13 @@
 """A trie over the token sequences of given answers, so that shared beginnings are scored once.
 
 For 22 labels written as `{"chapter": "eye"}` the opening is computed once a row, and so is every
-common piece of the labels. Pure bookkeeping: the forward passes are transformers_cache.Runner's.
+common piece of the labels. Pure bookkeeping: the forward passes are transformers_search.Search's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import torch
-
-_NODES = 192  # nodes a forward pass: bounds the logits to rows x 192 x vocabulary
 
 
 @dataclass
@@ -26,16 +22,6 @@ class Trie:
     parents: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
     paths: list[list[int]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a trie small enough for one pass: the nodes to run and what each of them sees."""
-
-    nodes: list[int]
-    tokens: torch.Tensor  # (N,)
-    depths: torch.Tensor  # (N,)
-    ancestors: torch.Tensor  # (N, N) bool, itself included
 
 
 def make_trie(answers: Sequence[Sequence[int]]) -> Trie:
@@ -68,42 +54,3 @@ def without_closing(answers: Sequence[Sequence[int]]) -> list[list[int]]:
         same += 1
     cut = max(0, same - 1)
     return [list(answer[: len(answer) - cut]) for answer in answers]
-
-
-def pieces(trie: Trie, limit: int = _NODES) -> Iterator[Piece]:
-    """Yield the inner nodes of the trie in groups of about `limit`; a leaf needs no pass.
-
-    Each group brings the ancestors its nodes stand on, so groups don't depend on one another.
-    """
-    inner: dict[int, None] = {}  # a set that keeps its order
-    for path in trie.paths:
-        fresh = [node for node in path[:-1] if node not in inner]
-        if inner and len(inner) + len(fresh) > limit:
-            yield _piece(trie, list(inner))
-            fresh, inner = path[:-1], {}
-        inner.update(dict.fromkeys(fresh))
-    if inner:
-        yield _piece(trie, list(inner))
-
-
-def _piece(trie: Trie, nodes: list[int]) -> Piece:
-    place = {node: i for i, node in enumerate(nodes)}
-    ancestors = torch.eye(len(nodes), dtype=torch.bool)
-    for i, node in enumerate(nodes):
-        parent = trie.parents[node]
-        if parent >= 0:
-            ancestors[i] |= ancestors[place[parent]]
-    return Piece(
-        nodes,
-        torch.tensor([trie.tokens[n] for n in nodes]),
-        torch.tensor([trie.depths[n] for n in nodes]),
-        ancestors,
-    )
-
-
-def children(trie: Trie) -> dict[int, list[int]]:
-    """Return the nodes below each node; -1 is the root."""
-    below: dict[int, list[int]] = {}
-    for node, parent in enumerate(trie.parents):
-        below.setdefault(parent, []).append(node)
-    return below

@@ -28,7 +28,7 @@ from tutelage.inference.transformers import (
     special_tokens,
 )
 from tutelage.inference.transformers_cache import can_share, common_prefix
-from tutelage.inference.transformers_labels import make_trie, pieces, without_closing
+from tutelage.inference.transformers_labels import without_closing
 
 SYSTEM = "You name the chapter of a diagnosis. Chapters: eye, ear, skin, blood."
 INPUTS = ("otitis", "acne of the face", "myopia, left eye", "iron deficiency anaemia", "x", "rash")
@@ -265,19 +265,6 @@ def test_leaving_out_the_closing_only_leaves_out_the_closing(source: ModelSource
     expected = plain.score_labels(prompts(), LABELS, whole=False)
     np.testing.assert_allclose(short, expected, atol=2e-4)
     assert (short > whole).all()
-
-
-def test_many_labels_are_scored_in_pieces() -> None:
-    answers = [[1, 2, n, 9] for n in range(100, 160)]
-    trie = make_trie(answers)
-    assert len(trie.tokens) == 2 + 60 * 2
-    parts = list(pieces(trie, limit=20))
-    assert len(parts) > 3
-    for part in parts:
-        assert [trie.tokens[n] for n in part.nodes][:2] == [1, 2]  # each stands on its own
-        assert int(part.ancestors[-1].sum()) == 3
-    inner = {node for part in parts for node in part.nodes}
-    assert inner == {node for path in trie.paths for node in path[:-1]}
 
 
 def test_perplexity_is_that_of_the_plain_model(source: ModelSource, tokenizer: Any) -> None:
