@@ -25,7 +25,7 @@ from tutelage.evaluation.significance_cluster import (
     z_score,
 )
 from tutelage.evaluation.significance_family import holm
-from tutelage.evaluation.significance_power import detectable_difference, detectable_rate
+from tutelage.evaluation.significance_power import POWER, detectable_difference, detectable_rate
 from tutelage.evaluation.significance_resample import (
     ROUNDS,
     bootstrap_means,
@@ -177,21 +177,41 @@ def paired_difference(
     error = error_of(d, codes)
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
     rate = bool(np.isin([x, y], (0.0, 1.0)).all())
-    worth = effective_pairs(n, error)
+    worth = effective_pairs(d, codes)
     if rate:
         low, high = tango(wins * worth / n, losses * worth / n, worth, confidence)
-        detectable = detectable_rate(worth, (wins + losses) / n, confidence)
+        detectable = _detectable_pairs(d, error, (wins + losses) / n, confidence)
     else:
         low, high = _bootstrap_limits(d, codes, error, confidence, seed)
         detectable = detectable_difference(error.se, confidence, df=error.df)
-    if not detectable > 0:
-        detectable = detectable_rate(error.groups, confidence=confidence)
+        if not detectable > 0:
+            detectable = detectable_rate(error.groups, confidence=confidence)
     single = rate and error.groups == n
     p = mcnemar(wins, losses) if single else sign_flip(d, codes, seed, ROUNDS)
     return Difference(
         float(d.mean()), low, high, error.se, n, error.groups, wins, losses, p, detectable,
         error.df, rate, worth,
     )  # fmt: skip
+
+
+def _detectable_pairs(
+    differences: Array, error: MeanError, discordance: float, confidence: float
+) -> float:
+    """Return the smallest detectable difference of two paired rates, by the exact power.
+
+    In clusters the rows are first cut to what they are worth, and the result is widened for the
+    doubt about the design effect, as `detectable_difference` is for that about the error.
+    """
+    n = len(differences)
+    if error.groups == n:
+        return detectable_rate(n, discordance, confidence)
+    worth = effective_rows(n, error, confidence)
+    found = detectable_rate(worth, discordance, confidence)
+    if error.groups < 2 or not math.isfinite(found):
+        return math.inf
+    certain = t_score(0.5 + confidence / 2, error.df) + z_score(POWER)
+    widened = found * detectable_difference(1.0, confidence, df=error.df) / certain
+    return widened if widened <= 1 else math.inf
 
 
 def tango(wins: float, losses: float, n: float, confidence: float = 0.95) -> tuple[float, float]:

@@ -69,8 +69,20 @@ def detectable_rate(
 def detectable_difference(
     se: float, confidence: float = 0.95, power: float = POWER, *, df: float = math.inf
 ) -> float:
-    """Return the smallest true difference found with `power`, from a standard error and its df."""
-    return (t_score(0.5 + confidence / 2, df) + t_score(power, df)) * se
+    """Return the smallest true difference found with `power`, from a standard error and its df.
+
+    With few degrees of freedom the standard error is itself uncertain, here and in the set that
+    is to find the difference. Each has the relative variance 1 / 2df, so k standard errors are
+    found if k − t = z·√(1 + (k² + t²) / 2df), with t and z the quantiles; k is the root of that.
+    """
+    t, z = t_score(0.5 + confidence / 2, df), z_score(power)
+    if not math.isfinite(df):
+        return (t + z) * se
+    doubt = z * z / (2 * df) if df > 0 else 1.0
+    if doubt >= 1:
+        return math.inf
+    left = 1 - doubt
+    return (t + math.sqrt(t * t - left * (left * t * t - z * z))) / left * se
 
 
 def rows_needed(

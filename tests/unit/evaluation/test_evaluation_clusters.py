@@ -10,6 +10,7 @@ from statsmodels.api import OLS
 
 from tutelage.evaluation.significance_cluster import (
     Kind,
+    effective_pairs,
     effective_rows,
     error_of,
     mean_error,
@@ -96,3 +97,31 @@ def test_effective_rows_pay_for_copies_and_for_few_clusters() -> None:
 def test_quantiles_are_those_of_scipy(df: float) -> None:
     assert t_score(0.975, df) == pytest.approx(t.ppf(0.975, df))
     assert t_score(0.975, float("inf")) == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_one_or_few_clusters_are_never_worth_more_than_their_rows() -> None:
+    d = np.array([1.0, -1.0, 0.0, 1.0] * 3)
+    assert effective_pairs(d, np.zeros(12, dtype=np.int64)) == 1.0
+    assert effective_pairs(d, np.repeat(np.arange(3), 4)) == 12.0  # alike by luck
+    assert effective_pairs(np.ones(12), np.repeat(np.arange(3), 4)) == 3.0
+    copies = np.repeat(np.random.default_rng(0).choice([-1.0, 0.0, 1.0], size=40), 5)
+    assert effective_pairs(copies, np.repeat(np.arange(40), 5)) == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize(("groups", "together"), [(4, 0.0), (8, 0.5), (20, 0.3)])
+def test_a_difference_over_few_clusters_still_holds_the_truth(groups: int, together: float) -> None:
+    from tutelage.evaluation.significance import tango
+
+    rng = np.random.default_rng(groups)
+    codes = np.repeat(np.arange(groups), 12)
+    held = 0
+    for _ in range(500):
+        shared = (rng.random(groups) < together)[codes]
+        differs = np.where(shared, (rng.random(groups) < 0.4)[codes], rng.random(len(codes)) < 0.4)
+        wins = np.where(shared, (rng.random(groups) < 0.5)[codes], rng.random(len(codes)) < 0.5)
+        d = np.where(differs, np.where(wins, 1.0, -1.0), 0.0)
+        worth = effective_pairs(d, codes)
+        share = worth / len(d)
+        low, high = tango((d > 0).sum() * share, (d < 0).sum() * share, worth)
+        held += low <= 1e-9 and high >= -1e-9
+    assert held / 500 >= 0.92
