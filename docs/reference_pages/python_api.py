@@ -8,7 +8,15 @@ import re
 from typing import Any
 
 _CLASSES = ("Project", "Output", "Dataset", "Evaluation")
-_DESKS = ("data.desk", "training_desk", "hosted_jobs", "prompt_desk", "release_desk", "judge_desk")
+_DESKS = (
+    "data.desk",
+    "training_desk",
+    "hosted_jobs",
+    "prompt_desk",
+    "release_desk",
+    "judge_desk",
+    "human_desk",
+)
 
 
 def python_api() -> str:

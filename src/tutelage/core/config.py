@@ -14,6 +14,7 @@ from tutelage.core.config_base import Ratio, Section
 from tutelage.core.config_base import Task as Task
 from tutelage.core.config_evaluate import Evaluate
 from tutelage.core.config_evaluate import Guards as Guards
+from tutelage.core.config_prices import Prices
 from tutelage.core.output import OutputFormat
 
 
@@ -326,6 +327,7 @@ class Project(Section):
     data: DataSection = DataSection()
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
+    prices: Prices = Prices()  # for the cost of answers in evaluations
     augment: Augment = Augment()
     teacher: Endpoint | None = None  # writes drafts and augmented rows
     hosted: Hosted | None = None  # fine-tuning at a service, with train.method hosted

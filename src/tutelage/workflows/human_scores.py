@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from tutelage.evaluation.rows import RowResult
@@ -155,3 +155,10 @@ def human_metrics(ctx: Context) -> list[str]:
     found = [WIN] if any(study.kind == "pairwise" for study in studies) else []
     names = {str(criterion["name"]) for study in studies for criterion in study.criteria}
     return [*found, *(f"human_{name}" for name in sorted(names))]
+
+
+def human_inputs(ctx: Context) -> dict[str, Any]:
+    """Return the number of the newest judgement, which may change a verdict: one of INPUTS."""
+    with ctx.store.session() as session:
+        newest = session.scalar(select(func.max(HumanJudgementRow.number)))
+    return {"human": newest} if newest else {}
