@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tutelage.evaluation.candidates import TUNED
 from tutelage.evaluation.gate import percent, points
 
 _MARK = {"pass": "✓", "fail": "✗", "not_enough_evidence": "?"}
@@ -40,7 +41,9 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     found += [f"{_MARK[c['outcome']]} {c['sentence']}" for c in verdict["criteria"]]
     forgetting = report["forgetting"]
     if forgetting:
-        found.append(forgotten(forgetting))
+        found += [forgotten(forgetting), *moved(forgetting)]
+    elif any(candidate["name"] == TUNED for candidate in report["candidates"]):
+        found.append("what it forgot is not known: no likelihoods of this model were measured")
     counts = report["changed"]["counts"]
     if report["changed"]["against"]:
         found.append(
@@ -57,6 +60,22 @@ def forgotten(forgetting: Mapping[str, Any]) -> str:
     change = points(-drop["estimate"], 1)
     head = f"it forgot {len(lost)} of {drop['n']} general questions and gained {len(gained)}"
     return f"{head} ({change} points, {points(-drop['high'], 1)}…{points(-drop['low'], 1)})"
+
+
+def moved(forgetting: Mapping[str, Any]) -> list[str]:
+    """Return how far the model moved on general texts, and the topics that surely changed."""
+    found = []
+    kl = forgetting.get("kl")
+    if kl:
+        found.append(
+            f"KL divergence from the base: {kl['estimate']:.4f} nats a token of general text "
+            f"({max(0.0, kl['low']):.4f}…{kl['high']:.4f})"
+        )
+    sure = [topic for topic in forgetting.get("topics", ()) if topic["sure"]]
+    if sure:
+        listed = ", ".join(f"{t['topic']} {points(-t['drop'], 1)} points" for t in sure)
+        found.append(f"topics whose chance of the right answer surely changed: {listed}")
+    return found
 
 
 def as_text(report: Mapping[str, Any]) -> str:

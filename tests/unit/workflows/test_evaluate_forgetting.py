@@ -16,6 +16,7 @@ from tutelage.core.config import Project
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.events import Event
 from tutelage.data.version import VersionDraft, write_version
+from tutelage.evaluation import report_text
 from tutelage.inference.models import ModelSource
 from tutelage.workflows import evaluate as workflow
 from tutelage.workflows.context import Context, open_context, register
@@ -102,6 +103,7 @@ def test_own_probes_and_the_divergence_are_measured_reported_and_guarded(project
         "law: loss of the chance of the right answer", "law: loss of right answers",
         "law: perplexity over the base's",
     }  # fmt: skip
+    assert "KL divergence from the base: 0.0100 nats a token" in "\n".join(report_text.lines(found))
     outcomes = names(found)
     assert outcomes["stays close to the base"] == "pass"
     assert outcomes["keeps law"] == outcomes["keeps the texts of law"] == "pass"
@@ -135,6 +137,7 @@ def test_a_model_that_only_writes_text_says_why_nothing_is_measured(project: Ope
     found = evaluated(project[0], project, Opener(only_text=True))
     assert found["forgetting"] is None
     assert any("shows no likelihoods" in event.message for event in project[3])
+    assert "what it forgot is not known" in "\n".join(report_text.lines(found))
 
 
 def test_probes_that_can_not_be_read_stop_before_a_model_is_loaded(project: Opened) -> None:
