@@ -55,7 +55,7 @@ def _chance(
         f"{percent(chances[1], 1)}: {points(-chance.estimate, 1)} points, "
         f"{percent(confidence)} interval {points(-chance.high, 1)}…{points(-chance.low, 1)}, "
         f"n = {chance.n}; limit −{limit * 100:g}; smallest detectable drop "
-        f"{chance.detectable * 100:.1f} points"
+        f"{_told(chance.detectable, f'{chance.detectable * 100:.1f} points')}"
     )
     figures = {**figures_of(chance), "limit": limit, "count_drop": figures_of(count)}
     return Criterion(names[0], outcome, sentence, figures)
@@ -78,10 +78,15 @@ def _ratio(
     sentence = (
         f"{names[1]}× {ratio.estimate:.3f}, {percent(confidence)} interval "
         f"{ratio.low:.3f}…{ratio.high:.3f}, n = {ratio.n} texts; limit × {limit:g}; "
-        f"smallest detectable rise × {detectable:.3f}"
+        f"smallest detectable rise {_told(detectable - 1, f'× {detectable:.3f}')}"
     )
     figures = {**vars(ratio), "limit": limit, "detectable": detectable}
     return Criterion(names[0], within(ratio.low, ratio.high, limit), sentence, figures)
+
+
+def _told(detectable: float, text: str) -> str:
+    """Return `text`, or that so few rows can't tell even a change of 100 %."""
+    return text if detectable < 1 else "unknown: too few to tell"
 
 
 def _close(found: Forgetting, limit: float, confidence: float) -> Criterion:

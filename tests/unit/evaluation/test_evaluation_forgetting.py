@@ -151,6 +151,16 @@ def test_own_probes_are_judged_apart_by_the_same_limits() -> None:
     assert found.further[0]["name"] == "law: loss of the chance of the right answer"
 
 
+def test_two_questions_decide_nothing_and_say_so() -> None:
+    same = measure(Marks([0.5] * len(probes())))
+    base = ProbeResult([[0.5, 0.5], [0.5, 0.5]], [30.0, 30.0], [10, 10])
+    tuned = ProbeResult([[0.4, 0.6], [0.5, 0.5]], [30.0, 50.0], [10, 10])
+    found = compare(same, same, own=[Measured(own(questions=2, texts=2), base, tuned)])
+    for criterion in forgetting_criteria(found, Guards(), 0.95)[2:]:
+        assert criterion.outcome == "not_enough_evidence"
+        assert criterion.sentence.endswith("unknown: too few to tell")
+
+
 def test_own_texts_are_held_to_the_perplexity_limit() -> None:
     same = measure(Marks([0.5] * len(probes())))
     base = ProbeResult([], [30.0] * 20, [10] * 20)
