@@ -22,5 +22,3 @@ class Endpoint(Section):
     base_url: str  # up to and with /v1
     model: str  # the model's name there
     api_key_env: str | None = None  # name of the environment variable that holds the key
-    input_price: float | None = Field(default=None, ge=0)  # of a million tokens that are sent
-    output_price: float | None = Field(default=None, ge=0)  # of a million tokens that are written

@@ -40,7 +40,7 @@ class JudgeSettings(Section):
     temperature: float = Field(default=0.0, ge=0, le=2)  # of the judge
     answer_tokens: int = Field(default=512, ge=32)  # tokens a verdict may take, reasons included
     tokens: int = Field(default=1_000_000, ge=1)  # budget of one evaluation's verdicts
-    money: float | None = Field(default=None, gt=0)  # the same in money; needs the judge's prices
+    money: float | None = Field(default=None, gt=0)  # the same in money, by prices.tokens
     least_kappa: Ratio = 0.6  # agreement with experts below which a judge may not gate
     least_rows: int = Field(default=50, ge=10)  # answers that experts must have judged for that
     concurrency: int = Field(default=8, ge=1, le=256)  # requests at a judge at once

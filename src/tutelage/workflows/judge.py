@@ -146,13 +146,13 @@ def make_judges(ctx: Context, settings: JudgeSettings) -> tuple[Judge, ...]:
     for endpoint in found:
         known = judge_id(endpoint.model, endpoint.base_url)
         name = endpoint.model if names.count(endpoint.model) == 1 else known
-        prices = _prices(endpoint)
+        prices = _prices(ctx, endpoint)
         if settings.money is not None and prices is None:
             raise ConfigError(
                 f"evaluate.judge.money is set, but there is no price of {endpoint.model!r}",
                 where=str(ctx.workspace.config_path),
-                fix="Give the judge its input_price and output_price of a million tokens, or set "
-                "tokens instead",
+                fix=f"Add `prices: {{tokens: {{{endpoint.model}: {{prompt: …, completion: …}}}}}}` "
+                "or set tokens instead",
             )
         judges.append(Judge(name, known, partial(_open, endpoint, settings), prices))
     return tuple({judge.id: judge for judge in judges}.values())
@@ -166,11 +166,10 @@ def _open(endpoint: Endpoint, settings: JudgeSettings) -> Generator:
     )
 
 
-def _prices(endpoint: Endpoint) -> tuple[float, float] | None:
+def _prices(ctx: Context, endpoint: Endpoint) -> tuple[float, float] | None:
     """Return what a token sent and a token written cost, or None where it is not known."""
-    if endpoint.input_price is None or endpoint.output_price is None:
-        return None
-    return endpoint.input_price / 1e6, endpoint.output_price / 1e6
+    price = ctx.config.prices.tokens.get(endpoint.model)
+    return (price.prompt / 1e6, price.completion / 1e6) if price else None
 
 
 def open_case(ctx: Context, wishes: Wishes = AS_SET) -> tuple[Evaluated, Case]:

@@ -279,6 +279,15 @@ def test_a_budget_in_money_needs_a_price(make: Make, server: JudgeServer) -> Non
     assert server.judge.asked == []
 
 
+def test_a_budget_in_money_stops_before_it_is_spent(make: Make, server: JudgeServer) -> None:
+    prices = "prices: {tokens: {judge: {prompt: 1000, completion: 2000}}}\n"
+    found = judge(make(CONFIG + prices), Wishes(money=2.5))
+    spent = found["spent"]
+    assert spent["money"] == pytest.approx(spent["asked"] * (11 + 2 * 4) / 1000)
+    assert 0 < spent["money"] <= 2.5 and "2.5 in money" in spent["stopped"]
+    assert spent["left"] == COUNT * 2 - COUNT // 2 - spent["asked"] > 0
+
+
 def run(ctx: Context, *words: str) -> Any:
     return CliRunner(env={"COLUMNS": "200"}).invoke(
         app, ["judge", *words, "--project", str(ctx.workspace.root)]
