@@ -115,7 +115,7 @@ def problem(arguments: str, *, whole: bool = True) -> str | None:
                 return f"{name} needs a value"
             words.pop(0)
     wanted = [p for p in command.params if p.param_type_name == "argument"]
-    if given > len(wanted):
+    if given > len(wanted) and all(p.nargs != -1 for p in wanted):
         return "too many arguments"
     if whole and given < sum(p.required for p in wanted):
         return "an argument is missing"
@@ -136,6 +136,8 @@ def test_the_check_of_commands_sees_mistakes() -> None:
     assert problem("data chek") == "there is no command 'chek'"
     assert problem("train --paln") == "there is no option '--paln'"
     assert problem("release show") == "an argument is missing"
+    assert problem("compare a b c") == "too many arguments"
+    assert problem("evaluate a b c") is None
     assert problem("init my-domain --data tickets.csv") is None
 
 
