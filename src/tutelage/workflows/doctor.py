@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from tutelage.evaluation.sandbox.run import SandboxError, protection
+
 _PARTS = (
     ("training", ("torch", "transformers", "peft"), "missing", "pip install 'tutelage[train]'"),
     ("embedded engine", ("xllamacpp",), "optional", "pip install 'tutelage[serve]'"),
@@ -41,6 +43,7 @@ def examine() -> list[dict[str, Any]]:
             "" if disk.free > 5e9 else "Free some space: models and runs want a few GB",
         ),
         _gpu(),
+        _sandbox(),
     ]
     for name, modules, absent, fix in _PARTS:
         gone = [module for module in modules if find_spec(module) is None]
@@ -69,6 +72,17 @@ def _matrix_units() -> str:
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     found = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     return found[0] if found else "no AVX found"
+
+
+def _sandbox() -> dict[str, Any]:
+    """Return what would hold back code that a model wrote (the scorer pass_at_k)."""
+    try:
+        held = protection()
+    except SandboxError as error:
+        return _check("code sandbox", "optional", error.what, error.fix or "")
+    safe = held.network_closed and held.files_closed
+    fix = "" if safe else "Install bubblewrap: pass_at_k needs it to run code"
+    return _check("code sandbox", "ok" if safe else "optional", held.sentence(), fix)
 
 
 def _gpu() -> dict[str, Any]:

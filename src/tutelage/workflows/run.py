@@ -47,12 +47,17 @@ class RunSummary:
 
 
 def run(ctx: Context, *, force: bool = False) -> RunSummary:
-    """Run the loop up to a release. `force` releases even without a passing verdict."""
+    """Run the loop up to a release. `force` releases even without a passing verdict.
+
+    Raises ConfigError for a scorer's wrong option before anything is trained.
+    """
+    from tutelage.evaluation.task import check_scorers
     from tutelage.workflows.curate import curate
     from tutelage.workflows.evaluate import evaluate
     from tutelage.workflows.release import release
     from tutelage.workflows.train import train
 
+    check_scorers(ctx.config, ctx.workspace.root)
     with PeakMemory() as memory:
         dataset = curate(ctx)
         adapter = train(ctx, dataset.artifact)

@@ -133,3 +133,22 @@ def test_valid_output_names_what_is_wrong() -> None:
 def test_an_unknown_scorer_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'accuracy'\?.*chrf"):
         make_scorer("acuracy", CHAPTER)
+
+
+def test_a_schema_that_is_none_is_told_by_its_setting() -> None:
+    with pytest.raises(ConfigError, match=r"^output.json_schema: it is no JSON Schema"):
+        ValidOutput(OutputFormat(), {"type": "objekt"})
+
+
+def test_averages_over_labels_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    labels = ["a", "b", "c"]
+    truth = [labels[i] for i in rng.choice(3, 300, p=[0.7, 0.2, 0.1])]
+    given = [t if rng.random() < 0.7 else labels[rng.integers(0, 3)] for t in truth]
+    found = confusion(zip(truth, given, strict=True), labels).averages()
+    for kind in ("macro", "micro", "weighted"):
+        p, r, f, _ = precision_recall_fscore_support(truth, given, average=kind)
+        assert found[f"{kind}_f1"] == pytest.approx(f)
+        if kind != "weighted":
+            assert found[f"{kind}_precision"] == pytest.approx(p)
+            assert found[f"{kind}_recall"] == pytest.approx(r)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 
@@ -63,7 +62,7 @@ def make_readonly(target: str, *, devices: bool = False, below: bool = True) -> 
 def enter_root(directory: str) -> None:
     """Make `directory` the root of the file system and lose sight of the old one."""
     os.chdir(directory)
-    syscall(_PIVOT_ROOT[platform.machine()], b".", b".")
+    syscall(_PIVOT_ROOT[os.uname().machine], b".", b".")
     checked("umount2", b".", ctypes.c_int(_MNT_DETACH))
     os.chdir("/")
 

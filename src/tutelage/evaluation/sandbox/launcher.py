@@ -1,8 +1,9 @@
 """Started as its own process for each run: shuts itself in, then becomes the program.
 
 With namespaces there are three processes: this one, which waits outside; the first process of
-the new namespace, which takes everything in it along when it ends; and the program. Only the
-standard library is used. What was active is written to the report's descriptor, as JSON.
+the new namespace, which takes everything in it along when it ends; and the program. It imports
+little, because it is started for every run. What was active goes to the report's descriptor, as
+JSON.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import json
 import os
 import resource
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from tutelage.evaluation.sandbox import kernel, landlock, seccomp
 
@@ -24,8 +24,7 @@ _OPEN_FILES = 64
 _HELPERS = 2  # processes of the sandbox itself that count towards the limit
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What to run and how, as it is handed over on the command line."""
 
     mode: str  # namespaces, inside (bubblewrap has shut this process in), limits
@@ -39,10 +38,6 @@ class Plan:
     file_size: int
     disk: int
     processes: int  # 1: the program alone
-
-    def dump(self) -> str:
-        """Return the plan as text."""
-        return json.dumps(asdict(self))
 
 
 def main() -> NoReturn:

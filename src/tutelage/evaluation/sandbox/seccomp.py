@@ -10,7 +10,6 @@ import ctypes
 import errno
 import json
 import os
-import platform
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +29,7 @@ _NEW_NAMESPACES, _THREAD = 0x7E020080, 0x00010000  # flags of clone
 def table() -> dict[str, Any] | None:
     """Return this processor's system calls, or None."""
     every = json.loads(Path(__file__).with_name("syscalls.json").read_bytes())
-    found: dict[str, Any] | None = every.get(platform.machine())
+    found: dict[str, Any] | None = every.get(os.uname().machine)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tutelage.core.errors import ConfigError
 from tutelage.core.example import Example
 from tutelage.core.output import OutputFormat, read_json
 from tutelage.evaluation.scorers.base import PLAIN, Score
@@ -46,8 +47,16 @@ class ValidOutput:
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
+    from jsonschema.exceptions import SchemaError
     from jsonschema.validators import validator_for
 
     kind = validator_for(schema)
-    kind.check_schema(schema)
+    try:
+        kind.check_schema(schema)
+    except SchemaError as error:
+        raise ConfigError(
+            f"it is no JSON Schema ({error.message})",
+            where="output.json_schema",
+            fix="Correct it in tutelage.yaml",
+        ) from error
     return kind(schema)
