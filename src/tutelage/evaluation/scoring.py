@@ -76,7 +76,8 @@ def score_candidate(
         for metric, scorer in scorers.items()
     }
     means = {metric: _mean(task, given, confidence) for metric, given in scores.items()}
-    matrix = _confusion(task, scores["accuracy"]) if task.kind == "classification" else None
+    labelled = task.kind == "classification" and "accuracy" in scores
+    matrix = _confusion(task, scores["accuracy"]) if labelled else None
     extra = {**(matrix.averages() if matrix else {}), **summary(scorers, scores)}
     written = [answers[row.id] for row in task.rows if row.id in answers]
     free = bool(written) and all(row.finish != "chosen" for row in written)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tutelage.core.config import Project
 from tutelage.core.errors import DataError
+from tutelage.core.events import Emit, silent
 from tutelage.core.example import Example
 from tutelage.core.output import OutputFormat
 from tutelage.evaluation.scorers.asked import make_scorers, traits
@@ -68,14 +69,17 @@ class Task:
             return self.choices[row.id]
         return tuple(self.output.render(label) for label in self.labels)
 
-    def scorers(self, project: Project, root: Path | None = None) -> dict[str, Scorer]:
+    def scorers(
+        self, project: Project, root: Path | None = None, emit: Emit = silent
+    ) -> dict[str, Scorer]:
         """Return a scorer for each metric. `root` is the project's folder.
 
         Raises ConfigError for an unknown name or an option that can't be used.
         """
         place = Place(
-            self.output, project.output.json_schema, root, self.samples, self.count_tokens
-        )
+            self.output, project.output.json_schema, root, self.samples, self.count_tokens,
+            emit=emit,
+        )  # fmt: skip
         return make_scorers(project, self.metrics, place)
 
 

@@ -105,7 +105,7 @@ def gather(job: Job, found: Answered) -> Evidence:
     """Score what was answered and return all that the gate looks at."""
     task, config = found.task, job.ctx.config
     with job.timed("scores"):
-        scorers = task.scorers(config, job.ctx.workspace.root)
+        scorers = task.scorers(config, job.ctx.workspace.root, job.ctx.emit)
         baseline = tfidf_answers(task, seed=SEED)
         if baseline:
             found.answers[TFIDF] = {row.item: row for row in baseline}

@@ -201,7 +201,8 @@ def _texts(trial: _Trial) -> dict[str, str]:
 
 def _scored(trial: _Trial, task: Task, name: str, journal: Journal) -> Scored:
     config = trial.ctx.config
-    scorers = {task.primary: task.scorers(config)[task.primary]}
+    made = task.scorers(config, trial.ctx.workspace.root, trial.ctx.emit)
+    scorers = {task.primary: made[task.primary]}
     answers = {r.id: found for r in task.rows if (found := journal.any(name, r.id))}
     return score_candidate(
         task, scorers, answers, (name, name), confidence=config.evaluate.confidence

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from tutelage.core.config_base import Section
 from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.events import Emit, silent
 from tutelage.core.example import Example
 from tutelage.core.output import OutputFormat
 from tutelage.core.plugins import load
@@ -54,6 +55,7 @@ class Place:
     samples: int = 0  # answers drawn for a row besides the greedy one
     count_tokens: Callable[[str], int] | None = None
     where: str = ""  # the setting that asked for the scorer, for messages
+    emit: Emit = silent  # hears how far a scorer is whose work takes long
 
     def wrong(self, what: str, fix: str | None = None) -> ConfigError:
         """Return the error of a setting that can't be used."""

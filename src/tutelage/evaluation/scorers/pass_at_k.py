@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from tutelage.core.config_base import Section
+from tutelage.core.events import Event
 from tutelage.core.example import Example
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.sandbox.limits import MEGABYTE, Limits, Result
@@ -24,6 +25,7 @@ from tutelage.evaluation.sandbox.run import protection, run_code
 from tutelage.evaluation.scorers.base import HERE, Place, Score
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)^[ \t]*\1[ \t]*$", re.DOTALL | re.MULTILINE)
+_STAGE = "evaluate"
 _SHOWN = (1, 5, 10, 25, 50, 100)  # k of the summary, as far as enough answers were drawn
 
 
@@ -64,6 +66,7 @@ class PassAtK:
         self._limits = Limits(
             options.seconds, options.memory * MEGABYTE, processes=options.processes
         )
+        self._emit = place.emit
         self._ran: dict[tuple[str, str], Result] = {}
 
     def prepare(self, pairs: Sequence[tuple[Example, RowResult]]) -> None:
@@ -77,7 +80,9 @@ class PassAtK:
         }
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             found = pool.map(lambda job: self._run(job[1], job[0][1]), todo.items())
-            self._ran.update(zip(todo, found, strict=True))
+            for done, (key, result) in enumerate(zip(todo, found, strict=True), start=1):
+                self._ran[key] = result
+                self._emit(Event(_STAGE, "progress", "running code", done, len(todo)))
 
     def score_answer(self, row: Example, answer: RowResult) -> Score:
         """Score the answers drawn for the row, or the written one where none were drawn."""
