@@ -131,6 +131,17 @@ def test_descriptors_are_not_inherited(mode: Mode, tmp_path: Path) -> None:
         os.close(number)
 
 
+def test_a_report_on_a_high_descriptor_is_closed_too(mode: Mode) -> None:
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(80)]
+    try:
+        source = "import os\nfor n in range(3, 400):\n    try: os.write(n, b'{}')\n"
+        source += "    except OSError: continue\n    print(n)"
+        assert run(mode, source).stdout == ""
+    finally:
+        for number in held:
+            os.close(number)
+
+
 def test_no_other_process_can_be_started(mode: Mode) -> None:
     found = run(mode, "import os\nwhile True:\n    os.fork()")
     assert found.outcome == "failed" and "PermissionError" in (found.why or "")

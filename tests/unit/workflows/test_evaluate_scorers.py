@@ -13,6 +13,7 @@ from tests.unit.evaluation.scorer_rows import asked
 
 from tutelage.core.artifact import Artifact, describe
 from tutelage.core.errors import ConfigError
+from tutelage.core.events import Event
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.inference.models import ModelSource
 from tutelage.store.scores import ScoreRow
@@ -30,6 +31,7 @@ ROWS = [
 ]
 RIGHT = {row.input_text: f"```python\n{row.answer}```" for row in ROWS}
 WRONG = dict.fromkeys(RIGHT, "def f(x):\n    return None\n")
+EVENTS: list[Event] = []
 CONFIG = """\
 name: adds
 task: code
@@ -50,7 +52,7 @@ def opened(make_project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -
     (root / "rules.py").write_text("def short(text):\n    return len(text) < 400\n")
     source = ModelSource("demo", "demo", "directory", root, "d" * 64)
     monkeypatch.setattr(workflow, "locate_model", lambda spec, place: source)
-    return open_context(root)
+    return open_context(root, EVENTS.append)
 
 
 def artifacts(ctx: Context) -> tuple[Artifact, Artifact]:
@@ -74,6 +76,7 @@ def test_code_is_run_and_every_score_is_kept(
     ctx = opened(make_project, monkeypatch)
     dataset, adapter = artifacts(ctx)
     done = workflow.evaluate(ctx, dataset, adapter, open_engine=open_engine)
+    assert any(e.message == "running code" and e.done == e.total for e in EVENTS)
     primary = done.artifact.meta["primary"]
     assert (primary["metric"], primary["base"], primary["tuned"]) == ("works", 0.0, 1.0)
     with ctx.store.session() as session:

@@ -49,7 +49,7 @@ def main() -> NoReturn:
         layers += _narrow(plan, places, calls)
         _report(plan, {"layers": layers})
         command = [part.format(**places) for part in plan.command]
-        os.closerange(3, _OPEN_FILES)
+        os.set_inheritable(plan.report, False)
         os.execve(command[0], command, _environment(places["work"]))  # noqa: S606
     except BaseException as error:
         _report(plan, {"error": f"{type(error).__name__}: {error}"})
@@ -57,7 +57,7 @@ def main() -> NoReturn:
 
 
 def _report(plan: Plan, said: dict[str, object]) -> None:
-    os.write(plan.report, json.dumps(said).encode())
+    os.write(plan.report, json.dumps(said).encode() + b"\n")
 
 
 def _environment(work: str) -> dict[str, str]:

@@ -46,6 +46,8 @@ class Protection:
 
     def sentence(self) -> str:
         """Return what is shut and what is not, in words."""
+        if not self.layers:
+            return "it was stopped before it started"
         network = "no network" if self.network_closed else "THE NETWORK IS OPEN"
         files = "no files of yours" if self.files_closed else "YOUR FILES CAN BE READ AND CHANGED"
         return f"{', '.join(self.layers)}: {network}, {files}"

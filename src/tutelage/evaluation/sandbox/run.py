@@ -206,8 +206,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 def _result(run: _Run, code: int, stopped: Outcome | None, seconds: float) -> Result:
     out, err = (run.out[n].decode(errors="replace") for n in ("stdout", "stderr"))
-    told = json.loads(run.out["report"] or b"{}")
-    if "layers" not in told and stopped is None:
+    told: dict[str, Any] = {}
+    for line in run.out["report"].splitlines():
+        told |= json.loads(line)
+    if "error" in told or ("layers" not in told and stopped is None):
         reason = told.get("error") or err.strip()[-300:] or f"exit status {code}"
         raise SandboxError(f"the sandbox can't be set up with {run.mode} ({reason})")
     done = stopped is None and code == 0 and out.endswith(run.token)
