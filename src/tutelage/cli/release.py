@@ -1,4 +1,4 @@
-"""`tutelage release …`: make, list, show, promote, roll back and export releases."""
+"""`tutelage release …`: make, import, list, trace, verify, promote, roll back, export releases."""
 
 from __future__ import annotations
 
@@ -20,30 +20,63 @@ NameArgument = Annotated[str, typer.Argument(help="A release's name or the start
 
 @app.command()
 def create(
+    adapter: Annotated[
+        str | None,
+        typer.Argument(
+            help="The start of an adapter's id, imported ones too.",
+            show_default="what was trained last",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Release even without a passing verdict.")] = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Make the release of the newest evaluated adapter."""
+    """Make the release of an evaluated adapter."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.context import last_output, open_context
-        from tutelage.workflows.project import require_output
-        from tutelage.workflows.release import release as work
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.release import create as work
 
-        ctx = open_context(project, out.emit)
-        outcome = work(
-            ctx,
-            require_output(ctx, "curate"),
-            require_output(ctx, "train"),
-            last_output(ctx, "evaluate"),
-            force=force,
-        )
+        outcome = work(open_context(project, out.emit), adapter, force=force)
         name = outcome.artifact.meta["name"]
         out.result(
             {"release": name, "id": outcome.artifact.hash, "skipped": outcome.skipped},
             lambda console: console.print(f"release [bold]{name}[/]  {outcome.artifact.short}"),
         )
+
+
+@app.command(name="import")
+def import_(
+    path: Annotated[
+        Path, typer.Argument(help="A PEFT adapter's folder, a model folder, or a .gguf file.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="What to call it.", show_default="the folder's name")
+    ] = None,
+    evaluate: Annotated[
+        bool, typer.Option(help="Evaluate it on the project's test rows at once.")
+    ] = True,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Take in a model that was tuned elsewhere and compare it with the baselines."""
+    with frame(as_json, verbose) as out:
+        from tutelage.cli import release_view
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.import_model import evaluate_imported, import_model
+        from tutelage.workflows.project import require_output
+
+        ctx = open_context(project, out.emit)
+        if evaluate:
+            require_output(ctx, "curate")
+        artifact = import_model(ctx, path, name)
+        data = {"adapter": artifact.hash, **artifact.meta, "evaluation": None}
+        if evaluate:
+            found = evaluate_imported(ctx, artifact).artifact
+            data["evaluation"] = {"hash": found.hash, **found.meta}
+        home = ctx.workspace.home
+        out.result(data, lambda console: console.print(release_view.imported(data, home)))
 
 
 @app.command(name="list")
@@ -83,6 +116,54 @@ def show(
 
         data = describe(open_context(project, out.emit), name)
         out.result(data, lambda console: console.print(data["text"], markup=False))
+
+
+@app.command()
+def lineage(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECORD|RELEASE|ID", help="An answer's id, a release, or any output's id."
+        ),
+    ],
+    rows: Annotated[
+        bool, typer.Option(help="With --json: every train row and its people.")
+    ] = False,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Trace an answer or a release back to prompt, plan, code, rows and people."""
+    with frame(as_json, verbose) as out:
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.release_lineage import trace
+
+        data = trace(open_context(project, out.emit), what, rows=rows)
+        out.result(data, lambda console: console.out(data["text"]))
+
+
+@app.command()
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="A release's name or id.", show_default="all of them")
+    ] = None,
+    project: ProjectOption = HERE,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Check by hash that all a release rests on is still what was released; exit 1 if not."""
+    with frame(as_json, verbose) as out:
+        from tutelage.cli import release_view
+        from tutelage.core.errors import EXIT_NO
+        from tutelage.workflows.context import open_context
+        from tutelage.workflows.release_verify import verify as work
+
+        found = work(open_context(project, out.emit), name)
+        ok = all(one["ok"] for one in found)
+        data = {"ok": ok, "releases": found}
+        out.result(data, lambda console: console.print(release_view.verified(found)))
+        if not ok:
+            raise typer.Exit(EXIT_NO)
 
 
 @app.command()

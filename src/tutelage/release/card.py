@@ -51,19 +51,15 @@ def render(facts: CardFacts) -> str:
     import yaml
 
     head = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=100)
+    told = [_intended, _evaluation, _limits, _training, _data, _origin]
     parts = [
         f"---\n{head}---\n",
         f"# {facts.name}\n",
         f"{summary(facts)}\n",
         _use(facts),
-        _intended(facts),
-        _evaluation(facts),
-        _limits(facts),
-        _training(facts),
-        _data(facts),
-        _origin(facts),
+        *(without_paths(section(facts)) for section in told),
     ]
-    return without_paths("\n".join(part for part in parts if part))
+    return "\n".join(part for part in parts if part)
 
 
 def front_matter(facts: CardFacts) -> dict[str, Any]:
@@ -158,8 +154,8 @@ def _evaluation(facts: CardFacts) -> str:
     lines = [
         "## Evaluation",
         "",
-        f"{document.get('rows', 'The')} held-out test rows that no training row resembles, greedy decoding. "
-        f"In brackets {level} intervals.",
+        f"{document.get('rows', 'The')} held-out test rows, greedy decoding. In brackets {level} "
+        "intervals.",
         "",
     ]
     lines += _score_table(document)

@@ -106,11 +106,11 @@ def export(
     def fill(folder: Path) -> None:
         job = _Job(ctx, found, folder, prompts)
         parity, stored = job.write(format, dtype)
-        from tutelage.training.export_card import write_card
+        from tutelage.workflows.export_card import write_card
 
         facts = found.facts | {"name": found.name, "format": format, "dtype": stored}
         facts |= {"prompt": found.prompt, "parity": _said(parity)}
-        done.append((parity, write_card(folder, facts), stored))
+        done.append((parity, write_card(ctx, found, folder, facts), stored))
 
     if out.is_dir():
         out.rmdir()

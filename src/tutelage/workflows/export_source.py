@@ -19,6 +19,7 @@ from tutelage.store.artifacts import ArtifactRow
 from tutelage.workflows.context import Context, find_artifact, last_output
 from tutelage.workflows.project import require_output
 from tutelage.workflows.release import golden_prompts
+from tutelage.workflows.release_card import newest_evaluation
 
 MAX_TOKENS = 64  # of an answer that is compared
 _GENERAL = (
@@ -39,6 +40,9 @@ class Wanted:
     test: list[Example] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     max_tokens: int = MAX_TOKENS
+    adapter: Artifact | None = None
+    evaluation: str | None = None  # its hash
+    release: str | None = None  # its id
 
 
 def find(ctx: Context, what: str | None) -> Wanted:
@@ -96,6 +100,9 @@ def _of_release(ctx: Context, name: str) -> Wanted:
         test=_test_rows(ctx, manifest.dataset),
         facts=facts,
         max_tokens=min(manifest.decoding.max_tokens, MAX_TOKENS),
+        adapter=artifact,
+        evaluation=manifest.evaluation,
+        release=row.id,
     )
 
 
@@ -104,9 +111,9 @@ def of_adapter(ctx: Context, adapter: Artifact) -> Wanted:
     base = locate_model(str(adapter.meta.get("model") or ctx.config.model), ctx.workspace.root)
     facts = _facts(base, adapter)
     test = _test_rows(ctx, facts.get("dataset"))
-    evaluation = last_output(ctx, "evaluate")
+    evaluation = newest_evaluation(ctx, adapter)
     golden: tuple[bundle.Golden, ...] = ()
-    if evaluation is not None and adapter.hash in evaluation.parents:
+    if evaluation is not None:
         golden = golden_prompts(ctx.path_of(evaluation), test)
     return Wanted(
         name=f"{ctx.config.name}-{adapter.short}",
@@ -117,6 +124,8 @@ def of_adapter(ctx: Context, adapter: Artifact) -> Wanted:
         test=test,
         facts=facts,
         max_tokens=min(ctx.config.evaluate.max_new_tokens or Decoding().max_tokens, MAX_TOKENS),
+        adapter=adapter,
+        evaluation=evaluation.hash if evaluation else None,
     )
 
 

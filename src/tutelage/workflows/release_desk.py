@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tutelage.workflows.context import Context
+
+if TYPE_CHECKING:
+    from tutelage.workflows.project import Output
 
 
 class ReleasesDesk:
@@ -24,6 +28,34 @@ class ReleasesDesk:
         from tutelage.workflows.release import describe
 
         return describe(self._ctx, name)
+
+    def create(self, adapter: str | None = None, *, force: bool = False) -> Output:
+        """Release what was trained last, or an adapter by the start of its id."""
+        from tutelage.workflows.project import Output
+        from tutelage.workflows.release import create
+
+        made = create(self._ctx, adapter, force=force).artifact
+        return Output(made, self._ctx.path_of(made))
+
+    def import_model(self, path: str | Path, *, name: str | None = None) -> Output:
+        """Take in an adapter or a model that was tuned elsewhere, checked against the base."""
+        from tutelage.workflows.import_model import import_model
+        from tutelage.workflows.project import Output
+
+        made = import_model(self._ctx, Path(path), name)
+        return Output(made, self._ctx.path_of(made))
+
+    def lineage(self, what: str, *, rows: bool = False) -> dict[str, Any]:
+        """Trace an answer's id, a release or any output back to prompt, rows and people."""
+        from tutelage.workflows.release_lineage import trace
+
+        return trace(self._ctx, what, rows=rows)
+
+    def verify(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Check by hash all that a release rests on; without a name, of every release."""
+        from tutelage.workflows.release_verify import verify
+
+        return verify(self._ctx, name)
 
     def promote(self, name: str) -> dict[str, Any]:
         """Make a release the stable one at once, without a canary."""
