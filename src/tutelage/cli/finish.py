@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from rich.text import Text
 from tutelage.cli.screens import duration, indented, time_table, verdict_panel, verdict_text
 
 _BAR = 30
+_LINE = 21  # characters of an interval from 0 to 100 %
+_READING = {1: ("green", "better"), 0: ("yellow", "open"), -1: ("red", "worse")}
+_MARK = {"pass": "✓", "fail": "✗", "not_enough_evidence": "?"}
 
 
 def _scores(primary: Mapping[str, Any]) -> Table:
@@ -41,13 +45,94 @@ def _difference(primary: Mapping[str, Any]) -> str:
 
 
 def evaluation_view(data: Mapping[str, Any], home: Path) -> RenderableType:
-    """Return the scores, the criteria and the verdict."""
-    lines = [criterion["sentence"] for criterion in data.get("criteria", ())]
-    return Group(
-        indented(_scores(data["primary"])),
-        verdict_panel("verdict", lines, data["verdict"]),
-        Text(f"report  {home / data['report']}", style="dim"),
-    )
+    """Return every candidate's scores with intervals, the verdict, and what to do next."""
+    report = _document(home / data["report"])
+    found = data.get("criteria", ())
+    lines = [data["sentence"]] if data.get("sentence") else []
+    lines += [f"{_MARK.get(c.get('outcome'), '·')} {c['sentence']}" for c in found]
+    parts: list[RenderableType] = [
+        indented(_intervals(report) if report else _scores(data["primary"]))
+    ]
+    if report and report.get("comparisons"):
+        parts += [Text(), indented(_differences(report))]
+    parts += [Text(), verdict_panel("verdict", lines, data["verdict"])]
+    if report:
+        parts += [*_next(report), Text()]
+    parts.append(Text(f"report  {home / data['report']}", style="dim"))
+    return Group(*parts)
+
+
+def _document(page: Path) -> dict[str, Any] | None:
+    """Return the report document beside the page, or None where it is not there any more."""
+    path = page.with_name("evaluation.json")
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _intervals(report: Mapping[str, Any]) -> Table:
+    """Return the primary score of each candidate, in words and drawn; the page has the others."""
+    from tutelage.evaluation import report_words as words
+
+    metric = report["primary"]["metric"]
+    share = words.is_share(report, metric)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("candidate")
+    table.add_column(words.metric_name(metric), justify="right")
+    table.add_column("interval", justify="right", no_wrap=True)
+    if share:
+        table.add_column(f"0 %{'100 %':>{_LINE - 3}}", no_wrap=True)
+    for candidate in report["candidates"]:
+        score = candidate.get("metrics", {}).get(metric, {})
+        ours = candidate["name"] == words.subject(report)
+        low, middle, high = (score.get(key) for key in ("low", "estimate", "high"))
+        cells = [words.amount(middle, share), words.between(low, high, share)]
+        style = "green" if ours else "bright_black"
+        drawn = [_drawn(low, middle, high, style=style)] if share else []
+        table.add_row(Text(candidate["title"], style="bold" if ours else ""), *cells, *drawn)
+    return table
+
+
+def _drawn(low: float | None, middle: float | None, high: float | None, *, style: str) -> Text:
+    """Return an interval of a ratio as characters: ├──●──┤ on a line from 0 to 100 %."""
+    line = ["·"] * _LINE
+    if low is not None and middle is not None and high is not None:
+        a, x, z = (min(_LINE - 1, max(0, round(v * (_LINE - 1)))) for v in (low, middle, high))
+        line[a : z + 1] = ["─"] * (z + 1 - a)
+        line[a], line[z] = "├", "┤"
+        line[x] = "●"
+    return Text("".join(line), style=style)
+
+
+def _differences(report: Mapping[str, Any]) -> Table:
+    """Return the candidate on trial against every other: points, interval, rows, reading."""
+    from tutelage.cli.screens import simple_table
+    from tutelage.evaluation import report_words as words
+
+    rows = []
+    for c in report["comparisons"]:
+        low, high = c.get("low"), c.get("high")
+        if low is None or high is None:
+            continue
+        share = words.is_share(report, c.get("metric", report["primary"]["metric"]))
+        style, word = _READING[(low > 0) - (high < 0)]
+        title = c.get("title", c.get("other"))
+        ends = f"{words.change(low, share)} to {words.change(high, share)}"
+        sides = f"{c.get('wins', '–')} / {c.get('losses', '–')}"
+        gain = words.change(c.get("estimate"), share)
+        rows.append((title, gain, ends, sides, Text(word, style=style)))
+    ours = words.title_of(report, words.subject(report))
+    headers = (f"{ours} against", "points", "interval", "better / worse rows", "reading")
+    return simple_table(headers, rows)
+
+
+def _next(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Return what to do now, a line a step."""
+    from tutelage.evaluation.report_verdict import next_steps
+
+    steps = [Text.assemble((f"{i}. ", "dim"), step) for i, step in enumerate(next_steps(report), 1)]
+    return [Text("what now", style="bold"), *(indented(step) for step in steps)]
 
 
 def run_view(data: Mapping[str, Any], home: Path) -> RenderableType:

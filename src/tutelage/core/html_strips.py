@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from tutelage.core.html import Html, esc, figure
 
+# strokes keep their width however the browser stretches the strip
+_FIXED = "vector-effect='non-scaling-stroke'"
 _UNITS = 1000  # width of a strip in its own coordinates; the browser stretches it
 _COLOURS = 6
 Colour = int | str  # a series, or a tone: good, warn, bad
@@ -47,13 +49,18 @@ def scale_over(
     text: Callable[[float], str] = figure,
     references: Sequence[float] = (),
     steps: int = 5,
+    whole: bool = False,
 ) -> Scale:
-    """Return the scale whose round ticks hold every finite value and reference."""
+    """Return the scale whose round ticks hold every finite value and reference.
+
+    `whole` keeps the ticks on whole numbers, for counts.
+    """
     finite = [v for v in [*values, *references] if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     rough = ((high - low) or abs(high) or 1.0) / steps
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    step = float(math.ceil(step)) if whole else step
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     ticks = tuple(round(k * step, 12) for k in range(first, last + 1))
@@ -69,8 +76,8 @@ def interval(scale: Scale, low: float, middle: float, high: float, colour: Colou
     """Return a dot with its interval."""
     x0, x, x1 = scale.x(low), scale.x(middle), scale.x(high)
     return [
-        f"<path class='l{_name(colour)}' d='M{x0:.1f} 12H{x1:.1f}'/>",
-        f"<path class='l{_name(colour)} end' d='M{x0:.1f} 8v8M{x1:.1f} 8v8'/>",
+        f"<path {_FIXED} class='l{_name(colour)}' d='M{x0:.1f} 12H{x1:.1f}'/>",
+        f"<path {_FIXED} class='l{_name(colour)} end' d='M{x0:.1f} 8v8M{x1:.1f} 8v8'/>",
         _dot(x, 11, colour),
     ]
 
@@ -93,12 +100,20 @@ def dot(scale: Scale, value: float, colour: Colour = 0, size: float = 9) -> list
 
 def tick(scale: Scale, value: float, colour: Colour = 5) -> list[str]:
     """Return a short upright line at a value."""
-    return [f"<path class='l{_name(colour)} tick' d='M{scale.x(value):.1f} 3v18'/>"]
+    return [f"<path {_FIXED} class='l{_name(colour)} tick' d='M{scale.x(value):.1f} 3v18'/>"]
 
 
 def span(scale: Scale, low: float, high: float, colour: Colour = 0) -> list[str]:
     """Return a line from one value to another."""
-    return [f"<path class='l{_name(colour)}' d='M{scale.x(low):.1f} 12H{scale.x(high):.1f}'/>"]
+    x0, x1 = scale.x(low), scale.x(high)
+    return [f"<path {_FIXED} class='l{_name(colour)}' d='M{x0:.1f} 12H{x1:.1f}'/>"]
+
+
+def whisker(scale: Scale, low: float, high: float) -> list[str]:
+    """Return an interval that lies over a bar, in the colour of text."""
+    x0, x1 = scale.x(low), scale.x(high)
+    path = f"M{x0:.1f} 7v10M{x0:.1f} 12H{x1:.1f}M{x1:.1f} 7v10"
+    return [f"<path {_FIXED} class='whisker' d='{path}'/>"]
 
 
 def zone(scale: Scale, low: float, high: float, colour: Colour = "good") -> list[str]:
@@ -134,8 +149,8 @@ def bins(scale: Scale, values: Sequence[float], count: int = 40) -> list[int]:
 
 def strip(marks: Sequence[str], scale: Scale | None = None) -> Html:
     """Return one drawing, with the scale's dashed lines under the marks."""
-    lines = scale.references if scale else ()
-    under = "".join(f"<path class='ref' d='M{scale.x(v):.1f} 0v24'/>" for v in lines if scale)
+    places = [scale.x(value) for value in scale.references] if scale else []
+    under = "".join(f"<path {_FIXED} class='ref' d='M{x:.1f} 0v24'/>" for x in places)
     return Html(
         f"<svg class='strip' viewBox='0 0 {_UNITS} 24' preserveAspectRatio='none' "
         f"aria-hidden='true'>{under}{''.join(marks)}</svg>"
@@ -187,4 +202,5 @@ def _name(colour: Colour) -> str:
 
 def _dot(x: float, size: float, colour: Colour) -> str:
     """Return a round dot: a line without length and with round ends, which no stretching bends."""
-    return f"<path class='d{_name(colour)}' style='stroke-width:{size:g}' d='M{x:.1f} 12h0'/>"
+    look = f"class='d{_name(colour)}' style='stroke-width:{size:g}'"
+    return f"<path {_FIXED} {look} d='M{x:.1f} 12h0'/>"

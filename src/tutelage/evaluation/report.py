@@ -13,11 +13,13 @@ from typing import Any
 
 from tutelage.core.artifact import library_versions
 from tutelage.core.example import Example
+from tutelage.evaluation import cost
 from tutelage.evaluation.baseline import TITLE as TFIDF_TITLE
 from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT, TFIDF, TUNED
 from tutelage.evaluation.forgetting import Forgetting
 from tutelage.evaluation.gate import Evidence, Verdict, better_base, percent
-from tutelage.evaluation.report_changes import changes, spread, topics
+from tutelage.evaluation.measures import COST
+from tutelage.evaluation.report_changes import changes, spread
 from tutelage.evaluation.scoring import Scored
 from tutelage.evaluation.task import Task
 
@@ -53,6 +55,7 @@ def build(findings: Findings) -> dict[str, Any]:
         },
         "primary": primary(evidence),
         "candidates": [_candidate(task, scored) for scored in evidence.scored.values()],
+        "cost": cost.document(evidence.scored),
         "comparisons": _comparisons(evidence),
         "forgetting": _forgetting(evidence.forgetting),
         "changed": changes(task, evidence.scored, _against(evidence)),
@@ -98,6 +101,7 @@ def _candidate(task: Task, scored: Scored) -> dict[str, Any]:
         "metrics": {
             metric: {**asdict(mean), "unscored": scored.unscored(metric)}
             for metric, mean in scored.means.items()
+            if metric != COST  # money has a part of its own
         },
         "extra": scored.extra,
         "usage": asdict(scored.usage) if scored.usage else None,
@@ -124,10 +128,7 @@ def _comparisons(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _forgetting(found: Forgetting | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
-    plain = asdict(found)
-    return {"number": found.number, "changed_topics": topics(found.lost, found.gained), **plain}
+    return {"number": found.number, **asdict(found)} if found else None
 
 
 def _against(evidence: Evidence) -> str | None:

@@ -14,7 +14,7 @@ from tutelage.evaluation.candidates import TUNED
 from tutelage.evaluation.scoring import Scored
 from tutelage.evaluation.task import Task
 
-SHOWN = 20  # rows shown a group; the counts are of all
+SHOWN = 40  # rows shown a group; the counts are of all
 _CLOSE = 0.5  # a score that did not change and lies below this counts as wrong
 _GROUPS = ("fixed", "broken", "both_wrong", "both_right")
 
@@ -83,17 +83,6 @@ def side_by_side(task: Task, scored: Mapping[str, Scored], row: Example) -> dict
         "scores": scores,
         "why": tuned.evidence.get("why"),
     }
-
-
-def topics(lost: Sequence[Mapping[str, Any]], gained: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Return what was lost and gained a topic of the general questions, worst first."""
-    found: dict[str, dict[str, int]] = {}
-    for name, items in (("lost", lost), ("gained", gained)):
-        for item in items:
-            entry = found.setdefault(str(item.get("topic", "")), {"lost": 0, "gained": 0})
-            entry[name] += 1
-    rows = [{"topic": topic, **entry} for topic, entry in found.items()]
-    return sorted(rows, key=lambda r: (int(r["gained"]) - int(r["lost"]), str(r["topic"])))
 
 
 def spread(values: Sequence[float | None]) -> list[float]:

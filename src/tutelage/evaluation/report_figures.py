@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.core import html
-from tutelage.core.html import Html
+from tutelage.core.html import Html, figure
 from tutelage.core.html_strips import (
     Line,
     Scale,
@@ -16,8 +16,10 @@ from tutelage.core.html_strips import (
     scale_over,
     shares,
     tick,
+    whisker,
 )
 from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT
+from tutelage.evaluation.measures import lower_is_better
 from tutelage.evaluation.report_plots import confusion_matrix, mix_ups
 from tutelage.evaluation.report_words import (
     MEANING,
@@ -36,6 +38,7 @@ from tutelage.evaluation.report_words import (
 )
 
 _LABELS = 24  # a confusion matrix of more labels shows the confused ones only
+_CLASSES, _WEAKEST = 30, 20  # beyond so many classes only the weakest are drawn at once
 _GREY, _ACCENT = 5, 0
 
 
@@ -47,7 +50,7 @@ def scores(report: Report) -> Html:
     primary, *rest = metrics
     free = [c for c in report["candidates"] if c.get("usage")] or list(report["candidates"])
     beside = [c for c in report["candidates"] if c not in free]
-    body: list[object] = [_scores(report, primary, free)]
+    body: list[object] = [_score_chart(report, primary, free)]
     if any(primary in c["metrics"] for c in beside):
         body += [
             Html("<h3>For comparison: no free writing</h3>"),
@@ -55,14 +58,14 @@ def scores(report: Report) -> Html:
                 "The same models when they may only pick a label from the list, so that no answer "
                 "is lost to its format, and a small classifier trained on the same rows."
             ),
-            _scores(report, primary, beside),
+            _score_chart(report, primary, beside),
         ]
     for metric in rest:
-        note = MEANING.get(metric)
+        note = MEANING.get(metric) or ("less is better" if lower_is_better(metric) else None)
         body.append(Html(f"<h3>{html.esc(metric_name(metric).capitalize())}</h3>"))
         if note:
             body.append(html.paragraph(f"{note.capitalize()}."))
-        body.append(_scores(report, metric, free))
+        body.append(_score_chart(report, metric, free))
     body.append(html.details("All figures as a table", _metrics(report)))
     sure = f"{report['primary'].get('confidence', 0.95) * 100:g} %"
     return html.section(
@@ -77,7 +80,12 @@ def _explained(metric: str) -> str:
     return f"A row counts when {MEANING[metric]}. " if metric in ("accuracy", "exact_match") else ""
 
 
-def _scores(report: Report, metric: str, candidates: Sequence[Mapping[str, Any]]) -> Html:
+def _score_chart(
+    report: Report,
+    metric: str,
+    candidates: Sequence[Mapping[str, Any]],
+) -> Html:
+    """Return a metric of the given candidates: bars with intervals, the one on trial in colour."""
     found = [(c, c["metrics"][metric]) for c in candidates if metric in c.get("metrics", {})]
     found = [(c, f) for c, f in found if f.get("estimate") is not None]
     share = is_share(report, metric)
@@ -88,12 +96,12 @@ def _scores(report: Report, metric: str, candidates: Sequence[Mapping[str, Any]]
         strong = candidate["name"] in (ours, f"{ours}{CONSTRAINED}")
         low, middle, high = _ends(figures)
         colour = _ACCENT if strong else _GREY
-        marks = [*bar(scale, middle, colour), *_whisker(scale, low, high)]
+        marks = [*bar(scale, middle, colour), *whisker(scale, low, high)]
         cells = (
             candidate["title"],
             amount(middle, share),
             between(low, high, share),
-            figures.get("n", "–"),
+            figure(figures.get("n", "–")),
         )
         lines.append(Line(cells, marks, strong))
     return chart(
@@ -112,11 +120,6 @@ def _ends(figures: Mapping[str, Any]) -> tuple[float, float, float]:
 
 def _scale(values: Sequence[float], share: bool, references: Sequence[float] = ()) -> Scale:
     return shares(references=references) if share else scale_over([0.0, *values])
-
-
-def _whisker(scale: Scale, low: float, high: float) -> list[str]:
-    x0, x1 = scale.x(low), scale.x(high)
-    return [f"<path class='whisker' d='M{x0:.1f} 7v10M{x0:.1f} 12H{x1:.1f}M{x1:.1f} 7v10'/>"]
 
 
 def differences(report: Report) -> Html | None:
@@ -218,7 +221,7 @@ def _cell(report: Report, metric: str, figures: Mapping[str, Any] | None) -> str
 
 
 def classes(report: Report) -> Html | None:
-    """Return F1 class by class, best first, and what is taken for what."""
+    """Return F1 class by class, and what is taken for what."""
     candidates = by_name(report)
     ours = subject(report) or BASE
     shown = candidates.get(ours) or next(iter(candidates.values()), None)
@@ -226,15 +229,31 @@ def classes(report: Report) -> Html | None:
         return None
     bars = html.section(
         "Class by class",
-        _class_chart(report, shown),
-        lead="F1, the balance of finding a class and not crying wolf, best first. With few rows "
-        "in a class its bar is rough.",
+        *_class_charts(report, shown),
+        lead="F1, the balance of finding a class and not crying wolf. With few rows in a class its "
+        "bar is rough.",
     )
     matrix = shown.get("confusion")
     return html.join([bars, _confusion(shown, matrix) if matrix else ""])
 
 
-def _class_chart(report: Report, shown: Mapping[str, Any]) -> Html:
+def _class_charts(report: Report, shown: Mapping[str, Any]) -> list[Html]:
+    """Return one chart, best class first; of many classes the weakest, and all on a click."""
+    entries = [e for e in shown["per_class"] if e.get("support")]
+    entries.sort(key=lambda e: (-e["f1"], e["label"]))
+    if len(entries) <= _CLASSES:
+        return [_class_chart(report, shown, entries)]
+    weakest = _class_chart(report, shown, entries[: -_WEAKEST - 1 : -1])
+    return [
+        Html(f"<h3>The {_WEAKEST} weakest of {len(entries)}, the weakest first</h3>"),
+        weakest,
+        html.details(f"All {len(entries)} classes", _class_chart(report, shown, entries)),
+    ]
+
+
+def _class_chart(
+    report: Report, shown: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]
+) -> Html:
     candidates = by_name(report)
     others = [
         candidates[name]
@@ -242,8 +261,6 @@ def _class_chart(report: Report, shown: Mapping[str, Any]) -> Html:
         if name in candidates and name != shown["name"] and candidates[name].get("per_class")
     ]
     their = [{e["label"]: e["f1"] for e in c["per_class"]} for c in others]
-    entries = [e for e in shown["per_class"] if e.get("support")]
-    entries.sort(key=lambda e: (-e["f1"], e["label"]))
     scale = Scale((0.0, 0.25, 0.5, 0.75, 1.0), lambda v: f"{v:g}")
     lines = []
     for entry in entries:

@@ -14,7 +14,6 @@ from tutelage.evaluation.report_words import Report, amount, axis_text, between
 _TITLES = {
     "chance_drop": "chance of the right answer",
     "accuracy_drop": "right answers",
-    "kl": "KL divergence from the base",
 }
 
 
@@ -85,36 +84,50 @@ def _tone(low: float, high: float) -> str:
 
 
 def _topics(found: Mapping[str, Any]) -> Html:
-    """Return gains and losses a topic; topics on which nothing changed are left out."""
-    rows = found.get("topics") or found.get("changed_topics") or ()
-    rows = [r for r in rows if isinstance(r, Mapping) and (r.get("lost") or r.get("gained"))]
+    """Return the change of the chance of the right answer a topic, the worst first."""
+    rows = [r for r in found.get("topics") or () if r.get("low") is not None]
     if not rows:
         return Html("")
-    ends = [float(r.get("gained", 0)) for r in rows] + [-float(r.get("lost", 0)) for r in rows]
-    scale = scale_over(ends, references=[0.0], text=lambda v: f"{abs(v):g}")
+    ends = [-float(r[k]) for r in rows for k in ("low", "drop", "high")]
+    scale = scale_over(ends, references=[0.0], text=axis_text)
     lines = []
     for r in rows:
-        lost, gained = int(r.get("lost", 0)), int(r.get("gained", 0))
-        marks = bar(scale, -lost, "bad") if lost else []
-        marks = [*marks, *(bar(scale, gained, "good") if gained else [])]
-        lines.append(Line((r["topic"], lost, gained), marks))
-    head = Html("<h3>By topic: questions lost to the left, gained to the right</h3>")
-    return html.join([head, chart("changes a topic", ["topic", "lost", "gained"], lines, scale)])
+        low, middle, high = -r["high"], -r["drop"], -r["low"]
+        tone = _tone(low, high) if r.get("sure") else "warn"
+        cells = (
+            r["topic"],
+            points(middle, 1),
+            f"{points(low, 1)} to {points(high, 1)}",
+            f"{r.get('lost', '–')} / {r.get('gained', '–')}",
+            r.get("questions", "–"),
+            "sure" if r.get("sure") else "open",
+        )
+        lines.append(Line(cells, interval(scale, low, middle, high, tone)))
+    head = Html("<h3>By topic: change of the chance of the right answer, in points</h3>")
+    headers = ["topic", "points", "interval", "lost / gained", "questions", "reading"]
+    return html.join([head, chart("changes a topic", headers, lines, scale)])
 
 
 def _language(found: Mapping[str, Any]) -> Html:
-    ratio = found["perplexity_ratio"]
+    ratio, moved = found["perplexity_ratio"], found.get("kl")
     before, after = found["base_perplexity"], found["tuned_perplexity"]
-    return html.join(
-        [
-            Html("<h3>General English</h3>"),
+    parts: list[object] = [
+        Html("<h3>General English</h3>"),
+        html.paragraph(
+            f"Perplexity, how surprised the model is by ordinary text, lower is better: "
+            f"{before:.1f} before, {after:.1f} after (× {ratio['estimate']:.3f}, "
+            f"{ratio['low']:.3f} to {ratio['high']:.3f})."
+        ),
+    ]
+    if moved and moved.get("estimate") is not None:
+        parts.append(
             html.paragraph(
-                f"Perplexity, how surprised the model is by ordinary text, lower is better: "
-                f"{before:.1f} before, {after:.1f} after (× {ratio['estimate']:.3f}, "
-                f"{ratio['low']:.3f} to {ratio['high']:.3f})."
-            ),
-        ]
-    )
+                f"KL divergence, how far its guesses for the next token moved from the base "
+                f"model's: {moved['estimate']:.4f} nats a token ({max(0.0, moved['low']):.4f} to "
+                f"{moved['high']:.4f}). 0 is not at all."
+            )
+        )
+    return html.join(parts)
 
 
 def _more(found: Mapping[str, Any]) -> Html:
@@ -125,6 +138,7 @@ def _more(found: Mapping[str, Any]) -> Html:
         "accuracy_drop",
         "chance_drop",
         "perplexity_ratio",
+        "kl",
     }
     rows = []
     for key, value in found.items():
@@ -146,7 +160,7 @@ def _estimates(name: str, value: Any) -> list[tuple[str, Mapping[str, Any]]]:
             return [(str(value.get("name") or name), value)]
         inner = [(f"{name} {key}", v) for key, v in value.items()]
     elif isinstance(value, Sequence) and not isinstance(value, str):
-        inner = [(f"{name} {v.get('name', '')}", v) for v in value if isinstance(v, Mapping)]
+        inner = [(str(v.get("name") or name), v) for v in value if isinstance(v, Mapping)]
     else:
         return []
     return [

@@ -6,6 +6,7 @@ It decides nothing: it reads the report's verdict, its criteria and their figure
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from tutelage.evaluation.report_words import (
     title_of,
 )
 
+_TOLD = re.compile(r"about ([\d,]+) rows would")  # what the criterion says itself
 _WORTH_SEEING = 0.05  # the difference that most people ask for, a ratio
 
 
@@ -135,7 +137,8 @@ def more_rows(criterion: Mapping[str, Any]) -> str:
     figures, name = criterion.get("figures", {}), criterion["name"]
     n = figures.get("n")
     if "limit" in figures:
-        needed = rows_to_settle(figures)
+        told = _TOLD.search(criterion["sentence"])
+        needed = int(told[1].replace(",", "")) if told else rows_to_settle(figures)
         what = "general questions" if name.startswith("keeps") else "rows"
         wanted = (
             f"If the estimate holds, about {needed:,} {what} would settle it; there were {n:,}. "

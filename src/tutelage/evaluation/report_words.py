@@ -10,6 +10,7 @@ from tutelage.core.html import Tone
 from tutelage.core.html import figure as figure
 from tutelage.evaluation.candidates import BASE, FEW_SHOT, TUNED
 from tutelage.evaluation.criterion import percent, points
+from tutelage.evaluation.measures import is_rate
 
 Report = Mapping[str, Any]
 TONE: dict[str, Tone] = {"pass": "good", "fail": "bad", "not_enough_evidence": "warn"}
@@ -65,6 +66,8 @@ def metrics_of(report: Report) -> list[str]:
 
 def is_share(report: Report, metric: str) -> bool:
     """Return whether all of a metric's figures are ratios, which read best in percent."""
+    if not is_rate(metric):
+        return False
     found = [c["metrics"][metric] for c in report["candidates"] if metric in c.get("metrics", {})]
     ends = [f.get(k) for f in found for k in ("estimate", "low", "high")]
     return all(0 <= v <= 1 for v in ends if v is not None)

@@ -63,7 +63,12 @@ def test_the_document_is_json_and_holds_the_headline(document: dict) -> None:
 
 
 def test_rows_are_sorted_by_what_tuning_did(document: dict) -> None:
-    assert document["changed"]["counts"] == {"fixed": 14, "broken": 0, "both_wrong": 2, "both_right": 4}
+    assert document["changed"]["counts"] == {
+        "fixed": 14,
+        "broken": 0,
+        "both_wrong": 2,
+        "both_right": 4,
+    }
     assert len(document["changed"]["fixed"]) == 14 < SHOWN
     wrong = document["changed"]["both_wrong"][-1]
     assert wrong["input"] == HOSTILE and wrong["answers"]["tuned"] == HOSTILE
