@@ -30,7 +30,8 @@ PROMPT = "Which intent does the customer have? Answer with its name alone."
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
-    parser.add_argument("--quick", action="store_true", help="ten intents, 30 rows of each")
+    parser.add_argument("--quick", action="store_true", help="ten intents, --each rows of each")
+    parser.add_argument("--each", type=int, default=30, help="rows of an intent in a quick run")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=3000, help="rows of the train file, at most")
     parser.add_argument("--test", type=int, default=1000, help="rows of the test file, at most")
@@ -105,7 +106,7 @@ def banking(options: argparse.Namespace) -> dict[str, list[Any]]:
         for row in _read_csv(f"banking77/{name}.csv"):
             if kept is None or row["category"] in kept:
                 by_label[row["category"]].append(row["text"])
-        limit = 30 if options.quick else -(-most // len(by_label))
+        limit = options.each if options.quick else -(-most // len(by_label))
         pairs = [
             (text, label)
             for label, texts in sorted(by_label.items())

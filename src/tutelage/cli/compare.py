@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,7 @@ def compare(
     a: Annotated[str, typer.Argument(help="An evaluation's id, an adapter's id, a release, base.")],
     b: Annotated[str, typer.Argument(help="What it is compared with, named in the same ways.")],
     rows: Annotated[bool, typer.Option("--rows", help="Show the rows that changed.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as one page.")] = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -33,12 +35,23 @@ def compare(
         from tutelage.workflows.compare import compare as work
         from tutelage.workflows.context import open_context
 
-        data = work(open_context(project, out.emit), a, b)
+        ctx = open_context(project, out.emit)
+        data = work(ctx, a, b)
+        if html is not None:
+            _write(html, data, ctx.config.name)
         counts = {name: len(group) for name, group in data["changed"].items()}
         shown = data | {"counts": counts}
         if not rows:
             shown = {key: value for key, value in shown.items() if key != "changed"}
         out.result(shown, lambda console: console.print(_view(data, rows)))
+
+
+def _write(path: Path, data: Mapping[str, Any], name: str) -> None:
+    from tutelage.core.workspace import atomic_write
+    from tutelage.evaluation.comparison_html import as_html
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, as_html(data, name).encode())
 
 
 def _view(data: Mapping[str, Any], rows: bool) -> RenderableType:

@@ -12,7 +12,7 @@ PRIMARY = "primary"  # stands for evaluate.primary
 class Better(Section):
     """The whole interval of the candidate's gain lies above `by`."""
 
-    metric: str = PRIMARY
+    metric: str = PRIMARY  # a scorer's name, refusals, latency_p95, tokens, cost
     than: str = "base"  # base, few_shot, stable, tfidf, or a name in evaluate.against
     by: float = Field(default=0.0, ge=0)  # in the metric's unit
 
@@ -20,7 +20,7 @@ class Better(Section):
 class NotWorse(Section):
     """The whole interval of the candidate's loss lies within `by`, or its ratio within `times`."""
 
-    metric: str = PRIMARY
+    metric: str = PRIMARY  # a scorer's name, refusals, latency_p95, tokens, cost
     than: str = "base"  # base, few_shot, stable, tfidf, or a name in evaluate.against
     by: float | None = Field(default=None, gt=0)  # in the metric's unit
     times: float | None = Field(default=None, ge=1)  # for latency, tokens and cost
@@ -35,7 +35,7 @@ class NotWorse(Section):
 class Bound(Section):
     """The whole interval lies on the right side of `value`."""
 
-    metric: str = PRIMARY
+    metric: str = PRIMARY  # a scorer's name, refusals, latency_p95, tokens, cost
     value: float  # in the metric's unit: a ratio 0..1, milliseconds, tokens
 
 

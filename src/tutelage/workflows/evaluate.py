@@ -160,7 +160,7 @@ def _work(job: Job, engines: Engines) -> Any:
     def work() -> Artifact:
         earlier = evaluate_reload.same_answers(job)
         if earlier is not None:
-            task, evidence = evaluate_reload.reload(job, earlier)
+            task, evidence = evaluate_reload.reload(job, earlier, asking=True)
             carry(job, job.ctx.path_of(earlier))
         else:
             task, evidence = _ask(job, engines)

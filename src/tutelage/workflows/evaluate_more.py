@@ -41,11 +41,15 @@ TRUST: tuple[Trust, ...] = (judge_trust,)
 METRICS: tuple[Metrics, ...] = (judge_metrics, human_metrics, cost_metrics)
 INPUTS: tuple[Inputs, ...] = (judge_inputs, human_inputs, cost_inputs)
 
+ASKING: tuple[MoreScores, ...] = (judge_scores,)  # those that ask a model
 
-def more_scores(job: Job, task: Task, answers: Answers) -> Given:
-    """Return what all of MORE_SCORES gave, as one table."""
+
+def more_scores(job: Job, task: Task, answers: Answers, *, asking: bool = True) -> Given:
+    """Return what all of MORE_SCORES gave, as one table; without `asking` no model is asked."""
     table: Given = {}
     for ask in MORE_SCORES:
+        if ask in ASKING and not asking:
+            continue
         for candidate, metrics in ask(job, task, answers).items():
             mine = table.setdefault(candidate, {})
             for metric, scores in metrics.items():

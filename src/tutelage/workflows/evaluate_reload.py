@@ -1,7 +1,7 @@
 """A finished evaluation read back: its answers, scores and probes, ready to be judged again.
 
 Scores come from the store as they are there now, a judge's and people's too; a metric that is new
-is scored from the answers. No model is loaded and no judge is asked.
+is scored from the answers. No model is loaded; a judge is asked only where the caller wants it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.evaluate_evidence import evidence_of
 from tutelage.workflows.evaluate_forgetting import remembered
 from tutelage.workflows.evaluate_job import Job
+from tutelage.workflows.evaluate_more import more_scores
 
 KIND = "evaluation"
 Table = dict[str, dict[str, dict[str, Score]]]  # candidate → metric → example id → score
@@ -48,9 +49,10 @@ def same_answers(job: Job) -> Artifact | None:
     return artifact
 
 
-def reload(job: Job, evaluation: Artifact) -> tuple[Task, Evidence]:
+def reload(job: Job, evaluation: Artifact, *, asking: bool = False) -> tuple[Task, Evidence]:
     """Return the task and the evidence of a finished evaluation, judged by today's settings.
 
+    With `asking` a judge is asked what it was not asked before.
     Raises DataError if a file is missing.
     """
     folder, config = job.ctx.path_of(evaluation), job.ctx.config
@@ -63,6 +65,8 @@ def reload(job: Job, evaluation: Artifact) -> tuple[Task, Evidence]:
     task = replace(task, decoding=task.decoding.model_copy(update={"max_tokens": limit}))
     answers = read_answers(job.ctx, evaluation)
     stored = read_scores(job.ctx, evaluation)
+    for candidate, metrics in more_scores(job, task, answers, asking=asking).items():
+        stored.setdefault(candidate, {}).update(metrics)
     scorers = task.scorers(config, job.ctx.workspace.root)
     scored: dict[str, Scored] = {}
     for entry in document["candidates"]:

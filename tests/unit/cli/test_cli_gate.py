@@ -60,7 +60,9 @@ def test_from_candidates_to_a_gate_and_a_comparison(bench: Bench, tmp_path: Path
     code, text = call(bench, "gate", "--json")
     assert code == 0 and json.loads(text.splitlines()[-1])["verdict"] == "pass"
 
-    code, text = call(bench, "compare", "aaaa", "bbbb", "--rows")
+    page = tmp_path / "compared.html"
+    code, text = call(bench, "compare", "aaaa", "bbbb", "--rows", "--html", str(page))
+    assert "aaaa is better on accuracy" in page.read_text()
     assert code == 0
     assert "aaaa is better" in " ".join(text.split()) and "better in aaaa" in text
     code, text = call(bench, "compare", "aaaa", "base", "--json")

@@ -87,6 +87,14 @@ class Bench:
     def serve(self, release: ReleaseRow) -> None:
         ensure_deployment(self.ctx.store, self.ctx.config.name, release.id)
 
+    def answers(self, evaluation: Artifact) -> dict[str, list[dict[str, Any]]]:
+        text = (self.ctx.path_of(evaluation) / "rows.jsonl").read_text()
+        found: dict[str, list[dict[str, Any]]] = {}
+        for line in text.splitlines():
+            row = json.loads(line)
+            found.setdefault(row["candidate"], []).append(row)
+        return found
+
     def document(self, evaluation: Artifact) -> dict[str, Any]:
         text = (self.ctx.path_of(evaluation) / "evaluation.json").read_text()
         found: dict[str, Any] = json.loads(text)
@@ -139,8 +147,10 @@ def test_several_candidates_share_the_model_and_the_base_answers(
     bench = make_bench()
     first, second = bench.named("aaaa", "bbbb")
     assert bench.opened == 1 and bench.engine.closed
-    asked = [who for who, _ in bench.engine.calls]
-    assert asked.count("base") == 2 * 8 and asked.count("tuned") == 2 * 8  # 8 batches each
+    said = [bench.answers(evaluation) for evaluation in (first, second)]
+    for name in ("base", "few_shot"):
+        assert said[0][name] == said[1][name]  # the very same, times and all
+    assert said[0]["tuned"] != said[1]["tuned"]
     assert first.parents == (bench.dataset.hash, "a" * 64)
     assert second.parents == (bench.dataset.hash, "b" * 64)
     assert first.meta["primary"]["tuned"] == 1.0
