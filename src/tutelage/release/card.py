@@ -15,8 +15,8 @@ CARD = "README.md"
 _PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?(?:[/\\][\w.+@-]+){2,}")
 _VERDICTS = {
     "pass": "passed its gate",
-    "fail": "failed its gate and was released by force",
-    "not_enough_evidence": "was released by force, without enough evidence",
+    "fail": "failed its gate",
+    "not_enough_evidence": "was evaluated, without enough evidence for a verdict",
 }
 _HF_TASKS = {"classification": "text-classification", "summarization": "summarization"}
 _KINDS = {"tuned": "tuned here", "imported": "tuned elsewhere and imported", "base": "not tuned"}
@@ -89,7 +89,9 @@ def summary(facts: CardFacts) -> str:
     if not verdict:
         return f"{what} It has not been evaluated."
     did = _VERDICTS.get(str(verdict.get("outcome")), "was evaluated")
-    return f"{what} It {did}: {str(verdict.get('sentence', '')).rstrip('.')}."
+    forced = facts.lineage.get("release") and verdict.get("outcome") != "pass"
+    by_force = " It was released by force." if forced else ""
+    return f"{what} It {did}: {str(verdict.get('sentence', '')).rstrip('.')}.{by_force}"
 
 
 def without_paths(text: str) -> str:
@@ -182,18 +184,27 @@ def _forgetting(found: Mapping[str, Any] | None, level: str) -> list[str]:
     if not found:
         return ["", "What was forgotten was not measured."]
     lines = ["", f"What was forgotten, base and then tuned ({level} intervals):", ""]
-    rows = []
-    if found.get("base_accuracy"):
-        rows.append(
-            ["general questions", _interval(found["base_accuracy"]),
-             _interval(found["tuned_accuracy"]), _interval(found.get("accuracy_drop"))]
-        )  # fmt: skip
-    if found.get("base_perplexity"):
+    rows = [_lost("general questions", found)] if found.get("base_chance") is not None else []
+    rows += [_lost(str(own.get("name")), own) for own in found.get("own") or ()]
+    if found.get("base_perplexity") is not None:
+        ratio = _interval(found.get("perplexity_ratio"))
         rows.append(
             ["perplexity of general English", _plain(found["base_perplexity"]),
-             _plain(found["tuned_perplexity"]), ""]
+             _plain(found.get("tuned_perplexity")), f"× {ratio}"]
         )  # fmt: skip
-    return lines + _table(["", "base", "this model", "drop"], rows)
+    if found.get("kl"):
+        rows.append(["divergence from the base, nats a token", "", "", _interval(found["kl"])])
+    return lines + _table(["", "base", "this model", "change"], rows)
+
+
+def _lost(name: str, found: Mapping[str, Any]) -> list[str]:
+    """Return one row: the chance of the right answer, which the gate reads, and its drop."""
+    return [
+        f"{name}, chance of the right answer",
+        _plain(found.get("base_chance")),
+        _plain(found.get("tuned_chance")),
+        f"drop of {_interval(found.get('chance_drop'))}",
+    ]
 
 
 def _limits(facts: CardFacts) -> str:
@@ -270,7 +281,7 @@ def _interval(value: Mapping[str, Any] | None) -> str:
 
 
 def _plain(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, (int, float)) else "–"
+    return f"{value:.3g}" if isinstance(value, (int, float)) else "–"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -110,7 +110,7 @@ def brief(ctx: Context, row: ReleaseRow) -> str:
     return summary(
         CardFacts(
             row.name, ctx.config.name, ctx.config.task, row.kind, base,
-            evaluation=_evaluation(ctx, manifest.evaluation),
+            evaluation=_evaluation(ctx, manifest.evaluation), lineage={"release": row.id},
         )
     )  # fmt: skip
 
