@@ -172,6 +172,15 @@ def _method(report: Report) -> Html:
     return html.section("How this was measured", Html(f"<dl class='facts'>{items}</dl>"))
 
 
+def _made_from(report: Report) -> dict[str, Any]:
+    """Return what the result was made from: names and hashes."""
+    who = report.get("candidate") or {}
+    found = dict(report.get("lineage") or {})
+    if who.get("hash") and who["hash"] not in found.values():
+        found[str(who.get("title") or "candidate")] = who["hash"]
+    return found
+
+
 def _facts(report: Report, method: Mapping[str, Any]) -> list[tuple[str, str]]:
     clusters = report.get("clusters", report["rows"])
     resampled = (
@@ -180,7 +189,7 @@ def _facts(report: Report, method: Mapping[str, Any]) -> list[tuple[str, str]]:
         else "every row by itself, since no two belong together"
     )
     versions = ", ".join(f"{k} {v}" for k, v in method.get("versions", {}).items())
-    lineage = "; ".join(f"{k} {v}" for k, v in report.get("lineage", {}).items() if v)
+    lineage = "; ".join(f"{k} {v}" for k, v in _made_from(report).items() if v)
     seconds = ", ".join(f"{k} {v:,.0f} s" for k, v in report.get("seconds", {}).items())
     shots = len(method.get("few_shot", ()))
     lists = any(c["name"].endswith(CONSTRAINED) for c in report["candidates"])

@@ -26,7 +26,7 @@ Timed = tuple[Mapping[str, Any], Mapping[str, Any]]  # (candidate, its figures)
 _TIMES = (  # (prefix of the usage keys, heading, sentence)
     ("", "Whole answer", ""),
     ("first_token_", "First token", "How long a reader waits until something appears."),
-    ("per_token_", "Time a token", "All time over all tokens written."),
+    ("per_token_", "A token", "How fast the rest follows."),
 )
 
 

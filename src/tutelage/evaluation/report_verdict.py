@@ -119,6 +119,8 @@ def _step(criterion: Mapping[str, Any], outcome: str) -> str | None:
             "Tuning did not help enough. `tutelage data curve` tells whether more rows would, "
             "`tutelage data label-errors` which labels are in doubt."
         )
+    if name.startswith("not worse"):
+        return "For certain it loses more than the limit allows: keep what you serve now."
     if name.startswith("keeps"):
         return (
             "It forgets too much. Mix in more of the base model's own text (`train.replay`), or "
