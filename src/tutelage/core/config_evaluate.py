@@ -34,6 +34,8 @@ class Evaluate(Section):
     few_shot: int = Field(default=6, ge=0)  # examples in the few-shot baseline's prompt
     max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
     batch_size: int = Field(default=8, ge=1)  # pinned: it can flip greedy ties
+    # rows that are asked again one at a time, for what a single user waits; 0: none
+    latency_rows: int = Field(default=20, ge=0)
     # more metrics: a scorer's name, or {name, as: its name in reports, and the scorer's options}
     scorers: list[str | dict[str, Any]] = []
     samples: int = Field(default=0, ge=0)  # answers drawn a row, for pass@k; none is greedy

@@ -47,6 +47,7 @@ MEASURES: Mapping[str, Measure] = {
     "latency_p99": Measure(_latency, 0.99, " ms"),
     "first_token_p50": Measure(lambda row: row.first_token_ms, 0.5, " ms"),
     "first_token_p95": Measure(lambda row: row.first_token_ms, 0.95, " ms"),
+    "alone_p50": Measure(lambda row: row.detail.get("alone_ms"), 0.5, " ms"),  # one at a time
     "tokens": Measure(lambda row: float(row.completion_tokens), None, " tokens"),
 }
 

@@ -18,6 +18,7 @@ from tutelage.evaluation.candidates import (
     with_list,
 )
 from tutelage.evaluation.forgetting import Forgetting
+from tutelage.evaluation.latency import measure_alone
 from tutelage.evaluation.rows import Journal, RowResult
 from tutelage.evaluation.runner import Bench, run
 from tutelage.evaluation.task import Task, make_task, with_specials
@@ -113,6 +114,9 @@ def _sit(job: Job, engines: Engines, sitting: _Sitting, found: Answered) -> None
     task = with_specials(found.task, loaded.specials)
     with job.timed("answers"):
         run(task, sitting.candidates, bench, sitting.journal)
+    if config.latency_rows and not loaded.only_text:
+        with job.timed("latency"):
+            measure_alone(task, sitting.candidates, bench, sitting.journal, config.latency_rows)
     if sitting.who is None or sitting.who is not job.entrant:
         return
     with job.timed("answers"):

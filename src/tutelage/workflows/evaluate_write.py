@@ -54,6 +54,8 @@ def finish(job: Job, task: Task, shots: Sequence[Example], evidence: Evidence) -
         "report": f"{path}/report.html",
         "rows": document["rows"],
         "notes": document["notes"],
+        "usage": {c["name"]: c["usage"] for c in document["candidates"] if c["usage"]},
+        "cost": document["cost"],
         "seconds": job.seconds,
         "candidate": document["candidate"],
         "asked": job.asked,

@@ -112,13 +112,16 @@ def test_the_same_inputs_are_not_evaluated_twice(project: Opened) -> None:
 
 def test_a_killed_evaluation_goes_on(project: Opened) -> None:
     ctx, dataset, adapter, _ = project
+    values = ctx.config.model_dump() | {"evaluate": {"batch_size": 8, "latency_rows": 3}}
+    ctx = Context(ctx.workspace, Project.model_validate(values), ctx.store)
     with pytest.raises(KeyboardInterrupt):
         workflow.evaluate(
             ctx, dataset, adapter, open_engine=Open(FakeEngine(ALL_WARM, RIGHT, dies_after=9))
         )
     second = FakeEngine(ALL_WARM, RIGHT)
     outcome = workflow.evaluate(ctx, dataset, adapter, open_engine=Open(second))
-    assert len(second.calls) == 12 - 9  # three candidates write 4 batches of 8 each
+    batches = [asked for _, asked in second.calls if len(asked) > 1]  # the rest is timed alone
+    assert len(batches) == 12 - 8  # three candidates write 4 batches of 8 each
     assert outcome.artifact.meta["primary"]["tuned"] == 1.0
 
 
@@ -163,3 +166,36 @@ def test_probe_sentences_are_all_asked(project: Opened) -> None:
     outcome = workflow.evaluate(ctx, dataset, adapter, open_engine=Open(engine))
     document = json.loads((ctx.path_of(outcome.artifact) / "evaluation.json").read_text())
     assert document["forgetting"]["accuracy_drop"]["n"] == len(probes())
+
+
+def test_answers_are_timed_alone_and_priced(project: Opened) -> None:
+    ctx, dataset, adapter, _ = project
+    values = ctx.config.model_dump() | {
+        "evaluate": {"latency_rows": 3, "criteria": [{"at_most": {"metric": "cost", "value": 1}}]},
+        "prices": {"currency": "EUR", "tokens": {"tuned": {"prompt": 2, "completion": 8}}},
+    }
+    ctx = Context(ctx.workspace, Project.model_validate(values), ctx.store)
+    engine = FakeEngine(ALL_WARM, RIGHT)
+    outcome = workflow.evaluate(ctx, dataset, adapter, open_engine=Open(engine))
+    document = json.loads((ctx.path_of(outcome.artifact) / "evaluation.json").read_text())
+    found = {c["name"]: c for c in document["candidates"]}
+    assert found["tuned"]["usage"]["alone"]["rows"] == 3
+    assert found["base_constrained"]["usage"] is None
+    assert outcome.artifact.meta["usage"]["tuned"] == found["tuned"]["usage"]
+    assert outcome.artifact.meta["cost"] == document["cost"]
+    (priced,) = document["cost"]["candidates"]
+    assert priced["name"] == "tuned" and priced["EUR_for_1000_answers"] > 0
+    assert "cost" not in found["tuned"]["metrics"]
+    assert any("cost" in c["sentence"] for c in outcome.artifact.meta["criteria"])
+    html = (ctx.path_of(outcome.artifact) / "report.html").read_text()
+    assert "What answers cost" in html and "EUR for 1000 answers" in html
+    with ctx.store.session() as session:
+        sources = set(session.scalars(select(ScoreRow.source).where(ScoreRow.metric == "cost")))
+    assert sources == {"metric"}
+    cheaper = values | {"prices": values["prices"] | {"tokens": {}, "hour": 1.0}}
+    again = Context(ctx.workspace, Project.model_validate(cheaper), ctx.store)
+    asked = len(engine.calls)
+    judged = workflow.evaluate(again, dataset, adapter, open_engine=Open(engine)).artifact
+    assert len(engine.calls) == asked and judged.hash != outcome.artifact.hash
+    document = json.loads((ctx.path_of(judged) / "evaluation.json").read_text())
+    assert {c["by"] for c in document["cost"]["candidates"]} == {"time"}

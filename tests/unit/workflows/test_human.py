@@ -161,7 +161,7 @@ def test_three_raters_thirty_pairs_and_the_known_preference_comes_back(
     assert rate["overall"] == pytest.approx(0.5 + (rate["rate"] - 0.5) * 30 / 40)
     assert found["judgements"] == 90 and found["rows"] == 30
     assert found["agreement"]["rows"] == 30 and len(found["raters"]) == 3
-    assert not any(rater["leans"] for rater in found["raters"])
+    assert all(rater["left"] + rater["right"] + rater["ties"] == 30 for rater in found["raters"])
     code, out, _ = call("results", *where)
     assert code == 0 and "tuned over base" in out and "tuned is preferred" in out
     code, out, _ = call("status", *where)
