@@ -32,8 +32,9 @@ from tutelage.release import bundle, prompt_moves, prompts
 from tutelage.release.bundle import Golden
 from tutelage.release.prompt_moves import IMPROVED, REGRESSED, SAME
 from tutelage.store.releases import DeploymentRow, PromptRow, ReleaseRow
+from tutelage.workflows import evaluate_hosted
 from tutelage.workflows.context import Context, last_output, register
-from tutelage.workflows.evaluate import LoadedEngine, OpenEngine, open_transformers
+from tutelage.workflows.evaluate_engines import Engines, OpenEngine, open_transformers
 from tutelage.workflows.project import require_output
 from tutelage.workflows.prompt import adopt, whoami
 
@@ -50,6 +51,7 @@ class Subject:
     name: str
     adapter: Path | None = None
     hash: str | None = None
+    hosted: Artifact | None = None  # where a service tuned it
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,9 @@ def subject_of(ctx: Context) -> Subject:
             folder = ctx.workspace.home / manifest.adapter.path
             return Subject(release.name, folder, manifest.adapter.hash)
     trained = last_output(ctx, "train")
+    if trained is not None and trained.kind == evaluate_hosted.KIND:
+        name = f"the tuned model {trained.short} at the service"
+        return Subject(name, ctx.path_of(trained), trained.hash, trained)
     if trained is not None and trained.kind == "adapter" and ctx.path_of(trained).exists():
         return Subject(f"adapter {trained.short}", ctx.path_of(trained), trained.hash)
     return Subject("the base model")
@@ -173,10 +178,10 @@ def _example(item: Golden) -> Example:
 def _answer(trial: _Trial, folder: Path, open_engine: OpenEngine) -> tuple[dict[str, Scored], int]:
     """Let both prompts answer every row and score them."""
     ctx, config = trial.ctx, trial.ctx.config
-    source = locate_model(config.model, ctx.workspace.root)
-    ctx.emit(Event(STAGE, "start", f"loading {source.name}"))
-    loaded: LoadedEngine = open_engine(source, config.evaluate.batch_size)
-    try:
+    hosted = trial.subject.hosted
+    source = None if hosted else locate_model(config.model, ctx.workspace.root)
+    with Engines(ctx, open_engine, hosted) as engines:
+        loaded = engines.use(source)
         task = make_task(
             config, trial.version.rows("train"), trial.rows, trial.version.cluster_of,
             loaded.count_tokens,
@@ -187,8 +192,6 @@ def _answer(trial: _Trial, folder: Path, open_engine: OpenEngine) -> tuple[dict[
         for name, text in _texts(trial).items():
             candidate = Candidate(name, f"{name} prompt", adapter=bench.adapter is not None)
             run(replace(task, prompt=text), [candidate], bench, journal)
-    finally:
-        loaded.engine.close()
     return {name: _scored(trial, task, name, journal) for name in _texts(trial)}, (
         task.decoding.max_tokens
     )

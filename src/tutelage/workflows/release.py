@@ -25,6 +25,7 @@ from tutelage.release.prompt_moves import record_published
 from tutelage.store.base import Store
 from tutelage.workflows.context import Context, StageOutcome, find_artifact, last_output, run_stage
 from tutelage.workflows.evaluate_candidates import named_artifact, of_artifact
+from tutelage.workflows.prompt import whoami
 from tutelage.workflows.registry import catch_up
 from tutelage.workflows.release_card import about_base, gather, kind_of, newest_evaluation
 
@@ -264,7 +265,7 @@ def golden_prompts(evaluation: Path, test: list[Example]) -> tuple[bundle.Golden
 
 def _make(ctx: Context, manifest: bundle.ReleaseManifest) -> Artifact:
     if manifest.prompt:
-        record_published(ctx.store, manifest.prompt)
+        record_published(ctx.store, manifest.prompt, author=whoami())
     row = bundle.create_release(
         ctx.store, ctx.workspace, manifest, project=ctx.config.name,
         readme=lambda name: _card(ctx, manifest, name),

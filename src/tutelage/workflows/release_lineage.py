@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from tutelage.store.releases import PromptEventRow, PromptRow, ReleaseRow
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.release_card import authors
 
+_ORDER = {"adapter": 0, "dataset": 1, "evaluation": 2}  # what stands first has its parents below
 _TOLD = ("method", "rank", "alpha", "learning_rate", "epochs", "batch_size", "seed")
 
 
@@ -72,7 +74,7 @@ def _node(ctx: Context, digest: str) -> Node:
         row = session.get(ReleaseRow, digest)
         known = session.get(ArtifactRow, digest)
     if row is None:
-        return _deepen(ctx, lineage(ctx.store, digest))
+        return _deepen(ctx, [lineage(ctx.store, digest)], set())[0]
     tree = (
         lineage(ctx.store, digest)
         if known is not None
@@ -83,27 +85,27 @@ def _node(ctx: Context, digest: str) -> Node:
     parts = [base]
     if manifest.prompt:
         parts.append(_prompt(ctx, manifest.prompt_hash))
-    rest = tuple(_deepen(ctx, parent) for parent in _unique(tree))
-    return replace(tree, parents=(*parts, *rest))
+    return replace(tree, parents=(*parts, *_deepen(ctx, tree.parents, {digest})))
 
 
-def _unique(tree: Node) -> list[Node]:
-    """Return the parents without those that stand under another one as well."""
-    below = {p.hash for parent in tree.parents for p in parent.parents}
-    return [parent for parent in tree.parents if parent.hash not in below]
+def _deepen(ctx: Context, nodes: Sequence[Node], seen: set[str]) -> list[Node]:
+    """Return the nodes with plan, code, rows and people below them; each output stands once."""
+    found = []
+    for node in sorted(nodes, key=lambda n: (_ORDER.get(n.kind, len(_ORDER)), n.hash)):
+        if node.hash in seen:
+            continue
+        seen.add(node.hash)
+        found.append(replace(node, parents=(*_parts(ctx, node), *_deepen(ctx, node.parents, seen))))
+    return found
 
 
-def _deepen(ctx: Context, node: Node) -> Node:
-    """Return the node with plan, code, rows and people shown under adapters and datasets."""
-    parents = tuple(_deepen(ctx, parent) for parent in _unique(node))
+def _parts(ctx: Context, node: Node) -> list[Node]:
     artifact = find_artifact(ctx.store, node.hash)
     if artifact is None:
-        return replace(node, parents=parents)
+        return []
     if node.kind == "adapter":
-        return replace(node, parents=(*_adapter_parts(ctx, artifact), *parents))
-    if node.kind == "dataset":
-        return replace(node, parents=(*_dataset_parts(ctx, artifact), *parents))
-    return replace(node, parents=parents)
+        return _adapter_parts(ctx, artifact)
+    return _dataset_parts(ctx, artifact) if node.kind == "dataset" else []
 
 
 def _adapter_parts(ctx: Context, adapter: Artifact) -> list[Node]:
