@@ -322,7 +322,7 @@ class Project(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)  # also the deployment's
     task: Task = "generation"  # decides the metrics and what is checked
     model: str  # hub id, folder, .gguf file, or "demo"
-    prompt: str = ""  # what the model is told before every row
+    prompt: str = ""  # what the model is told before every row, until `prompt publish` has another
     output: Output = Output()
     data: DataSection = DataSection()
     train: Train = Train()
