@@ -26,7 +26,7 @@ def confusion_matrix(
     rest = [j for j in range(len(labels)) if j not in set(shown)]
     columns = [labels[j] for j in shown] + (["others"] if rest else []) + [UNREADABLE]
     names = [_short(label) for label in columns]
-    left = max(len(_short(labels[i])) for i in shown) * _CHAR + 14
+    left = max(len(_short(labels[i])) for i in shown) * _CHAR + 22
     top = max(len(name) for name in names) * _CHAR * 0.72 + 16
     width = left + len(columns) * _CELL + top * 0.8
     height = top + len(shown) * _CELL + 6

@@ -180,7 +180,9 @@ def _most(values: Sequence[float]) -> list[float]:
 
 
 def _ms(value: float) -> str:
-    return f"{value / 1000:,.1f} s" if value >= 10_000 else f"{value:,.0f} ms"
+    if value >= 10_000:
+        return f"{value / 1000:,.1f} s"
+    return f"{value:,.0f} ms" if value >= 10 or value == 0 else f"{value:.2g} ms"
 
 
 def _optional(value: Any) -> str:
