@@ -42,9 +42,8 @@ def rows(report: Report) -> Html | None:
         for key in ("fixed", "broken")
         if key in counts
     ]
-    tiles += (
-        [("wrong before and after", counts["both_wrong"], "")] if "both_wrong" in counts else []
-    )
+    if "both_wrong" in counts and not graded:
+        tiles.append(("wrong before and after", counts["both_wrong"], ""))
     parts = [_part(report, part, graded) for part in shown]
     return html.section(
         "Row by row",
