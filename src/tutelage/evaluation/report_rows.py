@@ -14,7 +14,8 @@ from tutelage.core import html
 from tutelage.core.html import Html, Tone, esc
 from tutelage.evaluation.report_words import Report, figure, short_title, subject, title_of
 
-_CLIP = 1200  # characters of a text shown; the whole stands in rows.jsonl
+_CLIP = 1200  # characters of an answer shown; the whole stands in rows.jsonl
+_INPUT = 700  # characters of an input shown
 _WORDS = 400  # words beyond which two answers are not compared
 _ALIKE = 0.25  # share of common words below which marks would only colour everything
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
@@ -109,7 +110,7 @@ def _row(report: Report, row: Mapping[str, Any], kind: str, badge: Html) -> str:
     )
     return (
         f"<div class='row' data-kind='{esc(kind)}'>{head}"
-        f"<div class='quote' dir='auto'>{esc(clip(row.get('input')))}</div>"
+        f"<div class='quote' dir='auto'>{esc(clip(row.get('input'), _INPUT))}</div>"
         f"<dl>{''.join(cells)}</dl>{why}{more}</div>"
     )
 
@@ -128,12 +129,12 @@ def _text(text: str | None) -> Html:
     return esc(clip(text)) if text else Html("<span class='soft'>(empty)</span>")
 
 
-def clip(text: object) -> str:
+def clip(text: object, limit: int = _CLIP) -> str:
     """Return a text cut where it is too long for the page, and say by how much."""
     whole = "" if text is None else str(text)
-    if len(whole) <= _CLIP:
+    if len(whole) <= limit:
         return whole
-    return f"{whole[:_CLIP]}… ({len(whole) - _CLIP:,} more characters, in rows.jsonl)"
+    return f"{whole[:limit]}… ({len(whole) - limit:,} more characters)"
 
 
 def _marked(old: str | None, new: str | None) -> tuple[Html, Html]:
