@@ -175,10 +175,9 @@ def _method(report: Report) -> Html:
 def _made_from(report: Report) -> dict[str, Any]:
     """Return what the result was made from: names and hashes."""
     who = report.get("candidate") or {}
-    found = dict(report.get("lineage") or {})
-    if who.get("hash") and who["hash"] not in found.values():
-        found[str(who.get("title") or "candidate")] = who["hash"]
-    return found
+    title = str(who.get("title") or "candidate")
+    named = {title: str(who["hash"])[:12]} if who.get("hash") else {}
+    return {**named, **(report.get("lineage") or {})}
 
 
 def _facts(report: Report, method: Mapping[str, Any]) -> list[tuple[str, str]]:

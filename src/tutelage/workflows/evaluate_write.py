@@ -19,6 +19,7 @@ from tutelage.evaluation.gate import Evidence, decide
 from tutelage.evaluation.runner import STAGE
 from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.task import Task
+from tutelage.release.prompts import prompt_hash
 from tutelage.store.scores import EvaluationRow, ScoreRow
 from tutelage.workflows.evaluate_evidence import requirements
 from tutelage.workflows.evaluate_forgetting import PROBES
@@ -35,7 +36,7 @@ def finish(job: Job, task: Task, shots: Sequence[Example], evidence: Evidence) -
     verdict = decide(evidence, config.evaluate.guards, asked)
     document = report.build(
         report.Findings(config.name, task, evidence, verdict, config.evaluate.batch_size, SEED,
-                        tuple(shots), job.seconds)
+                        tuple(shots), job.seconds, _lineage(job))
     )  # fmt: skip
     document["candidate"] = _who(job)
     document["golden_sets"] = [asdict(found) for found in evidence.golden.values()]
@@ -68,6 +69,17 @@ def finish(job: Job, task: Task, shots: Sequence[Example], evidence: Evidence) -
     _keep_scores(job, artifact, evidence)
     job.ctx.emit(Event(STAGE, "done", verdict.sentence, data={"verdict": verdict.outcome}))
     return artifact
+
+
+def _lineage(job: Job) -> dict[str, str]:
+    """Return what the evaluation was made from, by name: hashes of dataset, model and prompt."""
+    prompt = job.entrant.prompt if job.entrant else job.ctx.config.prompt
+    found = {"dataset version": job.dataset.short, "prompt": prompt_hash(prompt)[:12]}
+    if job.source is not None:
+        found["base model"] = f"{job.source.name} {job.source.short}"
+    if job.entrant is not None and job.entrant.hash != BASE:
+        found[job.entrant.title] = job.entrant.hash[:12]
+    return found
 
 
 def _who(job: Job) -> dict[str, Any]:

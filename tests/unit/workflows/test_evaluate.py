@@ -79,6 +79,9 @@ def test_a_better_model_passes_and_leaves_all_its_evidence(project: Opened) -> N
     }  # fmt: skip
     assert (ctx.workspace.home / meta["report"]).is_file()
     assert outcome.artifact.parents == (dataset.hash, adapter.hash)
+    lineage = json.loads((folder / "evaluation.json").read_text())["lineage"]
+    assert lineage["dataset version"] == dataset.short
+    assert lineage["tuned model"] == adapter.short
     assert engine.closed and not list(ctx.workspace.runs.iterdir())
     assert events[-1].message.startswith("The tuned model is better")
     assert any(e.kind == "progress" for e in events)
