@@ -84,9 +84,13 @@ def test_code_is_run_and_every_score_is_kept(
             select(ScoreRow.candidate, ScoreRow.metric, func.avg(ScoreRow.value))
             .group_by(ScoreRow.candidate, ScoreRow.metric)
         ).all()  # fmt: skip
+        sources = dict(session.execute(select(ScoreRow.metric, ScoreRow.source).distinct()).all())
         kept = session.scalars(select(ScoreRow).where(ScoreRow.metric == "works")).first()
     means = {(c, m): mean for c, m, mean in counted}
     assert means["tuned", "works"] == means["tuned", "short"] == 1.0
+    assert sources == {
+        "works": "metric", "short": "rule", "bleu": "metric", "chrf": "metric",
+    }  # fmt: skip
     assert means["base", "works"] == 0.0 and ("tuned", "bleu") in means
     assert (
         kept is not None and kept.evidence["answers"] == 2 and "rlimits" in kept.evidence["sandbox"]

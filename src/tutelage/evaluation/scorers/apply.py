@@ -30,6 +30,8 @@ def score_one(scorer: Scorer, row: Example, answer: RowResult | None) -> Score:
         return UNSCORED
     whole = getattr(scorer, "score_answer", None)
     found: Score = whole(row, answer) if whole is not None else scorer.score(row, answer.text)
+    if getattr(scorer, "rule", False):
+        return Score(found.value, {**found.evidence, "source": "rule"})
     return found
 
 

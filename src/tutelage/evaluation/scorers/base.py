@@ -35,7 +35,8 @@ class Scorer(Protocol):
 
     A scorer may also have `prepare(pairs)`, called with all (row, answer) of a candidate before
     any is scored; `score_answer(row, answer)`, which sees the whole RowResult in place of its
-    text; and `summary(scores)`, figures of a whole candidate by name.
+    text; and `summary(scores)`, figures of a whole candidate by name. `rule = True` files its
+    scores as those of a rule.
     """
 
     def score(self, row: Example, text: str) -> Score: ...

@@ -33,6 +33,7 @@ class Contains:
     """1 if the text holds all (or any) of the given texts, else 0."""
 
     Options = ContainsOptions
+    rule = True
 
     def __init__(self, options: ContainsOptions, place: Place = HERE) -> None:
         del place
@@ -58,6 +59,7 @@ class NotContains:
     """1 if the text holds none of the given texts, else 0."""
 
     Options = NotContainsOptions
+    rule = True
 
     def __init__(self, options: NotContainsOptions, place: Place = HERE) -> None:
         if options.texts is None and options.field is None:

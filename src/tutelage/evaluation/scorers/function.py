@@ -44,6 +44,7 @@ class Function:
     """What a Python function of the project returns: a number, a truth value, or a Score."""
 
     Options = FunctionOptions
+    rule = True
 
     def __init__(self, options: FunctionOptions, place: Place = HERE) -> None:
         """Import the function. Raises ConfigError if that fails, or if it asks for the unknown."""

@@ -32,6 +32,7 @@ class JsonSchema:
     """1 if the text is JSON that meets the schema, else 0; needs no reference answer."""
 
     Options = JsonSchemaOptions
+    rule = True
 
     def __init__(self, options: JsonSchemaOptions, place: Place = HERE) -> None:
         """Read the schema. Raises ConfigError if there is none, or none that is valid."""

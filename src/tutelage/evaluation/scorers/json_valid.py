@@ -13,6 +13,8 @@ from tutelage.evaluation.scorers.base import PLAIN, Score
 class JsonValid:
     """1 if the text is JSON, apart from space around it, else 0; needs no reference answer."""
 
+    rule = True
+
     def __init__(
         self, output: OutputFormat = PLAIN, json_schema: Mapping[str, Any] | None = None
     ) -> None:

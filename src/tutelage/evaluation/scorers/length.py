@@ -31,6 +31,7 @@ class Length:
     """1 if the text's length lies within the bounds, else 0; needs no reference answer."""
 
     Options = LengthOptions
+    rule = True
 
     def __init__(self, options: LengthOptions, place: Place = HERE) -> None:
         if options.unit == "tokens" and place.count_tokens is None:

@@ -37,6 +37,7 @@ class Numeric:
     """1 if the text's number is within the tolerance of the reference's, else 0."""
 
     Options = NumericOptions
+    rule = True
 
     def __init__(self, options: NumericOptions, place: Place = HERE) -> None:
         del place

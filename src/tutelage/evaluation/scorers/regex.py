@@ -35,6 +35,7 @@ class Regex:
     """1 if the text matches the pattern, else 0; needs no reference answer."""
 
     Options = RegexOptions
+    rule = True
 
     def __init__(self, options: RegexOptions, place: Place = HERE) -> None:
         del place

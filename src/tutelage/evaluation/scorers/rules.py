@@ -19,6 +19,8 @@ class ValidOutput:
     it is not empty.
     """
 
+    rule = True
+
     def __init__(
         self,
         output: OutputFormat = PLAIN,

@@ -34,6 +34,7 @@ class Similarity:
     """Cosine of the embeddings of answer and reference, 0..1; negative ones are 0."""
 
     Options = SimilarityOptions
+    rule = True
 
     def __init__(self, options: SimilarityOptions, place: Place = HERE) -> None:
         """Check that there is such an embedder; it is loaded when it is first needed."""
