@@ -18,7 +18,7 @@ from tutelage.core.html_strips import (
     tick,
     whisker,
 )
-from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT
+from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT, TFIDF
 from tutelage.evaluation.measures import lower_is_better
 from tutelage.evaluation.report_plots import confusion_matrix, mix_ups
 from tutelage.evaluation.report_words import (
@@ -52,11 +52,13 @@ def scores(report: Report) -> Html:
     beside = [c for c in report["candidates"] if c not in free]
     body: list[object] = [_score_chart(report, primary, free)]
     if any(primary in c["metrics"] for c in beside):
+        trained = any(c["name"] == TFIDF for c in beside)
+        small = ", and a small classifier trained on the same rows" if trained else ""
         body += [
             Html("<h3>For comparison: no free writing</h3>"),
             html.paragraph(
                 "The same models when they may only pick a label from the list, so that no answer "
-                "is lost to its format, and a small classifier trained on the same rows."
+                f"is lost to its format{small}."
             ),
             _score_chart(report, primary, beside),
         ]

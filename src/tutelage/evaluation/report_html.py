@@ -24,6 +24,7 @@ from tutelage.evaluation.report_verdict import meaning, next_steps
 from tutelage.evaluation.report_words import (
     MARK,
     TONE,
+    UNKNOWN,
     WORD,
     Report,
     amount,
@@ -73,8 +74,11 @@ def _verdict(report: Report) -> Html:
         body.append("<h3>What it means</h3>")
         body += [html.paragraph(sentence) for sentence in meant]
     body.append(f"<h3>What to do next</h3><ol>{_items(next_steps(report))}</ol>")
-    if report.get("notes"):
-        body.append(f"<h3>Worth knowing</h3><ul>{_items(report['notes'])}</ul>")
+    notes = list(report.get("notes") or ())
+    if subject(report) and not report.get("forgetting"):
+        notes.append(f"{UNKNOWN}.")
+    if notes:
+        body.append(f"<h3>Worth knowing</h3><ul>{_items(notes)}</ul>")
     return Html(f"<section class='card verdict {TONE[outcome]}'>{''.join(body)}</section>")
 
 

@@ -6,29 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from tutelage.evaluation.candidates import TUNED
-from tutelage.evaluation.gate import percent, points
-
-_MARK = {"pass": "✓", "fail": "✗", "not_enough_evidence": "?"}
+from tutelage.evaluation.criterion import points
+from tutelage.evaluation.report_verdict import next_steps
+from tutelage.evaluation.report_words import MARK, UNKNOWN, amount, is_share, metrics_of
 
 
 def score_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return (headers, rows): each candidate's primary score, interval, cost."""
-    metric = report["primary"]["metric"]
-    beside = [m for m in report["candidates"][0]["metrics"] if m != metric]
-    headers = ["candidate", metric, "interval", *beside, "ms/answer p50", "p95", "tokens"]
+    """Return (headers, rows): each candidate's scores with the primary's interval, and its cost."""
+    primary = report["primary"]["metric"]
+    metrics = metrics_of(report)
+    beside = [metric for metric in metrics if metric != primary]
+    share = {metric: is_share(report, metric) for metric in [primary, *beside]}
+    headers = ["candidate", primary, "interval", *beside, "ms/answer p50", "p95", "tokens"]
     rows = []
     for candidate in report["candidates"]:
-        score = candidate["metrics"][metric]
-        cost = candidate["usage"]
+        found, cost = candidate.get("metrics", {}), candidate.get("usage") or {}
+        score = found.get(primary, {})
+        ends = (amount(score.get(end), share[primary]) for end in ("low", "high"))
         rows.append(
             [
                 candidate["title"],
-                _percent(score["estimate"]),
-                f"{_percent(score['low'])}–{_percent(score['high'])}",
-                *(_percent(candidate["metrics"].get(m, {}).get("estimate")) for m in beside),
-                f"{cost['p50_ms']:.0f}" if cost else "–",
-                f"{cost['p95_ms']:.0f}" if cost else "–",
-                f"{cost['completion_tokens']:.1f}" if cost else "–",
+                amount(score.get("estimate"), share[primary]),
+                "–".join(ends) if score.get("low") is not None else "–",
+                *(amount(found.get(m, {}).get("estimate"), share[m]) for m in beside),
+                *(_figure(cost.get(key), 0) for key in ("p50_ms", "p95_ms")),
+                _figure(cost.get("completion_tokens"), 1),
             ]
         )
     return headers, rows
@@ -38,12 +40,12 @@ def lines(report: Mapping[str, Any]) -> list[str]:
     """Return the verdict, a line a criterion, what was forgotten, and the notes."""
     verdict = report["verdict"]
     found = [verdict["sentence"]]
-    found += [f"{_MARK[c['outcome']]} {c['sentence']}" for c in verdict["criteria"]]
+    found += [f"{MARK[c['outcome']]} {c['sentence']}" for c in verdict["criteria"]]
     forgetting = report["forgetting"]
     if forgetting:
         found += [forgotten(forgetting), *moved(forgetting)]
     elif any(candidate["name"] == TUNED for candidate in report["candidates"]):
-        found.append("what it forgot is not known: no likelihoods of this model were measured")
+        found.append(UNKNOWN[0].lower() + UNKNOWN[1:])
     counts = report["changed"]["counts"]
     if report["changed"]["against"]:
         found.append(
@@ -89,8 +91,9 @@ def as_text(report: Mapping[str, Any]) -> str:
         ).rstrip()
         for row in [headers, *rows]
     ]
-    return "\n".join([*lines(report), "", *table]) + "\n"
+    steps = [f"next: {step}" for step in next_steps(report)]
+    return "\n".join([*lines(report), "", *table, "", *steps]) + "\n"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else percent(value)
+def _figure(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

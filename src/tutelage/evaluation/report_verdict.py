@@ -76,7 +76,7 @@ def next_steps(report: Report) -> list[str]:
     steps = [step for c in open_ones if (step := _step(c, outcome))]
     if outcome == "fail" and report.get("changed", {}).get("counts", {}).get("broken"):
         steps.append(
-            f"Read {_these(report['changed']['counts']['broken'])} that tuning broke, below: often "
+            f"Read {_these(report['changed']['counts']['broken'])} that tuning broke (Row by row): often "
             "there is one cause, such as a wrong label or a class with few rows."
         )
     if outcome == "not_enough_evidence":
@@ -97,7 +97,7 @@ def _after_pass(report: Report) -> list[str]:
     if counts.get("broken"):
         steps.insert(
             0,
-            f"Look at {_these(counts['broken'])} that got worse, below, before you release. What "
+            f"Look at {_these(counts['broken'])} that got worse (Row by row) before you release. What "
             "may never be wrong goes into `evaluate.must_pass`, by its id.",
         )
     return steps
@@ -130,8 +130,10 @@ def _step(criterion: Mapping[str, Any], outcome: str) -> str | None:
         failed = ", ".join(f"`{str(item)[:12]}`" for item in figures.get("failed", [])[:5])
         return f"Rows that must pass fail: {failed}. Add rows like them to the training data."
     if name == "answers in time":
-        return "It is slower than the limit allows: see the times below, and shorten its answers."
-    return f"See “{name}” below: {criterion['sentence']}"
+        return (
+            "It is slower than the limit allows: see Time of an answer, and shorten what it writes."
+        )
+    return f"Mend “{name}”: {criterion['sentence']}."
 
 
 def more_rows(criterion: Mapping[str, Any]) -> str:

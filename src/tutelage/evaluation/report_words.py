@@ -16,6 +16,7 @@ Report = Mapping[str, Any]
 TONE: dict[str, Tone] = {"pass": "good", "fail": "bad", "not_enough_evidence": "warn"}
 WORD = {"pass": "Pass", "fail": "Fail", "not_enough_evidence": "Not enough evidence"}
 MARK = {"pass": "✓", "fail": "✗", "not_enough_evidence": "?"}
+UNKNOWN = "What it forgot is not known: no likelihoods of this model were measured"
 MEANING = {
     "accuracy": "the answer names the right label",
     "exact_match": "the answer is the right one, character by character",
