@@ -26,7 +26,7 @@ STAGE = "judge"
 ATTEMPTS = 2  # replies to a question, if the first can't be read
 _AT_ONCE = 4  # requests between two looks at the budget, for each that may be under way
 _KEYS = 400  # names in one query
-_CHARS_PER_TOKEN = 4  # where nothing is known of a server's count yet
+_BYTES_PER_TOKEN = 3  # of UTF-8, where nothing is known of a server's count: English has 4
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Asker:
         self, judge: Judge, generator: Generator, waiting: list[tuple[Question, int]]
     ) -> list[tuple[Question, int]]:
         """Ask as many as the budget lets; return what is still open."""
-        size = min(self._limits.concurrency * _AT_ONCE, self._affordable(judge, waiting[0][0]))
+        size = self._affordable(judge, waiting[: self._limits.concurrency * _AT_ONCE])
         if size < 1:
             self._stop(judge)
             return waiting
@@ -215,7 +215,7 @@ class Asker:
             key=self._key(judge, question, attempt), judge=judge.id, criterion=question.criterion,
             item=question.item, outcome=outcome, reply=completion.text, problem=problem,
             prompt_tokens=usage.prompt_tokens or estimate(question),
-            completion_tokens=usage.completion_tokens or len(completion.text) // _CHARS_PER_TOKEN,
+            completion_tokens=usage.completion_tokens or len(completion.text) // _BYTES_PER_TOKEN,
         )  # fmt: skip
         with self._store.begin() as session:
             session.merge(row)
@@ -241,16 +241,21 @@ class Asker:
             spent.money += row.prompt_tokens * judge.prices[0]
             spent.money += row.completion_tokens * judge.prices[1]
 
-    def _affordable(self, judge: Judge, question: Question) -> int:
-        """Return how many more requests the budget surely pays for, as far as can be told."""
+    def _affordable(self, judge: Judge, waiting: Sequence[tuple[Question, int]]) -> int:
+        """Return how many of these the budget pays for, each reply as long as it may be."""
         reply = self._limits.decoding.max_tokens
-        prompt = estimate(question)
-        spent = self._verdicts.spent
-        left: float = (self._limits.tokens - spent.tokens) / (prompt + reply)
+        tokens = self._limits.tokens - self._verdicts.spent.tokens
+        money = math.inf
         if self._limits.money is not None and judge.prices is not None:
-            each = prompt * judge.prices[0] + reply * judge.prices[1]
-            left = min(left, (self._limits.money - spent.money) / each if each else math.inf)
-        return int(min(max(left, 0), 1_000_000))
+            money = self._limits.money - self._verdicts.spent.money
+        for count, (question, _) in enumerate(waiting):
+            prompt = estimate(question)
+            tokens -= prompt + reply
+            if judge.prices is not None:
+                money -= prompt * judge.prices[0] + reply * judge.prices[1]
+            if tokens < 0 or money < 0:
+                return count
+        return len(waiting)
 
     def _stop(self, judge: Judge) -> None:
         spent = self._verdicts.spent
@@ -268,6 +273,6 @@ class Asker:
 
 
 def estimate(question: Question) -> int:
-    """Return about how many tokens a question's prompt has."""
-    letters = len(question.system) + sum(len(text) for _, text in question.pieces)
-    return letters // _CHARS_PER_TOKEN + 60
+    """Return at least about how many tokens a question's prompt has, in any script."""
+    size = len(question.system.encode()) + sum(len(text.encode()) for _, text in question.pieces)
+    return size // _BYTES_PER_TOKEN + 60
