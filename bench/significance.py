@@ -140,7 +140,8 @@ def equals(kind: str, n: int, trials: int, seed: int) -> dict[str, Any]:
     return {
         "scores": kind, "rows": n, "false_better": better / trials,
         "coverage_difference": covered / trials, "coverage_mean": held / trials,
-        "detectable": round(float(np.median(effects)), 3), "power": round(found / max(1, trials - wide), 4),
+        "detectable": round(float(np.median(effects)), 3),
+        "power": round(found / max(1, trials - wide), 4),
     }  # fmt: skip
 
 
