@@ -1,6 +1,6 @@
 """Does the default gate stop a model that was trained on wrong labels? On Banking77, end to end.
 
-Two adapters are trained with the demo model on the same rows: one on the labels as they are, one on
+Two adapters of the demo model are trained on the same rows: one on the labels as they are, one on
 labels of which every tenth is another intent. The first is released and serves; the second is then
 evaluated beside it by the default criteria, and has to fail. The data lies in ../shared/data.
 
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=3000, help="rows of the train file, at most")
     parser.add_argument("--test", type=int, default=1000, help="rows of the test file, at most")
+    parser.add_argument("--model", default="demo", help="hub id, folder or .gguf file")
     parser.add_argument("--keep", type=Path, help="work in this folder; a run that stopped goes on")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="gate-"))
@@ -71,7 +72,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
     splits = banking(options)
     labels = sorted({row.label for row in splits["train"]})
-    write_project(folder, labels)
+    write_project(folder, labels, options.model)
     ctx = open_context(folder, tell)
     wrong = flipped(splits["train"], labels, options.seed)
     share = sum(a.label != b.label for a, b in zip(splits["train"], wrong, strict=True))
@@ -141,13 +142,13 @@ def flipped(rows: list[Any], labels: list[str], seed: int) -> list[Any]:
     ]
 
 
-def write_project(folder: Path, labels: list[str]) -> None:
+def write_project(folder: Path, labels: list[str], model: str) -> None:
     """Write the settings: everything but the task is the default."""
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
-        "name": "banking", "task": "classification", "model": "demo", "prompt": PROMPT,
+        "name": "banking", "task": "classification", "model": model, "prompt": PROMPT,
         "output": {"labels": labels}, "train": {"force": True, "tracker": "none"},
     }  # fmt: skip
     (folder / "tutelage.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
