@@ -21,8 +21,9 @@ from tutelage.inference.base import Completion
 class RowResult:
     """One answer: `finish` is stop, length, error, or chosen (not written: picked from a list).
 
-    `detail` may hold `sure` (the choice's share of the probability), `samples` (the texts drawn
-    for the same row, with their place), `reference_nll` (nats) and `reference_tokens`.
+    `detail` may hold `sure` and `sure_most` (bounds of the choice's share of the probability),
+    `samples` (the texts drawn for the same row, with their place), `reference_nll` (nats) and
+    `reference_tokens`.
     """
 
     candidate: str

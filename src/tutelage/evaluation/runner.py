@@ -21,8 +21,10 @@ from tutelage.evaluation.candidates import Candidate, prompt_for
 from tutelage.evaluation.rows import Journal, RowResult, from_completion
 from tutelage.evaluation.task import Task
 from tutelage.inference.base import Generator, Prompt
+from tutelage.inference.label_choice import choose
 
 STAGE = "evaluate"
+_HELD_ROWS = 64  # weighed together; unlike text, what is picked does not depend on it
 _SEEDS_APART = 1_000_003  # engines add a row's place in its batch to the seed
 
 
@@ -72,10 +74,11 @@ def run(task: Task, candidates: Sequence[Candidate], bench: Bench, journal: Jour
     Batches hold rows of like length and depend on the rows alone, so a run that was killed ends
     with the same batches as one that was not.
     """
-    groups = batches(task.rows, bench.batch_size)
     total, done = len(task.rows) * sum(len(_draws(task, c)) for c in candidates), 0
     for candidate in sorted(candidates, key=lambda c: c.adapter):  # each adapter loaded once
         switched = False
+        held = candidate.mode == "constrained"
+        groups = batches(task.rows, max(bench.batch_size, _HELD_ROWS if held else 1))
         for sample in _draws(task, candidate):
             for number, rows in enumerate(groups):
                 if any(journal.get(candidate.name, row.id, sample) is None for row in rows):
@@ -200,23 +203,22 @@ def _choose(asked: Asked, engine: Engine, prompts: Sequence[Prompt]) -> list[Row
 def _pick(
     asked: Asked, engine: Engine, prompts: Sequence[Prompt], answers: Sequence[str]
 ) -> list[RowResult]:
-    """Return the likeliest of `answers` a row; `detail.sure` is its share of the probability."""
+    """Return the likeliest of `answers` a row.
+
+    Its share of the list's probability lies between `detail.sure` and `detail.sure_most`:
+    answers that can't win any more are not weighed to their end.
+    """
     started = time.perf_counter()
-    logs: NDArray[np.float64] = np.asarray(
-        engine.score_labels(prompts, answers, whole=False)
-    )  # (N, L)
+    picked = choose(engine, prompts, answers)
     each_ms = (time.perf_counter() - started) * 1000 / len(asked.rows)
-    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
-    shares = weights / weights.sum(axis=1, keepdims=True)
-    best = shares.argmax(axis=1)
     return [
         RowResult(
             asked.candidate.name,
             row.id,
-            answers[choice],
+            answers[choice.best],
             "chosen",
             latency_ms=round(each_ms, 3),
-            detail={"sure": round(float(share[choice]), 4)},
+            detail={"sure": round(choice.least, 4), "sure_most": round(choice.most, 4)},
         )
-        for row, choice, share in zip(asked.rows, best, shares, strict=True)
+        for row, choice in zip(asked.rows, picked, strict=True)
     ]

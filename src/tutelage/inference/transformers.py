@@ -23,7 +23,7 @@ from tutelage.inference.base import Completion, OnDone, Prompt, Usage
 from tutelage.inference.label_choice import Choice, choices_of
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_cache import Batch, Runner, common_prefix
-from tutelage.inference.transformers_labels import without_closing
+from tutelage.inference.transformers_labels import as_beginnings, without_closing
 from tutelage.inference.transformers_load import load_model, load_tokenizer
 from tutelage.inference.transformers_prepare import prepare
 from tutelage.inference.transformers_render import Rendered, end_ids, render, special_tokens
@@ -35,6 +35,7 @@ __all__ = [
     "special_tokens",
 ]  # fmt: skip
 
+_SLOTS = 16384  # tokens whose keys and values the rows of one batch may keep, beyond the prefix
 _NLL_POSITIONS = 1024  # positions whose logits are held at once by mean_nll
 _NLL_WINDOW = 512  # tokens of one text that are seen together by mean_nll
 
@@ -117,7 +118,7 @@ class TransformersGenerator:
         rows = self._rows(prompts)
         shared = self._shared(rows)
         done: list[Completion | None] = [None] * len(rows)
-        for group in self._batches(rows, self.batch_size):
+        for group in self._batches(rows, self._together(rows, shared)):
             with self._still():
                 finished = self._write(group, shared)
             for row, completion in finished:
@@ -151,18 +152,25 @@ class TransformersGenerator:
         return result
 
     def choose_labels(
-        self, prompts: Sequence[Prompt], answers: Sequence[str], *, whole: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        *,
+        whole: bool = False,
+        ended: bool = True,
     ) -> list[Choice]:
         """Return the likeliest of `answers` a prompt: that of `score_labels`, for less work.
 
         Answers that can't win any more are not followed to their end, so the share of the
-        probability is known within bounds. `whole` as in `score_labels`.
+        probability is known within bounds. `whole` as in `score_labels`. Without `ended` an
+        answer need only begin the text: its ending is weighed where another answer goes on.
         """
         if not prompts or not answers or self._answerer is not None or not self._runner.shares:
             scores = self.score_labels(prompts, answers, whole=whole)
             return choices_of(scores) if answers else []
         rows = self._rows(prompts)
         tails = self._tails(prompts[0], answers, whole)
+        tails = tails if ended else as_beginnings(tails)
         made: dict[int, Choice] = {}
         for group, walk in self._walks(rows, tails, bounded=True):
             made |= zip((row.index for row in group), walk.choices(), strict=True)
@@ -181,6 +189,7 @@ class TransformersGenerator:
         longest = max(len(row.ids) for row in rows) - shared
         with self._still():
             size = rows_at_once(self._runner, found, longest, bounded=bounded)
+        size = -(-len(rows) // -(-len(rows) // size))  # groups of like size
         for group in self._batches(rows, size):
             with self._still():
                 walk = search(
@@ -263,6 +272,11 @@ class TransformersGenerator:
             for text in (".", "x")
         ]
         return common_prefix([row.ids for row in rows] + [other.prompt_ids for other in others])
+
+    def _together(self, rows: Sequence[_Row], shared: int) -> int:
+        """Return how many rows make a batch: `batch_size`, or fewer where they are very long."""
+        longest = max((len(r.ids) - shared + r.prompt.decoding.max_tokens for r in rows), default=1)
+        return max(1, min(self.batch_size, _SLOTS // longest))
 
     def _batches(self, rows: Sequence[_Row], size: int) -> Iterator[list[_Row]]:
         """Yield groups of rows of like length, in an order that depends on the prompts alone."""

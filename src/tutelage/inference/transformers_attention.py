@@ -41,7 +41,7 @@ class Slots:
     @property
     def room(self) -> int:
         """Slots a row."""
-        return self.own[0][0].shape[1]
+        return int(self.own[0][0].shape[1])
 
     def grow(self, room: int) -> None:
         """Give every row `room` slots; what is in them stays."""
@@ -52,6 +52,23 @@ class Slots:
                 new[:, : old.shape[1]] = old
                 wider.append(new)
             self.own[layer] = (wider[0], wider[1])
+
+
+@dataclass
+class Tokens:
+    """A stream: token n is of row `rows[n]` and is kept in slot `at[n]`. All (N,), on the CPU.
+
+    Tokens of a row lie together. `sees` (N, keys) says which of the first slots of its row a
+    token attends to, by default all up to its own; `chain` (N, A) names further ones, -1 for
+    none. Its own must be among them.
+    """
+
+    ids: torch.Tensor
+    rows: torch.Tensor
+    at: torch.Tensor
+    positions: torch.Tensor
+    sees: torch.Tensor | None = None
+    chain: torch.Tensor | None = None
 
 
 @dataclass
@@ -67,18 +84,11 @@ class Pass:
     chain_barred: torch.Tensor | None = None  # (N, 1, 1, A) the same for those
 
 
-def plan_pass(
-    slots: Slots,
-    rows: torch.Tensor,
-    at: torch.Tensor,
-    sees: torch.Tensor,
-    chain: torch.Tensor | None = None,
-) -> Pass:
-    """Return the plan of a stream whose token n is of row `rows[n]` and goes to slot `at[n]`.
-
-    `sees` (N, keys) says which of the first slots of its row each token sees; `chain` (N, A)
-    names further slots, -1 for none. Its own must be among them. Tokens of a row lie together.
-    """
+def plan_pass(slots: Slots, tokens: Tokens) -> Pass:
+    """Return what the attention needs to know of a stream."""
+    rows, sees, chain = tokens.rows, tokens.sees, tokens.chain
+    if sees is None:
+        sees = torch.arange(int(tokens.at.max()) + 1) <= tokens.at[:, None]
     device = slots.own[0][0].device
     active, inverse, counts = torch.unique_consecutive(
         rows, return_inverse=True, return_counts=True
@@ -91,7 +101,7 @@ def plan_pass(
     everyone = torch.equal(active, torch.arange(slots.own[0][0].shape[0]))
     made = Pass(
         slots,
-        (rows * slots.room + at).to(device),
+        (rows * slots.room + tokens.at).to(device),
         None if everyone else active.to(device),
         None if len(active) * width == count else place.to(device),
         barred.view(len(active), 1, width, keys).to(device),
@@ -127,7 +137,7 @@ def rows_attention(
     if rows_pass is None or attention_mask is not None or extra or kwargs.get("sliding_window"):
         raise NotImplementedError(f"attention with {', '.join(extra) or 'a mask or window'}")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    layer = int(module.layer_idx)
     own_keys, own_values = rows_pass.slots.own[layer]
     own_keys.flatten(0, 1).index_copy_(0, rows_pass.write, key[0].transpose(0, 1))
     own_values.flatten(0, 1).index_copy_(0, rows_pass.write, value[0].transpose(0, 1))
@@ -177,7 +187,8 @@ def _masked(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, barred: torch.Tensor, scale: float
 ) -> Pair:
     """Return attention of RGQD queries to RGKD keys, and its log-sum-exp, RGQ."""
-    if _FLASH is not None and query.device.type == "cpu" and query.shape[2] >= _FLASH_FROM:
+    plain = query.dtype == torch.float32 and query.device.type == "cpu"
+    if _FLASH is not None and plain and query.shape[2] >= _FLASH_FROM:
         out, lse = _FLASH(query, key, value, attn_mask=barred, scale=scale)
         return out, lse
     scores = (query @ key.transpose(2, 3)).float().mul_(scale).add_(barred)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache
 
-from tutelage.inference.transformers_attention import NAME, Pair, Slots, plan_pass, register
+from tutelage.inference.transformers_attention import NAME, Pair, Slots, Tokens, plan_pass, register
 from tutelage.inference.transformers_load import unwrapped
 from tutelage.inference.transformers_prepare import short
 
@@ -115,7 +115,8 @@ class Runner:
             rows = torch.repeat_interleave(torch.arange(first, last), counts[first:last])
             at = torch.cat([torch.arange(len(p)) for p in own[first:last]])
             ends = counts[first:last].cumsum(0) - 1
-            parts.append(self.stream(batch, rows, ids, at, at + len(prefix), keep=ends).cpu())
+            tokens = Tokens(ids, rows, at, at + len(prefix))
+            parts.append(self.stream(batch, tokens, keep=ends).cpu())
         batch.logits = torch.cat(parts)
         return batch
 
@@ -128,37 +129,24 @@ class Runner:
             self._step_plain(batch, tokens, rows)
             return
         rows = torch.arange(len(batch.position)) if rows is None else rows
-        made = self.stream(batch, rows, tokens, batch.filled[rows], batch.position[rows])
+        made = self.stream(batch, Tokens(tokens, rows, batch.filled[rows], batch.position[rows]))
         batch.logits[rows] = made.cpu()
         batch.filled[rows] += 1
         batch.position[rows] += 1
 
     def stream(
-        self,
-        batch: Batch,
-        rows: torch.Tensor,
-        tokens: torch.Tensor,
-        at: torch.Tensor,
-        positions: torch.Tensor,
-        *,
-        sees: torch.Tensor | None = None,
-        chain: torch.Tensor | None = None,
-        keep: torch.Tensor | None = None,
+        self, batch: Batch, tokens: Tokens, *, keep: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the logits after the tokens `keep` (default all) of one stream, fp32.
+        """Return the logits after the tokens `keep` (default all) of one stream, (K, V), fp32.
 
-        Token n is of row `rows[n]` and is kept in slot `at[n]`; tokens of a row lie together.
-        `sees` (N, slots) says which of the first slots of its row a token attends to, by default
-        all up to its own; `chain` (N, A) names further ones, -1 for none. All are on the CPU, the
-        logits on the model's device.
+        They are on the model's device.
         """
-        if sees is None:
-            sees = torch.arange(int(at.max()) + 1) <= at[:, None]
-        plan = plan_pass(batch.slots, rows, at, sees, chain)
+        plan = plan_pass(batch.slots, tokens)
         device = self.model.device
         with self._attention():
             out = self.model(
-                input_ids=tokens[None].to(device), position_ids=positions[None].to(device),
+                input_ids=tokens.ids[None].to(device),
+                position_ids=tokens.positions[None].to(device),
                 use_cache=False, rows_pass=plan,
                 logits_to_keep=0 if keep is None else keep.to(device),
             )  # fmt: skip
@@ -197,9 +185,8 @@ class Runner:
         """Compare a few tokens with the model's own attention; return what is wrong, or None."""
         size = int(self.model.config.get_text_config().vocab_size)
         ids = [(7 * i + 5) % size for i in range(_LEAST_PREFIX + 5)]
-        training = getattr(self.model, "training", False)
-        if training:
-            self.model.eval()
+        training = self.model.training
+        self.model.train(False)
         try:
             with torch.inference_mode():
                 whole = torch.tensor([ids], device=self.model.device)
@@ -210,8 +197,7 @@ class Runner:
             return f"its attention is of another kind ({type(error).__name__}: {short(error)})"
         finally:
             self._prefix = None
-            if training:
-                self.model.train()
+            self.model.train(training)
         gap = made.log_softmax(-1) - plain.float().cpu().log_softmax(-1)
         close = _CLOSE if self.model.dtype == torch.float32 else _CLOSE_NARROW
         return None if float(gap.abs().max()) <= close else "its attention gives other numbers"

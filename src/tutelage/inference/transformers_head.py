@@ -74,9 +74,18 @@ class _View:
     """A decoder and a head that are called like a causal model."""
 
     def __init__(self, model: Any, head: torch.nn.Linear) -> None:
-        self._decoder = unwrapped(model).get_decoder()
+        self._model, self._decoder = model, unwrapped(model).get_decoder()
         self.config, self.device, self.dtype = model.config, model.device, model.dtype
         self._head = head.to(self.device)
+
+    @property
+    def training(self) -> bool:
+        """Whether the model drops anything out."""
+        return bool(self._model.training)
+
+    def train(self, mode: bool = True) -> None:
+        """Put the model into training, or out of it."""
+        self._model.train(mode)
 
     def get_decoder(self) -> Any:
         """Return the decoder, as a model of transformers does."""

@@ -54,3 +54,17 @@ def without_closing(answers: Sequence[Sequence[int]]) -> list[list[int]]:
         same += 1
     cut = max(0, same - 1)
     return [list(answer[: len(answer) - cut]) for answer in answers]
+
+
+def as_beginnings(answers: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the answers without all they end in: the label's own tokens, as benchmarks weigh it.
+
+    One that another answer goes on from keeps the first token of its ending: "ear" is not "early".
+    """
+    short = without_closing(answers)
+    begun = {tuple(answer[:end]) for answer in short for end in range(1, len(answer) - 1)}
+    closed = len({answer[-1] for answer in short}) == 1
+    return [
+        answer if not closed or len(answer) < 2 or tuple(answer[:-1]) in begun else answer[:-1]
+        for answer in short
+    ]

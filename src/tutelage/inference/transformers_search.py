@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.inference.label_choice import Choice
+from tutelage.inference.transformers_attention import Tokens
 from tutelage.inference.transformers_cache import Batch, Runner
 from tutelage.inference.transformers_labels import Trie, make_trie
 
 _LOGITS_MB = 64  # that the logits of one pass may take
 _MOST, _LEAST = 256, 16  # nodes a pass, whatever the vocabulary
-_FILL = 64  # nodes that make a pass worth its while
-_STATES_MB = 256  # that keys and values of rows in flight should take
+_FILL = 32  # nodes that make a pass worth its while
+_STATES_MB = 384  # that keys and values of rows in flight should take
 _EXPECTED = 64  # nodes a row looks at, give or take, when it is bounded
 
 Floats = NDArray[np.float64]
@@ -142,19 +143,19 @@ class Search:
         """
         logp = np.where(self._open, self._logp, -np.inf)
         if not self._bounded:
-            must = self._open
-            rank = logp
-        else:
-            best = self.scores().max(axis=1, keepdims=True)
-            top = logp.max(axis=1, keepdims=True)
-            seeking = np.isneginf(best)
-            must = self._open & np.where(seeking, logp >= top, logp > best)
-            limit = np.where(seeking, top, best)
-            rank = logp - np.where(np.isneginf(limit), 0.0, limit)
-            lacking = min(_FILL, self._most) - int(must.sum())
-            if must.any() and lacking > 0:
-                more = self._open & seeking & ~must
-                must |= _likeliest(more, rank, lacking)
+            rows, nodes = np.nonzero(_likeliest(self._open, logp, self._most))
+            return rows, nodes
+        best = self.scores().max(axis=1, keepdims=True)
+        top = logp.max(axis=1, keepdims=True)
+        seeking = np.isneginf(best)
+        must = self._open & np.where(seeking, logp >= top, logp > best)
+        must = _first_of_each(must, logp, self._most)
+        limit = np.where(seeking, top, best)
+        rank = logp - np.where(np.isneginf(limit), 0.0, limit)
+        lacking = min(_FILL, self._most) - int(must.sum())
+        if must.any() and lacking > 0:
+            more = self._open & seeking & ~must
+            must |= _likeliest(more, rank, lacking)
         rows, nodes = np.nonzero(_likeliest(must, rank, self._most))
         return rows, nodes
 
@@ -168,7 +169,8 @@ class Search:
         self._slot[rows, nodes] = at
         keys = int(at.max()) + 1
         if keys > self._batch.slots.room:
-            self._batch.slots.grow(keys + keys // 2)
+            whole = int(self._prompt.max() + answers.inner.sum())
+            self._batch.slots.grow(min(whole, keys + keys // 4))
         prompts = self._prompt[rows]
         sees = np.arange(int(prompts.max())) < prompts[:, None]
         above = answers.above[nodes]  # (N, deepest)
@@ -177,10 +179,11 @@ class Search:
         chain = np.concatenate([chain[:, :deepest], at[:, None]], axis=1)
         owners = torch.from_numpy(rows)
         positions = self._batch.position[owners] + torch.from_numpy(answers.depths[nodes])
-        return self._runner.stream(
-            self._batch, owners, torch.from_numpy(answers.tokens[nodes]), torch.from_numpy(at),
-            positions, sees=torch.from_numpy(sees), chain=torch.from_numpy(chain),
+        stream = Tokens(
+            torch.from_numpy(answers.tokens[nodes]), owners, torch.from_numpy(at), positions,
+            torch.from_numpy(sees), torch.from_numpy(chain),
         )  # fmt: skip
+        return self._runner.stream(self._batch, stream)
 
     def _spread(self, logits: torch.Tensor, rows: Ints, nodes: Ints, so_far: Floats) -> None:
         """Note log p of the children of the nodes whose logits these are."""
@@ -190,6 +193,20 @@ class Search:
         odds = logits.log_softmax(dim=-1)[places, tokens].double().cpu().numpy()
         self._logp[rows[owner], children] = so_far[owner] + odds
         self._open[rows[owner], children] = self._answers.inner[children]
+
+
+def _first_of_each(mask: NDArray[np.bool_], logp: Floats, count: int) -> NDArray[np.bool_]:
+    """Return `mask` with the likeliest of each row, evenly, about `count` in all.
+
+    What a row finds there may rule out the rest.
+    """
+    rows = int(mask.any(axis=1).sum())
+    each = max(1, count // max(1, rows))
+    if not rows or int(mask.sum(axis=1).max()) <= each:
+        return mask
+    ranked = np.where(mask, logp, -np.inf)
+    least = -np.partition(-ranked, each - 1, axis=1)[:, each - 1 : each]
+    return mask & (ranked >= least)
 
 
 def _likeliest(mask: NDArray[np.bool_], rank: Floats, count: int) -> NDArray[np.bool_]:

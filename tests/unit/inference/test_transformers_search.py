@@ -19,9 +19,9 @@ from tutelage.inference.chat import conversation
 from tutelage.inference.label_choice import choices_of, choose, log_softmax
 from tutelage.inference.models import ModelSource, locate_model
 from tutelage.inference.transformers import TransformersGenerator, load_model, load_tokenizer
-from tutelage.inference.transformers_attention import Slots, plan_pass, rows_attention
+from tutelage.inference.transformers_attention import Slots, Tokens, plan_pass, rows_attention
 from tutelage.inference.transformers_cache import Runner
-from tutelage.inference.transformers_labels import make_trie
+from tutelage.inference.transformers_labels import as_beginnings, make_trie
 from tutelage.inference.transformers_search import Answers
 
 SYSTEM = "You name the chapter of a diagnosis. Chapters: eye, ear, skin, blood."
@@ -71,7 +71,7 @@ def test_attention_in_parts_is_that_of_one_softmax() -> None:
     key, value = torch.randn(2, 1, groups, 5, size)
     sees = torch.arange(3) <= at[:, None]
     sees[2, 1] = False  # a node does not see its sister
-    plan = plan_pass(slots, rows, at, sees)
+    plan = plan_pass(slots, Tokens(rows, rows, at, at, sees))
     made, _ = rows_attention(module, query, key, value, None, rows_pass=plan)
     first = {0: 0, 1: 3}  # where each row begins in the stream
     for token, row in enumerate(rows.tolist()):
@@ -87,7 +87,8 @@ def test_attention_in_parts_is_that_of_one_softmax() -> None:
 def test_attention_it_does_not_know_is_refused() -> None:
     part = torch.zeros(1, 2, 1, 4)
     slots = Slots([(torch.zeros(2, 0, 4), torch.zeros(2, 0, 4))], rows=1, room=1)
-    plan = plan_pass(slots, torch.tensor([0]), torch.tensor([0]), torch.ones(1, 1).bool())
+    zero = torch.tensor([0])
+    plan = plan_pass(slots, Tokens(zero, zero, zero, zero))
     for extra in ({"softcap": 30.0}, {"sliding_window": 8}, {"rows_pass": None}):
         with pytest.raises(NotImplementedError, match="attention with"):
             rows_attention(
@@ -161,6 +162,21 @@ def family(kind: str) -> Any:
     if kind == "phi":
         return hf.PhiForCausalLM(hf.PhiConfig(**sizes)).eval()
     return hf.Qwen3ForCausalLM(hf.Qwen3Config(**sizes, num_key_value_heads=2, head_dim=8)).eval()
+
+
+def test_sixteen_bits_are_shared_too(source: ModelSource) -> None:
+    ours = TransformersGenerator(source, dtype="bfloat16")
+    plain = TransformersGenerator(source, dtype="bfloat16", share=False)
+    scores = ours.score_labels(prompts(), LABELS)
+    assert ours._runner.shares
+    np.testing.assert_allclose(scores, plain.score_labels(prompts(), LABELS), atol=0.3)
+
+
+def test_a_model_in_training_is_tried_without_dropout_and_trains_on(source: ModelSource) -> None:
+    model = family("gpt2").train()
+    runner = Runner(model, 258)
+    assert runner.shares
+    assert model.training
 
 
 # The prefix
@@ -260,6 +276,26 @@ def test_small_passes_and_slots_that_run_out_change_nothing(
     assert [c.best for c in chosen] == [c.best for c in again]
 
 
+def test_an_ending_is_weighed_only_where_another_label_goes_on() -> None:
+    assert as_beginnings([[1, 5, 9], [1, 5, 6, 9], [2, 9]]) == [[1, 5, 9], [1, 5, 6], [2]]
+    assert as_beginnings([[9], [1, 9]]) == [[9], [1]]
+    assert as_beginnings([[1, 2], [1, 3]]) == [[1, 2], [1, 3]]
+    assert as_beginnings([]) == []
+
+
+def test_a_label_that_begins_the_text_is_the_likeliest_beginning(
+    generator: TransformersGenerator,
+) -> None:
+    chosen = generator.choose_labels(prompts(), LABELS, ended=False)
+    tails = as_beginnings(generator._tails(prompts()[0], LABELS, False))
+    for prompt, choice in zip(prompts(), chosen, strict=True):
+        row = generator._rows([prompt])[0]
+        with generator._still():
+            scores = generator._score_plain(row.ids, tails)
+        assert choice.best == int(np.argmax(scores))
+        assert choice.log_p == pytest.approx(max(scores), abs=2e-4)
+
+
 def test_one_label_and_no_label(generator: TransformersGenerator) -> None:
     (only,) = generator.choose_labels(prompts(("otitis",)), ["ear"])
     assert only.best == 0
@@ -299,9 +335,7 @@ def test_the_demo_chooses_and_writes_as_the_plain_path_does(shared_data: Path) -
     ours = TransformersGenerator(locate_model("demo"), batch_size=2)
     plain = TransformersGenerator.over(ours._model, ours.tokenizer, batch_size=2, share=False)
     expected = plain.score_labels(asked, labels, whole=False)
-    np.testing.assert_allclose(
-        ours.score_labels(asked, labels, whole=False), expected, atol=1e-4 * 5
-    )
+    np.testing.assert_allclose(ours.score_labels(asked, labels, whole=False), expected, atol=2e-4)
     chosen = ours.choose_labels(asked, labels)
     assert [c.best for c in chosen] == expected.argmax(axis=1).tolist()
     assert [c.text for c in ours.generate(asked)] == [c.text for c in plain.generate(asked)]
