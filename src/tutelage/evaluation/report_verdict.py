@@ -76,8 +76,8 @@ def next_steps(report: Report) -> list[str]:
     steps = [step for c in open_ones if (step := _step(c, outcome))]
     if outcome == "fail" and report.get("changed", {}).get("counts", {}).get("broken"):
         steps.append(
-            f"Read {_these(report['changed']['counts']['broken'])} that tuning broke (Row by row): often "
-            "there is one cause, such as a wrong label or a class with few rows."
+            f"Read {_these(report['changed']['counts']['broken'])} that tuning broke (Row by row): "
+            "often there is one cause, such as a wrong label or a class with few rows."
         )
     if outcome == "not_enough_evidence":
         steps.append(
@@ -97,8 +97,8 @@ def _after_pass(report: Report) -> list[str]:
     if counts.get("broken"):
         steps.insert(
             0,
-            f"Look at {_these(counts['broken'])} that got worse (Row by row) before you release. What "
-            "may never be wrong goes into `evaluate.must_pass`, by its id.",
+            f"Look at {_these(counts['broken'])} that got worse (Row by row) before you release. "
+            "What may never be wrong goes into `evaluate.must_pass`, by its id.",
         )
     return steps
 
