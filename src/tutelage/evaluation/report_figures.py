@@ -201,17 +201,22 @@ def _p(value: float | None) -> str:
 
 
 def _metrics(report: Report) -> Html:
-    metrics = metrics_of(report)
-    extra = list(dict.fromkeys(n for c in report["candidates"] for n in c.get("extra") or {}))
-    rows = []
-    for candidate in report["candidates"]:
-        given = candidate["metrics"]
-        cells = [_cell(report, metric, given.get(metric)) for metric in metrics]
-        cells += [amount((candidate.get("extra") or {}).get(n), False) for n in extra]
-        missing = max((f.get("unscored") or 0 for f in given.values()), default=0)
-        rows.append((candidate["title"], *cells, missing))
-    headers = ["candidate", *(metric_name(n) for n in [*metrics, *extra]), "unscored"]
-    return html.table(headers, rows)
+    """Return every figure: a line a metric, a column a candidate."""
+    candidates = report["candidates"]
+    rows = [
+        (metric_name(m), *(_cell(report, m, c["metrics"].get(m)) for c in candidates))
+        for m in metrics_of(report)
+    ]
+    extra = dict.fromkeys(n for c in candidates for n in c.get("extra") or {})
+    rows += [
+        (metric_name(n), *(amount((c.get("extra") or {}).get(n), False) for c in candidates))
+        for n in extra
+    ]
+    missing = [
+        max((f.get("unscored") or 0 for f in c["metrics"].values()), default=0) for c in candidates
+    ]
+    rows.append(("rows without a score, at most", *map(str, missing)))
+    return html.table(["metric", *(short_title(report, c["name"]) for c in candidates)], rows)
 
 
 def _cell(report: Report, metric: str, figures: Mapping[str, Any] | None) -> str:

@@ -36,7 +36,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     small = classification()
     documents = {
         "large": classification(1000, LABELS),
-        "labels": classification(120, LABELS[:40]),
+        "labels": classification(62, LABELS[:31]),
         "graded": graded(small),
         "attacked": attacked(small),
         "attacked_graded": attacked(graded(small)),
