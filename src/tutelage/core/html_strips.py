@@ -125,6 +125,11 @@ def zone(scale: Scale, low: float, high: float, colour: Colour = "good") -> list
     ]
 
 
+def limit(scale: Scale, value: float) -> list[str]:
+    """Return the dashed line of a limit that holds for one row only."""
+    return [f"<path {_FIXED} class='limit' d='M{scale.x(value):.1f} 0v24'/>"]
+
+
 def columns(scale: Scale, counts: Sequence[int], colour: Colour = 0) -> list[str]:
     """Return a histogram whose equal bins fill the scale."""
     top, wide = max(counts, default=0) or 1, _UNITS / max(1, len(counts))

@@ -13,6 +13,7 @@ from tutelage.core.html_strips import (
     bar,
     chart,
     interval,
+    limit,
     scale_over,
     shares,
     tick,
@@ -30,6 +31,7 @@ from tutelage.evaluation.report_words import (
     by_name,
     change,
     is_share,
+    limits,
     metric_name,
     metrics_of,
     short_title,
@@ -142,17 +144,19 @@ def differences(report: Report) -> Html | None:
         *body,
         lead=f"The {title_of(report, subject(report))} minus each other candidate, on the same "
         "rows. The dashed line is no difference: an interval that touches it may be luck, one "
-        "wholly to its right is a gain, one wholly to its left a loss.",
+        "wholly to its right is a gain, one wholly to its left a loss. A red dashed line is the "
+        "loss that a criterion allows.",
     )
 
 
 def _differences(report: Report, metric: str, found: Sequence[Mapping[str, Any]]) -> Html:
     share = is_share(report, metric)
-    limits = [float(c["limit"]) for c in found if c.get("limit") is not None]
+    held = {other: at for (other, on), at in limits(report).items() if on == metric}
     ends = [v for c in found for v in _ends(c)]
+    ends += [held[c["other"]] for c in found if c.get("other") in held]
     scale = scale_over(
         ends,
-        references=[0.0, *limits],
+        references=[0.0],
         text=lambda v: axis_text(v, share),
     )
     lines = []
@@ -167,7 +171,10 @@ def _differences(report: Report, metric: str, found: Sequence[Mapping[str, Any]]
             f"{c.get('wins', '–')} / {c.get('losses', '–')}",
             word,
         )
-        lines.append(Line(cells, interval(scale, low, middle, high, good)))
+        marks = interval(scale, low, middle, high, good)
+        if c.get("other") in held:
+            marks += limit(scale, held[c["other"]])
+        lines.append(Line(cells, marks))
     unit = "points" if share else "difference"
     headers = ["difference", unit, "interval", "better / worse rows", "reading"]
     return chart(f"differences in {metric_name(metric)} with intervals", headers, lines, scale)

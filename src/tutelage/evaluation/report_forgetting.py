@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.core import html
 from tutelage.core.html import Html
-from tutelage.core.html_strips import Line, bar, chart, interval, scale_over, shares
+from tutelage.core.html_strips import Line, bar, chart, interval, limit, scale_over, shares
 from tutelage.evaluation.criterion import percent, points
 from tutelage.evaluation.report_words import Report, amount, axis_text, between
 
@@ -26,7 +26,7 @@ def forgetting(report: Report) -> Html | None:
     return html.section(
         "What it forgot",
         _answers(found),
-        _changes(found),
+        _changes(found, _limit(report)),
         _topics(found),
         _language(found),
         _more(found),
@@ -57,24 +57,34 @@ def _answers(found: Mapping[str, Any]) -> Html:
     return chart("general questions answered right", headers, lines, scale)
 
 
-def _changes(found: Mapping[str, Any]) -> Html:
-    """Return the losses with their intervals, turned so that left is lost and right is gained."""
+def _limit(report: Report) -> float | None:
+    """Return the loss of the chance of the right answer that the gate allows."""
+    for criterion in report.get("verdict", {}).get("criteria", ()):
+        if criterion["name"] == "keeps general knowledge":
+            found = (criterion.get("figures") or {}).get("limit")
+            return None if found is None else float(found)
+    return None
+
+
+def _changes(found: Mapping[str, Any], allowed: float | None) -> Html:
+    """Return the losses with their intervals, turned so that left is lost and right is gained.
+
+    `allowed` is the loss of the chance that the gate allows; it is drawn in its row.
+    """
     drops = [(key, found[key]) for key in ("chance_drop", "accuracy_drop") if found.get(key)]
     ends = [-v for _, d in drops for v in (d["low"], d["high"])]
+    ends += [] if allowed is None else [-allowed]
     scale = scale_over(ends, references=[0.0], text=axis_text)
-    lines = [
-        Line(
-            (
-                _TITLES[key],
-                points(-d["estimate"], 1),
-                f"{points(-d['high'], 1)} to {points(-d['low'], 1)}",
-                "–" if d.get("detectable") is None else f"{d['detectable'] * 100:.1f}",
-            ),
-            interval(scale, -d["high"], -d["estimate"], -d["low"], _tone(-d["high"], -d["low"])),
-        )
-        for key, d in drops
-    ]
-    head = Html("<h3>Change, in points: left of the dashed line is a loss</h3>")
+    lines = []
+    for key, d in drops:
+        low, middle, high = -d["high"], -d["estimate"], -d["low"]
+        marks = interval(scale, low, middle, high, _tone(low, high))
+        if key == "chance_drop" and allowed is not None:
+            marks += limit(scale, -allowed)
+        seen = "–" if d.get("detectable") is None else f"{d['detectable'] * 100:.1f}"
+        interval_told = f"{points(low, 1)} to {points(high, 1)}"
+        lines.append(Line((_TITLES[key], points(middle, 1), interval_told, seen), marks))
+    head = Html("<h3>Change, in points: left of the grey line is a loss; red: the limit</h3>")
     headers = ["measure", "points", "interval", "smallest detectable"]
     return html.join([head, chart("what tuning changed", headers, lines, scale)])
 

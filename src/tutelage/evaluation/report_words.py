@@ -65,6 +65,16 @@ def metrics_of(report: Report) -> list[str]:
     return sorted(names, key=lambda name: name != primary)
 
 
+def limits(report: Report) -> dict[tuple[str, str], float]:
+    """Return the limits of criteria on differences, by (candidate, metric), where there are any."""
+    found = {}
+    for criterion in report.get("verdict", {}).get("criteria", ()):
+        figures = criterion.get("figures") or {}
+        if figures.get("than") and figures.get("metric") and figures.get("limit"):
+            found[str(figures["than"]), str(figures["metric"])] = float(figures["limit"])
+    return found
+
+
 def is_share(report: Report, metric: str) -> bool:
     """Return whether all of a metric's figures are ratios, which read best in percent."""
     if not is_rate(metric):
