@@ -47,6 +47,8 @@ CELLS = (
     Cell("text 10 %", 0.10, ("text",)),
     Cell("both 10 %", 0.10, ("chat", "text")),
     Cell("both 20 %", 0.20, ("chat", "text")),
+    Cell("both 10 %, whole change", 0.10, ("chat", "text"), {"interpolate": False}),
+    Cell("both 10 %, words", 0.10, ("chat", "text"), {"replay_loss": "text"}),
     Cell("rate 5e-4", changes={"learning_rate": 5e-4}),
     Cell("rank 8", changes={"rank": 8, "alpha": 16.0}),
     Cell("2 epochs", changes={"epochs": 2.0}),

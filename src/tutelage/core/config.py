@@ -213,6 +213,8 @@ class Train(Section):
     launcher: Literal["torchrun", "ray"] = "torchrun"  # ray: over the machines of its cluster
     # share of general text among the rows, against forgetting
     replay: float | None = Field(default=None, ge=0, lt=1)
+    # what a replayed row teaches: its text, or the base model's odds of every next word
+    replay_loss: Literal["text", "base"] | None = None
     replay_from: str = "own"  # own: what the base model writes by itself; else a file of text
     before: list[Stage] = []  # stages that are trained first, in this order
     # classify, cloze: balanced gives each label the same weight in the loss, however rare

@@ -124,6 +124,8 @@ def _concerns(choice: Choice, situation: Situation, overrides: Train) -> bool:
     only_full, only_adapter = ("mixout", "layer_decay"), ("rank", "alpha", "dropout")
     if choice.name in ("offload", "strategy", "attention"):
         return situation.machine.gpu is not None
+    if choice.name == "replay_loss":
+        return bool(situation.chosen["replay"])
     if choice.name == "tune":
         return bool(choice.value != situation.method)
     return choice.name not in (only_adapter if situation.full else only_full)

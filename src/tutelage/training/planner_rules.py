@@ -214,6 +214,12 @@ RULES: tuple[Rule, ...] = (
          _const(True), "the optimizer stays in the processor's memory: slower, but it fits",
          "Ren et al. 2021, arXiv 2101.06840"),
     Rule("offload", always, _const(False), "all of it fits where it is used", "the machine"),
+    Rule("replay_loss", lambda s: s.method in OBJECTIVES or s.full
+         or s.chosen["strategy"] in SPREAD, _const("text"), "replayed rows teach their words",
+         REHEARSAL),
+    Rule("replay_loss", always, _const("base"),
+         "replayed rows teach the base's odds of every next word: no loss where training starts",
+         "Li and Hoiem 2016, arXiv 1606.09282"),
     Rule("precision", lambda s: s.machine.gpu is not None and s.machine.bf16, _const("bf16"),
          "{gpu} multiplies bf16 natively: half the memory", MIXED),
     Rule("precision", lambda s: s.machine.gpu is not None, _const("fp16"),

@@ -25,12 +25,14 @@ class Row:
     """One encoded example: `weights[t]` is the weight of predicting `ids[t]` from what precedes.
 
     `answer_start` is the first position of the answer; nothing from there on is ever shared.
+    `odds`: not the tokens are learned but the base model's odds of them (base_odds.py).
     """
 
     id: str
     ids: tuple[int, ...]
     weights: tuple[float, ...]
     answer_start: int
+    odds: bool = False
 
     @property
     def weight(self) -> float:

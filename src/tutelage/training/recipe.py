@@ -55,6 +55,8 @@ class Recipe(BaseModel):
     strategy: Strategy = "none"  # how several processes share the work
     offload: bool = False  # optimizer (and with zero3 weights) in the processor's memory
     replay: float = Field(default=0.0, ge=0, lt=1)  # share of the rows that is general text
+    # what a replayed row teaches: its words, or the base's odds of every next word
+    replay_loss: Literal["text", "base"] = "text"
     class_weights: Literal["none", "balanced"] = "none"  # of a classifier's loss
     cloze: Cloze | None = None  # patterns and words of the method cloze
     beta: float = Field(default=0.1, gt=0)  # of preference tuning: how far from the base

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.core.events import Emit, Event
+from tutelage.training.base_odds import as_heavy_as, join, odds_step
 from tutelage.training.encode import encode
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE, Step
@@ -13,6 +14,7 @@ from tutelage.training.methods.base import Objective, Prepared, tell_coverage
 from tutelage.training.precision import autocast
 from tutelage.training.prefix_tree import Row, build_forest
 from tutelage.training.recipe import Recipe
+from tutelage.training.replay import is_replay
 from tutelage.training.self_check import self_check
 from tutelage.training.shared_step import SharedStep, StepResult, device_of, plain_step
 
@@ -25,16 +27,25 @@ class Supervised(Objective):
         limit, weight = job.recipe.max_tokens, job.recipe.prompt_loss_weight
         rows = encode(job.train, tokenizer, job.prompt, max_tokens=limit, prompt_loss_weight=weight)
         tell_coverage(rows.coverage, rows.coverage.sentence(), emit)
+        train = _weighed(job, rows.rows)
         validation: list[Row] = []
         if job.validation:  # judged on answers alone
             validation = encode(job.validation, tokenizer, job.prompt, max_tokens=limit).rows
-        return Prepared(rows.rows, validation, rows.coverage)
+        return Prepared(train, validation, rows.coverage)
 
     def step(
         self, model: Any, items: Sequence[Row], recipe: Recipe, emit: Emit
     ) -> tuple[Step, dict[str, Any]]:
         """Return the shared path where it pays and agrees with the plain one, else the plain."""
-        shared, report = shared_path(model, items, recipe, emit, flat=True)
+        taught = [row for row in items if not row.odds]
+        shared, report = shared_path(model, taught, recipe, emit, flat=True)
+
+        def teach(
+            rows: Sequence[Row], micro_batch: int, backward: bool, weight: float | None
+        ) -> StepResult:
+            if shared is not None:
+                return shared(rows, micro_batch, backward=backward, weight=weight)
+            return plain_step(model, rows, micro_batch, backward=backward, weight=weight)
 
         def step(
             rows: Sequence[Row],
@@ -43,12 +54,30 @@ class Supervised(Objective):
             backward: bool = True,
             weight: float | None = None,
         ) -> StepResult:
+            own = [row for row in rows if not row.odds]
+            held = [row for row in rows if row.odds]
             with autocast(model, recipe.precision):
-                if shared is not None:
-                    return shared(rows, micro_batch, backward=backward, weight=weight)
-                return plain_step(model, rows, micro_batch, backward=backward, weight=weight)
+                if not held:
+                    return teach(own, micro_batch, backward, weight)
+                whole = sum(row.weight for row in rows) if weight is None else weight
+                parts = [odds_step(model, held, micro_batch, whole, backward=backward)]
+                if own:
+                    parts.append(teach(own, micro_batch, backward, whole))
+                return join(parts)
 
         return step, report
+
+
+def _weighed(job: TrainingJob, rows: Sequence[Row]) -> list[Row]:
+    """Return the rows, each replayed one as heavy as the project's are on average."""
+    general = {example.id for example in job.train if is_replay(example)}
+    if not general:
+        return list(rows)
+    own = [row for row in rows if row.id not in general]
+    odds = job.recipe.replay_loss == "base"
+    heavy = as_heavy_as(own, [row for row in rows if row.id in general], odds=odds)
+    replayed = {row.id: row for row in heavy}
+    return [replayed.get(row.id, row) for row in rows]
 
 
 def shared_path(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tutelage.core.errors import ConfigError, nearest
 from tutelage.training.methods.base import Tuning
+from tutelage.training.planner_rules import SPREAD
 from tutelage.training.recipe import INTERPOLATED, Recipe
 
 LORA_KINDS = ("lora", "rslora", "dora", "pissa", "lora_plus")
@@ -88,6 +89,11 @@ def _check(name: str, recipe: Recipe) -> None:
             "Remove it, or set train.method: lora_plus",
         ),
         (
+            recipe.replay_loss == "base" and (name == "full" or recipe.strategy in SPREAD),
+            "replay_loss: base",
+            "Set it to text; it takes an adapter that can be switched off, whole in each process",
+        ),
+        (
             recipe.interpolate and name not in INTERPOLATED,
             "interpolate",
             f"Set it to false; it is made for {', '.join(INTERPOLATED)}",
@@ -97,5 +103,7 @@ def _check(name: str, recipe: Recipe) -> None:
     for is_wrong, field, fix in wrong:
         if is_wrong:
             raise ConfigError(
-                f"{field} has no meaning for {name!r}", where=f"train.{field}", fix=fix
+                f"{field} has no meaning for {name!r}",
+                where=f"train.{field.split(':')[0]}",
+                fix=fix,
             )
