@@ -131,7 +131,7 @@ def _tags(
     evaluation: Artifact | None,
     evaluated: str | None,
 ) -> dict[str, str]:
-    return {
+    known = {
         "release": row.id,
         "name": row.name,
         "kind": row.kind,
@@ -143,6 +143,7 @@ def _tags(
         "adapter": manifest.adapter.hash if manifest.adapter else "",
         "verdict": str(evaluation.meta.get("verdict")) if evaluation else "none",
     }
+    return {name: value for name, value in known.items() if value}
 
 
 def _training_run(ctx: Context, adapter: Artifact | None) -> str | None:
