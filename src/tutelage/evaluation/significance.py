@@ -34,9 +34,10 @@ from tutelage.evaluation.significance_resample import (
 )
 
 __all__ = [
-    "ROUNDS", "Difference", "Interval", "bootstrap_ratio", "detectable_difference",
-    "detectable_rate", "holm", "mcnemar", "mean_interval", "paired_difference", "sign_flip",
-    "tango", "tango_statistic", "token_mean", "wilson",
+    "ROUNDS", "Difference", "Interval", "bootstrap_ratio", "cluster_codes",
+    "detectable_difference", "detectable_rate", "holm", "mcnemar", "mean_interval",
+    "paired_difference", "sign_flip", "tango", "tango_statistic", "token_mean", "wilson",
+    "z_score",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]

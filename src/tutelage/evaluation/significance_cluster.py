@@ -71,7 +71,7 @@ def error_of(x: Array, codes: NDArray[np.int64], kind: Kind = "CR2") -> MeanErro
     residual = x - x.mean()
     plain = float((residual**2).sum()) / (n * (n - 1))
     sizes = np.bincount(codes, minlength=groups).astype(float)
-    squares = np.bincount(codes, weights=residual, minlength=groups) ** 2
+    squares: Array = np.bincount(codes, weights=residual, minlength=groups).astype(float) ** 2
     share = sizes / n
     if kind == "CR0":
         total = float(squares.sum())

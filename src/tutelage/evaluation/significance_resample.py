@@ -27,7 +27,7 @@ def bootstrap_means(x: Array, codes: NDArray[np.int64], seed: int, rounds: int) 
         if len(values) * 20 < groups:
             return generator.multinomial(groups, counts / groups, size=rounds) @ values / groups
         return _drawn_sums([x], generator, rounds)[0] / groups
-    sums = np.bincount(codes, weights=x, minlength=groups)
+    sums = np.bincount(codes, weights=x, minlength=groups).astype(float)
     sizes = np.bincount(codes, minlength=groups).astype(float)
     return _ratios(sums, sizes, generator, rounds)
 
