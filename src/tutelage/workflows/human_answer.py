@@ -140,8 +140,8 @@ def submit(ctx: Context, given: Given, *, now: datetime | None = None) -> Kept:
         return keep(session, given, now or utc_now())
 
 
-def keep(session: Session, given: Given, at: datetime) -> Kept:
-    """Keep a judgement inside a transaction that is open."""
+def keep(session: Session, given: Given, at: datetime, *, refresh: bool = True) -> Kept:
+    """Keep a judgement inside a transaction that is open; without `refresh` scores wait."""
     if given.key is not None:
         known = HumanJudgementRow.key == given.key
         before = session.scalars(select(HumanJudgementRow).where(known)).first()
@@ -174,7 +174,8 @@ def keep(session: Session, given: Given, at: datetime) -> Kept:
     slot.state = "skipped" if given.skip else "done"
     slot.done_at, slot.lease_until = at, None
     session.flush()
-    refresh_scores(session, study.evaluation, [task.item])
+    if refresh:
+        refresh_scores(session, study.evaluation, [task.item])
     return Kept(row.number, slot.id, row.supersedes)
 
 

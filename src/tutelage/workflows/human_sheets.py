@@ -19,7 +19,7 @@ from tutelage.core.errors import DataError, TutelageError
 from tutelage.core.workspace import atomic_write
 from tutelage.evaluation.human import sheet as sheets
 from tutelage.evaluation.human.rubric import Criterion
-from tutelage.evaluation.human.sample import left_is_first
+from tutelage.evaluation.human.sample import left_is_first, row_name
 from tutelage.store.human import (
     HumanAssignmentRow,
     HumanJudgementRow,
@@ -29,8 +29,10 @@ from tutelage.store.human import (
 from tutelage.workflows.context import Context
 from tutelage.workflows.human_answer import Given, claim, keep, known_rater, newest_of, show
 from tutelage.workflows.human_rows import criteria_of, find_study
+from tutelage.workflows.human_scores import refresh_scores
 
 SHEET_LEASE_S = 14 * 24 * 3600.0  # rows of a shared study that are out in a sheet
+_ID = 16  # digits of an assignment's id
 QUARANTINE = "human-quarantine"  # folder under .tutelage
 
 
@@ -91,11 +93,15 @@ def import_sheet(ctx: Context, path: Path, *, study: str | None = None) -> dict[
     problems = list(read.problems)
     at = utc_now()
     with ctx.store.begin() as session:
+        changed = []
         for row in read.filled:
             try:
                 counts[_keep(session, found, row, f"{path.name}:{row.line}", at)] += 1
             except TutelageError as error:
                 problems.append(sheets.Problem(row.line, error.what, _cells(row)))
+            else:
+                changed.append(session.get_one(HumanAssignmentRow, row.row[:_ID]).task)
+        refresh_scores(session, found.evaluation, _items(session, changed))
     problems.sort(key=lambda problem: int(problem.line) if problem.line.isdigit() else 0)
     return {
         "study": found.id,
@@ -111,12 +117,14 @@ def _keep(
     session: Session, study: HumanStudyRow, row: sheets.Filled, source: str, at: datetime
 ) -> str:
     """Keep one row; return under which count it falls. Each is whole or not at all."""
-    slot = session.get(HumanAssignmentRow, row.row)
+    slot = session.get(HumanAssignmentRow, row.row[:_ID])
     if slot is None or slot.study != study.id:
         where = "of another study" if slot is not None else "of no study"
         raise DataError(f"{row.row!r} is a row {where}")
     if slot.rater is None:
         raise DataError(f"{row.row!r} was given back: its lease ran out")
+    if row.row != row_name(study.secret, slot.id, slot.rater):
+        raise DataError(f"{row.row!r} is not a row of this sheet's rater any more")
     newest = newest_of(session, slot.id)
     said = {
         "side": row.side, "levels": dict(row.levels), "comment": row.comment.strip(),
@@ -132,11 +140,15 @@ def _keep(
             slot.id, slot.rater, row.side, row.levels, row.comment, row.seconds, row.skip,  # type: ignore[arg-type]
             key=content_hash({"sheet": slot.id, "after": number, **said}), source=source,
         ),
-        at,
+        at, refresh=False,
     )  # fmt: skip
     if row.skip:
         return "skipped"
     return "corrected" if before else "kept"
+
+
+def _items(session: Session, tasks: Sequence[int]) -> list[str]:
+    return [session.get_one(HumanTaskRow, task).item for task in tasks]
 
 
 def _said(session: Session, study: HumanStudyRow, row: HumanJudgementRow) -> dict[str, Any] | None:
@@ -168,7 +180,7 @@ def _cells_of(
     shown = show(session, study, slot)
     answers = {"answer": shown.left} if criteria else {"A": shown.left, "B": shown.right or ""}
     return {
-        "row": slot.id,
+        "row": row_name(study.secret, slot.id, slot.rater or ""),
         "input": _conversation(shown.messages),
         "reference": shown.reference or "",
         **answers,

@@ -232,7 +232,7 @@ def test_reading_a_sheet_twice_changes_nothing_and_a_correction_is_a_new_row(
         assert session.scalar(select(func.count()).select_from(HumanJudgementRow)) == 7
         chain = session.scalars(
             select(HumanJudgementRow)
-            .where(HumanJudgementRow.assignment == rows[0]["row"])
+            .where(HumanJudgementRow.assignment == rows[0]["row"][:16])
             .order_by(HumanJudgementRow.number)
         ).all()
     assert [row.supersedes for row in chain] == [None, chain[0].number, chain[1].number]
@@ -312,6 +312,23 @@ def test_a_shared_study_is_dealt_out_over_sheets(ctx: Context, tmp_path: Path) -
     assert [one["rows"] for one in made["files"]] == [15, 15]
     inputs = [{row["input"] for row in read_rows(one["path"])} for one in made["files"]]
     assert not inputs[0] & inputs[1]
+
+
+def test_a_sheet_that_comes_back_late_is_never_another_persons(
+    ctx: Context, tmp_path: Path
+) -> None:
+    new_study(ctx, Order(people=("anna", "ben"), shared=True, rows=2))
+    export(ctx, tmp_path / "s.csv", raters=["anna"], rows=1)
+    fill(tmp_path / "s.csv", 1.0, np.random.default_rng(0))
+    late = utc_now() + timedelta(days=15)
+    for _ in range(2):
+        shown = next_task(ctx, "ben", now=late)
+        assert shown is not None
+        submit(ctx, Given(shown.assignment, "ben", "tie"), now=late)
+    read = import_sheet(ctx, tmp_path / "s.csv")
+    assert (read["kept"], read["corrected"]) == (0, 0)
+    assert "not a row of this sheet's rater any more" in read["problems"][0]["why"]
+    assert results(ctx)["win_rates"][0]["ties"] == 2
 
 
 def test_equal_texts_tie_without_being_asked(ctx: Context, tmp_path: Path) -> None:

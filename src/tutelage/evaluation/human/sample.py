@@ -75,6 +75,15 @@ def left_is_first(secret: str, assignment: str) -> bool:
     return digest[0] & 1 == 0
 
 
+def row_name(secret: str, assignment: str, rater: str) -> str:
+    """Return what a sheet calls a row: the assignment, and six digits that bind it to its rater.
+
+    So a sheet that comes back late is never read as another person's.
+    """
+    text = f"{assignment} {rater}".encode()
+    return assignment + hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()[:6]
+
+
 def rater_order(tasks: Sequence[int], rater: str, seed: int) -> list[int]:
     """Return the tasks in a rater's own order, so that tiredness does not fall on the same rows."""
     order = sorted(tasks)
