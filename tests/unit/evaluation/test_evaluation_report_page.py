@@ -14,7 +14,12 @@ from tests.unit.evaluation.report_documents import LABELS, attacked, classificat
 from tutelage.evaluation import report_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-LOOKS = [("light", 1280), ("dark", 1280), ("light", 390)]
+LOOKS = [  # (page, colour scheme, width)
+    ("labels", "light", 1280),
+    ("labels", "dark", 1280),
+    ("graded", "light", 390),
+    ("graded", "dark", 390),
+]
 ODD = {"rows": 3, "task": "text", "name": "bare", "notes": [], "candidates": [], "primary": {
     "metric": "accuracy", "difference": None}, "verdict": {
     "outcome": "not_enough_evidence", "sentence": "Nothing yet.", "criteria": []}}  # fmt: skip
@@ -131,8 +136,7 @@ def test_a_script_that_slipped_in_would_not_run(
         assert len([line for line in visit.said if "Content Security Policy" in line]) >= 2
 
 
-@pytest.mark.parametrize(("scheme", "width"), LOOKS)
-@pytest.mark.parametrize("name", ["labels", "graded"])
+@pytest.mark.parametrize(("name", "scheme", "width"), LOOKS)
 def test_axe_finds_no_barrier(
     browser: Any, pages: dict[str, Path], name: str, scheme: str, width: int
 ) -> None:
