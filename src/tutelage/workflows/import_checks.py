@@ -93,7 +93,10 @@ def check_model(folder: Path, base: Path) -> Findings:
 
 
 def check_tokenizer(folder: Path, base: Path, found: Findings) -> None:
-    """Raise ModelError if a tokenizer that came along gives other tokens than the base's."""
+    """Raise ModelError if a tokenizer that came along gives other tokens than the base's.
+
+    Tokens beyond the embeddings don't count: some converters add their own defaults there.
+    """
     theirs, ours = folder / "tokenizer.json", base / "tokenizer.json"
     if not theirs.is_file():
         found.notes.append("it brings no tokenizer.json; the base model's tokenizer is used")
@@ -101,7 +104,8 @@ def check_tokenizer(folder: Path, base: Path, found: Findings) -> None:
     if not ours.is_file():
         found.notes.append("the base model has no tokenizer.json, the tokenizers were not compared")
         return
-    a, b = _vocabulary(read_json(theirs)), _vocabulary(read_json(ours))
+    size = read_json(base / "config.json").get("vocab_size")
+    a, b = (_vocabulary(read_json(file), size) for file in (theirs, ours))
     for token in sorted(a.keys() | b.keys(), key=str):
         if a.get(token) != b.get(token):
             raise ModelError(
@@ -240,11 +244,12 @@ def _check_base(folder: Path, config: Mapping[str, Any], digest: str, found: Fin
         )
 
 
-def _vocabulary(values: Mapping[str, Any]) -> dict[Any, Any]:
-    """Return ids by token, added tokens among them; pieces of a Unigram by their place."""
+def _vocabulary(values: Mapping[str, Any], size: int | None) -> dict[Any, Any]:
+    """Return ids by token, below `size`, added tokens too; pieces of a Unigram by their place."""
     vocab = (values.get("model") or {}).get("vocab") or {}
     if isinstance(vocab, list):
         found = {piece[0]: index for index, piece in enumerate(vocab)}
     else:
         found = dict(vocab)
-    return found | {t.get("content"): t.get("id") for t in values.get("added_tokens") or ()}
+    found |= {t.get("content"): t.get("id") for t in values.get("added_tokens") or ()}
+    return {t: i for t, i in found.items() if size is None or not isinstance(i, int) or i < size}

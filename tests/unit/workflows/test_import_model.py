@@ -143,6 +143,23 @@ def test_a_merged_model_is_imported_as_a_whole_model(
     assert [e.kind for e in events] == ["start", "done"] * 2
 
 
+def test_a_gguf_file_is_imported_as_the_model_it_was_made_from(
+    ctx: Context, tmp_path: Path, make_project: Callable[..., Path]
+) -> None:
+    from tests.fakes.tiny_bpe import build_bpe_model
+
+    from tutelage.inference.gguf_model import write_from_folder
+
+    base = build_bpe_model(tmp_path / "bpe")
+    write_from_folder(base, tmp_path / "tuned.gguf", dtype="f32", name="tiny")
+    opened = open_context(make_project(config=CONFIG.format(model=base)))
+    artifact = import_model(opened, tmp_path / "tuned.gguf")
+    assert (artifact.meta["name"], artifact.meta["form"]) == ("tuned", "model")
+    assert read_tuned(opened.path_of(artifact)).kind == "model"
+    with pytest.raises(ModelError, match=r"the model.s \w+ is \d+, that of the base model"):
+        import_model(ctx, tmp_path / "tuned.gguf")
+
+
 def test_what_does_not_fit_is_refused_in_a_sentence(
     ctx: Context, elsewhere: dict[str, Path], tmp_path: Path
 ) -> None:
