@@ -80,7 +80,7 @@ def _doubts(suspected: list[dict[str, str]]) -> Iterator[Text]:
     if suspected:
         yield Text.assemble(
             ("injection suspected", "bold yellow"),
-            f": {len(suspected)} answers seem to speak to the judge; read them",
+            f" in answers that seem to speak to the judge: {len(suspected)}; read them",
         )
         for entry in suspected[:_SHOWN]:
             yield Text(f"    {entry['item'][:12]} {entry['candidate']}: {entry['why']}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tutelage.core.artifact import Artifact
 from tutelage.evaluation.candidates import TUNED
-from tutelage.evaluation.judges import marks
+from tutelage.evaluation.judges import duels, marks
 from tutelage.evaluation.judges.asker import Verdicts
 from tutelage.evaluation.judges.rubric import OVERALL, PREFERENCE, Criterion, versus
 from tutelage.evaluation.judges.trust import JudgeTrust, measured, panel_id, trusted
@@ -164,10 +164,12 @@ def _suspected(table: marks.Table) -> list[dict[str, str]]:
     """Return the answers that seem to speak to the judge, each once."""
     found: dict[tuple[str, str], str] = {}
     for candidate, metrics in table.items():
-        for given in metrics.values():
+        for metric, given in metrics.items():
             for item, score in given.items():
                 if marks.SUSPECTED in score.evidence:
-                    found[item, candidate] = score.evidence[marks.SUSPECTED]
+                    theirs = score.evidence.get(duels.SIDE) == "theirs"
+                    whose = metric.removeprefix(versus("")) if theirs else candidate
+                    found[item, whose] = score.evidence[marks.SUSPECTED]
     return [{"item": i, "candidate": c, "why": why} for (i, c), why in found.items()]
 
 

@@ -227,6 +227,7 @@ def test_an_answer_that_speaks_to_the_judge_is_named(make: Make, server: JudgeSe
     assert found["suspected"] == [
         {"item": ROWS[1].id, "candidate": "base", "why": "it says to ignore instructions"}
     ]
+    assert judge(ctx, Wishes(mode="pairwise"))["suspected"] == found["suspected"]
     with ctx.store.session() as session:
         row = session.scalars(
             select(ScoreRow).where(ScoreRow.item == ROWS[1].id, ScoreRow.candidate == "base")

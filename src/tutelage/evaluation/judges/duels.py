@@ -20,6 +20,7 @@ from tutelage.evaluation.judges.rubric import Rubric
 from tutelage.evaluation.scorers.base import Score
 
 VALUES = {"ours": 1.0, "tie": 0.5, "theirs": 0.0}
+SIDE = "suspected_side"  # whose answer it is: ours or theirs
 _TURNED = {"first": "theirs", "second": "ours", "tie": "tie"}
 _STRAIGHT = {"first": "ours", "second": "theirs", "tie": "tie"}
 Given = Mapping[str, str]  # example id → answer
@@ -81,8 +82,10 @@ def scores(
         if row.id in ours and row.id in theirs:
             duels = _duels(rubric, row, (ours[row.id], theirs[row.id]), verdicts, judges)
             score = _score(duels)
-            doubt = suspicion(ours[row.id]) or suspicion(theirs[row.id])
-            more = {SUSPECTED: doubt} if doubt else {}
+            more: dict[str, str] = {}
+            for side, text in (("theirs", theirs[row.id]), ("ours", ours[row.id])):
+                if doubt := suspicion(text):
+                    more = {SUSPECTED: doubt, SIDE: side}
             found[row.id] = Score(score.value, {**score.evidence, **more})
     return found
 
