@@ -23,6 +23,7 @@ from tutelage.training.recipe import Recipe
 _CPU_FLOPS = 6e10  # a second and core, sustained in training: the guess without a probe
 _GPU_FLOPS = 1e14
 _LOOKS_AN_EPOCH = 2  # evaluations on the validation split
+_REPLAYED = 120  # tokens of a replayed row: a short request and up to 96 of an answer
 _INTERPOLATED = 5  # looks at the validation rows on the way back towards the base
 _START_S = 6.0  # imports, tokenizer, encoding, the self-check: measured, bench/plan.py
 _KEPT_BYTES = 16  # a trained weight in a checkpoint: itself, the best one, two moments
@@ -230,8 +231,10 @@ def _seconds(situation: Situation, recipe: Recipe, measured: Measured | None) ->
     """Return the time of all steps and of the looks at the validation rows (a third a token)."""
     data = situation.data
     pace = measured.seconds_per_token if measured else _pace(situation)
-    steps = recipe.total_steps(recipe.all_rows(data.rows))
-    train = steps * step_tokens(data, recipe)
+    whole = recipe.all_rows(data.rows)
+    steps = recipe.total_steps(whole)
+    train = steps * step_tokens(data, recipe) * data.rows / max(1, whole)
+    train += _replayed_tokens(recipe) * (whole - data.rows)
     looks = 1 + steps // recipe.eval_every + _INTERPOLATED * recipe.interpolate
     share = step_tokens(data, recipe) / recipe.batch_size
     slower = 1.25 if recipe.checkpointing else 1.0
@@ -241,6 +244,12 @@ def _seconds(situation: Situation, recipe: Recipe, measured: Measured | None) ->
         + _upkeep(situation, recipe)
         + pace * (slower * train + looks * data.validation_rows * share / 3)
     )
+
+
+def _replayed_tokens(recipe: Recipe) -> float:
+    """Return what a replayed row costs in all epochs, as tokens of a step."""
+    passes = 4 / 3 if recipe.replay_loss == "base" else 1.0  # the base's forward besides
+    return recipe.epochs * passes * min(_REPLAYED, recipe.max_tokens)
 
 
 def _upkeep(situation: Situation, recipe: Recipe) -> float:

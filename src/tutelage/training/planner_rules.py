@@ -32,6 +32,7 @@ FLASH = "Dao 2023, arXiv 2307.08691"
 MIXED = "Micikevicius et al. 2018, arXiv 1710.03740"
 REHEARSAL = "Rolnick et al. 2019, arXiv 1811.11682"
 WORTSMAN = "Wortsman et al. 2022, arXiv 2109.01903"
+HOIEM = "Li and Hoiem 2016, arXiv 1606.09282"
 RAJBHANDARI = "Rajbhandari et al. 2020, arXiv 1910.02054"
 ZHAO = "Zhao et al. 2023, arXiv 2304.11277"
 MEASURED = "measured here, bench/README.md"
@@ -187,10 +188,6 @@ RULES: tuple[Rule, ...] = (
          _const(0.05), "short answers and under 15,000 rows: some prompt loss regularises",
          "arXiv 2401.13586"),
     Rule("prompt_loss_weight", always, _const(0.0), "loss on the answers alone", SMALL),
-    Rule("replay", lambda s: s.method == "cpt", _const(0.1),
-         "one row in ten is general text, so that the model keeps what it could", REHEARSAL),
-    Rule("replay", always, _const(0.0), "the adapter changes little else; a guard checks it",
-         SMALL),
     Rule("max_tokens", always,
          lambda s: min(s.model.context, _power_of_two(s.data.row_max)),
          "the longest row has {row_max} tokens: nothing is cut", "the data"),
@@ -214,12 +211,19 @@ RULES: tuple[Rule, ...] = (
          _const(True), "the optimizer stays in the processor's memory: slower, but it fits",
          "Ren et al. 2021, arXiv 2101.06840"),
     Rule("offload", always, _const(False), "all of it fits where it is used", "the machine"),
-    Rule("replay_loss", lambda s: s.method in OBJECTIVES or s.full
-         or s.chosen["strategy"] in SPREAD, _const("text"), "replayed rows teach their words",
-         REHEARSAL),
+    Rule("replay_loss", lambda s: s.method in OBJECTIVES or s.chosen["tune"] in ("full", "pissa")
+         or s.chosen["strategy"] in SPREAD, _const("text"),
+         "the base's odds are not at hand: replayed rows would teach their words", REHEARSAL),
     Rule("replay_loss", always, _const("base"),
          "replayed rows teach the base's odds of every next word: no loss where training starts",
-         "Li and Hoiem 2016, arXiv 1606.09282"),
+         HOIEM),
+    Rule("replay", lambda s: s.method == "cpt", _const(0.1),
+         "one row in ten is general text, so that the model keeps what it could", REHEARSAL),
+    Rule("replay", lambda s: s.chosen["replay_loss"] == "text", _const(0.0),
+         "words alone are learned by heart and keep little; a guard checks it", MEASURED),
+    Rule("replay", always, _const(0.1),
+         "one row in ten is the base's own text, where the model is held to the base's odds: it "
+         "keeps what it could", MEASURED),
     Rule("precision", lambda s: s.machine.gpu is not None and s.machine.bf16, _const("bf16"),
          "{gpu} multiplies bf16 natively: half the memory", MIXED),
     Rule("precision", lambda s: s.machine.gpu is not None, _const("fp16"),
@@ -251,6 +255,8 @@ RULES: tuple[Rule, ...] = (
     Rule("interpolate", lambda s: s.chosen["tune"] not in INTERPOLATED
          or s.chosen["strategy"] in SPREAD, _const(False),
          "the line from the base to these weights is not at hand", WORTSMAN),
+    Rule("interpolate", lambda s: s.chosen["replay"] > 0 and s.chosen["replay_loss"] == "base",
+         _const(False), "replayed rows hold the rest in place already", MEASURED),
     Rule("interpolate", lambda s: s.data.validation_rows < LEAST_TO_INTERPOLATE, _const(False),
          "{validation_rows} validation rows are too few to tell how far", WORTSMAN),
     Rule("interpolate", always, _const(True),

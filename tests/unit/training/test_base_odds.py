@@ -118,14 +118,20 @@ def test_a_run_with_replayed_rows_ends_the_same_twice(
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("changes", [{"method": "full"}, {"strategy": "fsdp2"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "full"}, {"method": "pissa"}, {"strategy": "fsdp2"},
+        {"peft": {"init_lora_weights": "olora"}},
+    ],
+)  # fmt: skip
 def test_what_can_not_be_switched_off_refuses(changes: dict[str, Any]) -> None:
     recipe = RECIPE.model_copy(update=changes)
     with pytest.raises(ConfigError, match="replay_loss: base has no meaning"):
         tuning(recipe.method, recipe)
 
 
-def test_the_plan_holds_adapters_to_the_base_and_says_so_where_rows_are_replayed() -> None:
+def test_the_plan_holds_adapters_to_the_base_and_says_so() -> None:
     data = DataProfile(
         task="classification", rows=215, validation_rows=30, labels=22, prompt_p50=120,
         prompt_max=150, answer_p50=7, answer_max=9, row_p95=140, row_max=155, shared=0.7,
@@ -133,11 +139,18 @@ def test_the_plan_holds_adapters_to_the_base_and_says_so_where_rows_are_replayed
     )  # fmt: skip
     model = ModelProfile("small", 134_515_008, 30, 576, 1536, 9, 3, 49152, 8192)
     laptop = Machine(2, 20_000, 50_000, None, 0, True)
-    plan = make_plan(data, model, laptop, Train(replay=0.1))
-    assert plan.recipe.replay_loss == "base"
-    assert "replay_loss" in {choice.name for choice in plan.choices}
-    assert make_plan(data, model, laptop, Train(replay=0.1, method="full")).recipe.replay_loss == (
-        "text"
-    )
-    silent = make_plan(data, model, laptop, Train(replay=0.0))
-    assert "replay_loss" not in {choice.name for choice in silent.choices}
+
+    def planned(**settings: Any) -> tuple[float, str]:
+        recipe = make_plan(data, model, laptop, Train(**settings)).recipe
+        return recipe.replay, recipe.replay_loss
+
+    assert planned() == (0.1, "base")
+    assert planned(method="full") == (0.0, "text")
+    assert planned(method="full", replay=0.2) == (0.2, "text")
+    assert planned(method="pissa") == (0.0, "text")
+    assert planned(method="dpo") == (0.0, "text")
+    assert planned(method="cpt") == (0.1, "text")
+    shown = {c.name for c in make_plan(data, model, laptop, Train()).choices}
+    assert "replay_loss" in shown
+    shown = {c.name for c in make_plan(data, model, laptop, Train(replay=0.0)).choices}
+    assert "replay_loss" not in shown

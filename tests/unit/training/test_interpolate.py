@@ -168,9 +168,12 @@ def test_the_plan_says_when_it_is_done_and_why() -> None:
     laptop = Machine(2, 20_000, 50_000, None, 0, True)
 
     def planned(data: DataProfile = data, **settings: Any) -> bool:
+        settings = {"replay": 0.0, **settings}
         return make_plan(data, model, laptop, Train(**settings)).recipe.interpolate
 
     assert planned()
+    assert not planned(replay=0.1)  # held in place already
+    assert planned(replay=0.1, replay_loss="text")
     assert all(planned(method=name) for name in INTERPOLATED)
     assert not planned(method="dora")
     assert not planned(method="cpt")

@@ -60,7 +60,7 @@ class Supervised(Objective):
                 if not held:
                     return teach(own, micro_batch, backward, weight)
                 whole = sum(row.weight for row in rows) if weight is None else weight
-                parts = [odds_step(model, held, micro_batch, whole, backward=backward)]
+                parts = [odds_step(model, held, 1, whole, backward=backward)]
                 if own:
                     parts.append(teach(own, micro_batch, backward, whole))
                 return join(parts)

@@ -77,6 +77,14 @@ def load_options(recipe: Recipe) -> dict[str, Any]:
     return options
 
 
+def _shows_base(name: str, recipe: Recipe) -> bool:
+    """Return whether the model is its base with the adapter switched off."""
+    from tutelage.training.tunings.lora import MOVING
+
+    moved = name == "pissa" or str(recipe.peft.get("init_lora_weights")).startswith(MOVING)
+    return name != "full" and not moved and recipe.strategy not in SPREAD
+
+
 def _check(name: str, recipe: Recipe) -> None:
     """Raise ConfigError for settings that would be ignored."""
     full = "set train.method: full (or train.tune: full)"
@@ -89,7 +97,7 @@ def _check(name: str, recipe: Recipe) -> None:
             "Remove it, or set train.method: lora_plus",
         ),
         (
-            recipe.replay_loss == "base" and (name == "full" or recipe.strategy in SPREAD),
+            recipe.replay_loss == "base" and not _shows_base(name, recipe),
             "replay_loss: base",
             "Set it to text; it takes an adapter that can be switched off, whole in each process",
         ),
