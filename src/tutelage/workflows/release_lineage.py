@@ -126,13 +126,15 @@ def _dataset_parts(ctx: Context, dataset: Artifact) -> list[Node]:
         return []
     kinds: Counter[str] = Counter()
     people: Counter[str] = Counter()
-    for row in load_version(folder).stream("train"):
+    version = load_version(folder)
+    for row in version.stream("train"):
         kinds[row.origin.kind] += 1
         people.update(authors(row.origin.author))
     parts = [Node("", "train rows", facts=(("summary", _counted(kinds)),))]
     if people:
         parts.append(Node("", "people", facts=(("summary", _counted(people)),)))
-    return parts
+    files = () if dataset.meta.get("sources") else version.manifest.get("sources") or ()
+    return [*parts, *(Node("", "file", facts=(("name", str(name)),)) for name in files)]
 
 
 def _prompt(ctx: Context, digest: str) -> Node:
