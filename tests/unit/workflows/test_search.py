@@ -32,7 +32,7 @@ model: model
 prompt: Name the colour family of the thing. It is warm or cold, nothing else.
 output: {field: family, labels: [warm, cold]}
 data: {sources: [data/*]}
-train: {tracker: none, epochs: 1, rank: 4%s}
+train: {tracker: none, epochs: 1, rank: 4, replay: 0%s}
 """
 Opened = tuple[Context, Artifact, list[Event]]
 

@@ -126,8 +126,8 @@ def test_stages_go_on_from_each_other_and_are_skipped_when_unchanged(
     made = stages_of(ctx)
     assert {"rows-1", "train-1", "rows-2", "train-2", "train"} <= set(made)
     assert made["train-1"].parents == (made["rows-1"].hash,)
-    assert set(made["train-2"].parents) == {made["rows-2"].hash, made["train-1"].hash}
-    assert set(last.parents) == {dataset.hash, made["train-2"].hash}
+    assert {made["rows-2"].hash, made["train-1"].hash} < set(made["train-2"].parents)
+    assert {dataset.hash, made["train-2"].hash} < set(last.parents)  # and what is replayed
     assert [made[n].meta["method"] for n in ("train-1", "train-2")] == ["cpt", "lora"]
     assert "held-out perplexity" in made["train-1"].meta["summary"]
     tree = render(lineage(ctx.store, last.hash))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tutelage.core.errors import DataError, PlanRefused
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, write_version
+from tutelage.release.lineage import lineage, render
 from tutelage.workflows.context import Context, open_context, register
 from tutelage.workflows.plan import plan
 from tutelage.workflows.train import train
@@ -27,7 +29,7 @@ model: model
 prompt: Name the colour family of the thing. It is warm or cold, nothing else.
 output: {field: family, labels: [warm, cold]}
 data: {sources: [data/*]}
-train: {tracker: none, epochs: 1, rank: 4%s}
+train: {tracker: none, epochs: 1, rank: 4, replay: 0%s}
 """
 
 
@@ -110,6 +112,22 @@ def test_the_adapter_artifact_holds_what_it_was_made_from(opened: Callable[..., 
     assert artifact.meta["summary"].startswith("3 steps, best at ")
     assert str(ctx.workspace.root) not in (folder / "adapter_config.json").read_text()
     assert list(ctx.workspace.runs.iterdir()) == []  # checkpoints are not kept once it is done
+
+
+def test_by_default_the_base_writes_rows_that_hold_the_adapter(
+    opened: Callable[..., Opened],
+) -> None:
+    ctx, dataset, _ = opened()
+    settings = ctx.config.train.model_copy(update={"replay": None})
+    ctx = replace(ctx, config=ctx.config.model_copy(update={"train": settings}))
+    artifact = train(ctx, dataset).artifact
+    assert (artifact.meta["recipe"]["replay"], artifact.meta["recipe"]["replay_loss"]) == (
+        0.1,
+        "base",
+    )
+    assert artifact.meta["coverage"]["rows"] == 24 + 3
+    tree = render(lineage(ctx.store, artifact.hash))
+    assert "replay " in tree and "3 rows that" in tree
 
 
 def test_the_same_inputs_are_trained_once(opened: Callable[..., Opened]) -> None:
