@@ -18,7 +18,8 @@ _GROUPS = {
     ),
     "How it learns": (
         "learning_rate", "warmup", "schedule", "weight_decay", "epochs", "batch_size",
-        "prompt_loss_weight", "replay", "replay_loss", "beta", "patience", "interpolate", "eval_every",
+        "prompt_loss_weight", "replay", "replay_loss", "beta", "patience", "interpolate",
+        "eval_every",
     ),
 }  # fmt: skip
 _REST = "How it runs"

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tutelage.core.artifact import utc_now
 from tutelage.store.base import Base
 
-
 _PUBLISHED = text("state = 'published'")
 
 

@@ -1,4 +1,4 @@
-"""The properties of a project that gather what belongs together; each desk is made when asked for."""
+"""A project's desks: what belongs together behind one name, made when it is asked for."""
 
 from __future__ import annotations
 
