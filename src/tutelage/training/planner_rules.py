@@ -220,7 +220,8 @@ RULES: tuple[Rule, ...] = (
     Rule("replay", lambda s: s.method == "cpt", _const(0.1),
          "one row in ten is general text, so that the model keeps what it could", REHEARSAL),
     Rule("replay", lambda s: s.chosen["replay_loss"] == "text", _const(0.0),
-         "words alone are learned by heart and keep little; a guard checks it", MEASURED),
+         "without the base's odds nothing is held in place; a guard checks what is lost",
+         "not measured"),
     Rule("replay", always, _const(0.1),
          "one row in ten is the base's own text, where the model is held to the base's odds: it "
          "keeps what it could", MEASURED),
