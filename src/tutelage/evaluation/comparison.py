@@ -6,11 +6,11 @@ said for a metric only if its interval and its corrected p agree.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tutelage.core.artifact import finite
 from tutelage.core.errors import DataError
 from tutelage.core.example import Example
 from tutelage.evaluation.criterion import figures_of, percent
@@ -75,7 +75,7 @@ def compare_sides(
             for name, side in (("a", a), ("b", b))
         }
         found.append(
-            {"metric": metric, **levels, **figures_of(gain), "se": _finite(gain.se),
+            {"metric": metric, **levels, **figures_of(gain), "se": finite(gain.se),
              "wins": gain.wins, "losses": gain.losses, "lower_is_better": lower_is_better(metric)}
         )  # fmt: skip
     for entry, p in zip(found, holm([entry["p"] for entry in found]), strict=True):
@@ -130,10 +130,6 @@ def _amount(metric: str, value: float) -> str:
         return f"{value * 100:+.1f} points".replace("-", "−")
     sign = "+" if value > 0 else "−" if value < 0 else ""
     return f"{sign}{told(metric, abs(value))}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _changed(a: Side, b: Side, rows: Sequence[Example], primary: str) -> dict[str, Any]:

@@ -6,12 +6,11 @@ fixed, broken and both wrong, and the method is written down.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tutelage.core.artifact import library_versions
+from tutelage.core.artifact import finite, library_versions
 from tutelage.core.example import Example
 from tutelage.evaluation import cost
 from tutelage.evaluation.baseline import TITLE as TFIDF_TITLE
@@ -65,7 +64,7 @@ def build(findings: Findings) -> dict[str, Any]:
         "seconds": findings.seconds,
     }
     document = {**findings.more, **document}
-    clean: dict[str, Any] = _finite(document)
+    clean: dict[str, Any] = finite(document)
     return clean
 
 
@@ -181,14 +180,3 @@ def _method(findings: Findings) -> dict[str, Any]:
         "train_rows": len(task.train),
         "versions": library_versions(),
     }
-
-
-def _finite(value: Any) -> Any:
-    """Return the document with numbers that JSON can't carry as None."""
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tutelage.training.prefix_tree import Row
-from tutelage.training.shared_step import StepResult, device_of
+from tutelage.training.shared_step import StepResult, device_of, pad, padded_logits, plain_step
 
 
 def as_heavy_as(rows: Sequence[Row], replayed: Sequence[Row], *, odds: bool) -> list[Row]:
@@ -40,41 +40,19 @@ def odds_step(
 
     `model` has a PEFT adapter. Rows are padded, `micro_batch` of them a pass.
     """
-    live = sorted((row for row in rows if row.computed > 0), key=lambda row: row.computed)
-    loss, total = 0.0, 0
-    for start in range(0, len(live), micro_batch):
-        part = live[start : start + micro_batch]
-        value = _divergence(model, part) / weight
-        if backward:
-            value.backward()
-        loss += float(value.detach())
-        total += len(part) * max(row.computed for row in part)
-    return StepResult(loss, weight, total, total)
+    return plain_step(
+        model, rows, micro_batch, backward=backward, weight=weight, losses=_divergences
+    )
 
 
-def _divergence(model: Any, rows: Sequence[Row]) -> torch.Tensor:
-    """Return the sum over tokens of weight · KL(base ‖ model), a scalar in nats."""
-    device = device_of(model)
-    width = max(row.computed for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    weights = torch.zeros(len(rows), width)
-    for index, row in enumerate(rows):
-        length = row.computed
-        ids[index, :length] = torch.tensor(row.ids[:length])
-        mask[index, :length] = 1
-        weights[index, :length] = torch.tensor(row.weights[1 : length + 1])
-    columns = weights.any(0).nonzero()[:, 0]
-    weights = weights[:, columns].to(device)
-    inputs = {
-        "input_ids": ids.to(device), "attention_mask": mask.to(device), "use_cache": False,
-        "logits_to_keep": columns.to(device),
-    }  # fmt: skip
+def _divergences(model: Any, rows: Sequence[Row]) -> torch.Tensor:
+    """Return each row's sum over tokens of weight · KL(base ‖ model), nats, (N,)."""
+    batch = pad(rows, device_of(model))
     with torch.no_grad(), model.disable_adapter():
-        base = model(**inputs).logits.float().log_softmax(-1)
-    own = model(**inputs).logits.float().log_softmax(-1)
-    per_token = (base.exp() * (base - own)).sum(-1)  # NC
-    return (per_token * weights).sum()
+        base = padded_logits(model, batch).log_softmax(-1)
+    own = padded_logits(model, batch).log_softmax(-1)
+    per_token = (base.exp() * (base - own)).sum(-1)  # (N · C,)
+    return (per_token * batch.weights.flatten()).unflatten(0, (len(rows), -1)).sum(1)
 
 
 def join(parts: Sequence[StepResult]) -> StepResult:

@@ -12,7 +12,7 @@ shared prefix is therefore drawn once for all rows that share it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from tutelage.training.head_loss import head_loss
 from tutelage.training.prefix_tree import Forest, Node, Row, Stream, build_forest, lay_out, pack
 from tutelage.training.tree_attention import NAME, Past, TreePlan, register
 
+RowLosses = Callable[[Any, Sequence[Row]], torch.Tensor]  # the loss of each row, (N,)
 Levels = dict[int, Past]  # layer -> one (key, value) a level above
 
 
@@ -71,19 +72,22 @@ def plain_step(
     *,
     backward: bool = True,
     weight: float | None = None,
+    losses: RowLosses | None = None,
 ) -> StepResult:
     """Run `rows` in padded micro-batches through the model's own forward.
 
     Gradients are added to the parameters'; the loss is divided by `weight`, the label weight of
-    the whole optimizer step (of `rows` if None), so it does not depend on `micro_batch`.
+    the whole optimizer step (of `rows` if None), so it does not depend on `micro_batch`. `losses`
+    gives each row's loss, the cross-entropy of its labels if None.
     """
+    losses = losses or padded_losses
     live = sorted((row for row in rows if row.computed > 0), key=lambda row: row.computed)
     weight = sum(row.weight for row in live) if weight is None else weight
     loss = 0.0
     total = 0
     for start in range(0, len(live), micro_batch):
         part = live[start : start + micro_batch]
-        value = padded_losses(model, part).sum() / weight
+        value = losses(model, part).sum() / weight
         if backward:
             value.backward()
         loss += float(value.detach())
@@ -91,9 +95,22 @@ def plain_step(
     return StepResult(loss, weight, total, total)
 
 
-def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
-    """Return the weighted cross-entropy of each row, summed over its tokens, nats, (N,)."""
-    device = device_of(model)
+@dataclass(frozen=True)
+class Padded:
+    """Rows of unequal length side by side; only columns where some row is labelled are predicted.
+
+    `ids` and `mask` are (N, T), `columns` (C,), `targets` and `weights` (N, C).
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    columns: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+
+def pad(rows: Sequence[Row], device: torch.device) -> Padded:
+    """Return the rows padded on the right to the longest, on `device`."""
     width = max(row.computed for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -106,32 +123,36 @@ def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         targets[index, :length] = torch.tensor(row.ids[1 : length + 1])
         weights[index, :length] = torch.tensor(row.weights[1 : length + 1])
     columns = weights.any(0).nonzero()[:, 0]
-    logits = _logits(model, ids.to(device), mask.to(device), columns.to(device))
-    weights = weights[:, columns].to(device)
+    parts = (ids, mask, columns, targets[:, columns], weights[:, columns])
+    return Padded(*(part.to(device) for part in parts))
+
+
+def padded_losses(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+    """Return the weighted cross-entropy of each row, summed over its tokens, nats, (N,)."""
+    batch = pad(rows, device_of(model))
     # Where a row is not labelled its token may lie outside a classifier's labels.
-    targets = targets[:, columns].to(device) * (weights != 0)
+    targets = batch.targets * (batch.weights != 0)
+    logits = padded_logits(model, batch)
     losses = functional.cross_entropy(logits, targets.flatten(), reduction="none")
-    return (losses * weights.flatten()).unflatten(0, (len(rows), -1)).sum(1)
+    return (losses * batch.weights.flatten()).unflatten(0, (len(rows), -1)).sum(1)
 
 
-def _logits(
-    model: Any,
-    ids: torch.Tensor,  # NT
-    mask: torch.Tensor,  # NT
-    columns: torch.Tensor,  # C
-) -> torch.Tensor:
-    """Return the logits of `columns` of all rows, (N · C, V), fp32; V labels of a classifier.
+def padded_logits(model: Any, batch: Padded) -> torch.Tensor:
+    """Return the logits of the batch's columns, (N · C, V), fp32; V labels of a classifier.
 
     A classifier's own forward reads one place a row, so its decoder and head are run here.
     """
-    settings: dict[str, Any] = {"attention_mask": None if bool(mask.all()) else mask}
+    whole = bool(batch.mask.all())
+    settings: dict[str, Any] = {"attention_mask": None if whole else batch.mask}
     settings["use_cache"] = False
     decoder, head = decoder_of(model)
     if is_classifier(model):
-        hidden = decoder(input_ids=ids, **settings).last_hidden_state
-        return head(hidden[:, columns]).float().flatten(0, 1)
-    logits: torch.Tensor = model(input_ids=ids, logits_to_keep=columns, **settings).logits
-    return logits.float().flatten(0, 1)
+        hidden = decoder(input_ids=batch.ids, **settings).last_hidden_state
+        return head(hidden[:, batch.columns]).float().flatten(0, 1)
+    found: torch.Tensor = model(
+        input_ids=batch.ids, logits_to_keep=batch.columns, **settings
+    ).logits
+    return found.float().flatten(0, 1)
 
 
 class SharedStep:

@@ -18,7 +18,7 @@ from tutelage.evaluation.gate import Evidence
 from tutelage.evaluation.runner import STAGE
 from tutelage.evaluation.task import Task, check_scorers
 from tutelage.inference.models import ModelSource, locate_model
-from tutelage.workflows import evaluate_reload
+from tutelage.workflows import evaluate_hosted, evaluate_reload
 from tutelage.workflows.context import Context, StageOutcome, last_output, run_stage
 from tutelage.workflows.evaluate_answers import answered
 from tutelage.workflows.evaluate_candidates import (
@@ -72,7 +72,7 @@ def evaluate(
 
 def source_of(ctx: Context, adapter: Artifact | None = None) -> ModelSource | None:
     """Return the project's base model on this machine; None if `adapter` is at a service."""
-    if adapter is not None and adapter.kind == "hosted":
+    if adapter is not None and adapter.kind == evaluate_hosted.KIND:
         return None
     return locate_model(ctx.config.model, ctx.workspace.root)
 
@@ -194,7 +194,7 @@ def evaluate_named(
         adapter = require_output(ctx, "train")
         return [evaluate(ctx, dataset, adapter, against=against, open_engine=open_engine)]
     adapters = [named_artifact(ctx, name) for name in names]
-    hosted = next((a for a in adapters if a is not None and a.kind == "hosted"), None)
+    hosted = next((a for a in adapters if a is not None and a.kind == evaluate_hosted.KIND), None)
     if hosted is not None and len(names) > 1:
         raise DataError("a model at a service is evaluated alone", fix="Name it without others")
     if hosted is not None:

@@ -172,8 +172,17 @@ def _unknown(ctx: Context, spec: str) -> DataError:
 
 def stands_for_stable(ctx: Context, key: str | None, source: ModelSource | None) -> str:
     """Return who answers as the stable release does: base (or none is there), tuned, stable."""
+    return _stands(ctx, _stable(ctx), key, source)
+
+
+def _stable(ctx: Context) -> Entrant | None:
     row = stable_release(ctx)
-    stable = of_release(ctx, row) if row else None
+    return of_release(ctx, row) if row else None
+
+
+def _stands(
+    ctx: Context, stable: Entrant | None, key: str | None, source: ModelSource | None
+) -> str:
     if stable is None or stable.key == base_entrant(ctx, source).key:
         return BASE
     return TUNED if stable.key == key else STABLE
@@ -189,10 +198,9 @@ def rivals(
     if entrant is None or entrant.hosted is not None:
         return ()
     found: dict[str, Entrant] = {}
-    row = stable_release(ctx)
-    if row is not None and stands_for_stable(ctx, entrant.key, source) == STABLE:
-        stable = of_release(ctx, row)
-        found[STABLE] = replace(stable, name=STABLE, title=f"stable release {row.name}")
+    stable = _stable(ctx)
+    if stable is not None and _stands(ctx, stable, entrant.key, source) == STABLE:
+        found[STABLE] = replace(stable, name=STABLE, title=f"stable release {stable.name}")
     for spec in against:
         if spec in _OWN:
             continue

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tutelage.core.artifact import Artifact
+from tutelage.core.artifact import Artifact, finite
 from tutelage.evaluation.candidates import TUNED
 from tutelage.evaluation.judges import duels, marks
 from tutelage.evaluation.judges.asker import Verdicts
@@ -46,7 +45,7 @@ def document(
             for name, metrics in table.items()
         ]
     found["suspected"] = _suspected(table)
-    clean: dict[str, Any] = _finite(found)
+    clean: dict[str, Any] = finite(found)
     return clean
 
 
@@ -171,14 +170,3 @@ def _suspected(table: marks.Table) -> list[dict[str, str]]:
                     whose = metric.removeprefix(versus("")) if theirs else candidate
                     found[item, whose] = score.evidence[marks.SUSPECTED]
     return [{"item": i, "candidate": c, "why": why} for (i, c), why in found.items()]
-
-
-def _finite(value: Any) -> Any:
-    """Return the document with numbers that JSON can't carry as None."""
-    if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -31,9 +31,10 @@ from tutelage.inference.models import locate_model
 from tutelage.release import bundle, prompt_moves, prompts
 from tutelage.release.bundle import Golden
 from tutelage.release.prompt_moves import IMPROVED, REGRESSED, SAME
-from tutelage.store.releases import DeploymentRow, PromptRow, ReleaseRow
+from tutelage.store.releases import PromptRow
 from tutelage.workflows import evaluate_hosted
 from tutelage.workflows.context import Context, last_output, register
+from tutelage.workflows.evaluate_candidates import stable_release
 from tutelage.workflows.evaluate_engines import Engines, OpenEngine, open_transformers
 from tutelage.workflows.project import require_output
 from tutelage.workflows.prompt import adopt, whoami
@@ -121,13 +122,6 @@ def subject_of(ctx: Context) -> Subject:
     if trained is not None and trained.kind == "adapter" and ctx.path_of(trained).exists():
         return Subject(f"adapter {trained.short}", ctx.path_of(trained), trained.hash)
     return Subject("the base model")
-
-
-def stable_release(ctx: Context) -> ReleaseRow | None:
-    """Return the release that answers the project's clients, or None."""
-    with ctx.store.session() as session:
-        row = session.get(DeploymentRow, ctx.config.name)
-        return session.get(ReleaseRow, row.stable) if row else None
 
 
 def _pair(ctx: Context, version: str | None) -> tuple[PromptRow, PromptRow | None]:

@@ -9,6 +9,7 @@ import html5lib
 import pytest
 from tests.unit.evaluation.evaluation_rows import FORMAT, PROJECT, colour_task, example, examples
 
+from tutelage.core.artifact import finite
 from tutelage.core.config import Guards
 from tutelage.evaluation import report, report_html, report_text
 from tutelage.evaluation.forgetting import ProbeResult, compare, probes
@@ -119,7 +120,7 @@ def test_a_report_of_the_base_alone_is_a_report() -> None:
 
 
 def test_numbers_that_json_lacks_become_null() -> None:
-    clean = report._finite({"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": (1, 2)}})
+    clean = finite({"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": (1, 2)}})
     assert clean == {"a": None, "b": [None, 1.5], "c": {"d": [1, 2]}}
 
 

@@ -5,11 +5,11 @@ Figures only: words for a person are made where they are shown.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tutelage.core.artifact import finite
 from tutelage.data.quality.agreement import Agreement
 from tutelage.evaluation.human import bradley_terry, rubric
 from tutelage.evaluation.human.raters import (
@@ -98,17 +98,6 @@ def of_marks(asked: Asked, marks: Sequence[Mark]) -> dict[str, Any]:
         "confidence": asked.confidence,
     }  # fmt: skip
     return dict(finite(document))
-
-
-def finite(value: Any) -> Any:
-    """Return plain data with numbers that JSON can't carry as None."""
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _overall(asked: Asked, rate: WinRate) -> dict[str, float | None]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from tutelage.core.config_base import Section
 from tutelage.core.example import Example
 from tutelage.evaluation.scorers.base import HERE, NO_REFERENCE, Place, Score
+from tutelage.evaluation.scorers.overlap import grams
 
 _ORDER = 4
 _SYMBOLS = re.compile(r"([{-~\[-` -&(-+:-@/])")
@@ -98,14 +98,10 @@ def counts(text: str, reference: str, how: Cut = "13a") -> Counts:
     got, expected = cut_text(text, how), cut_text(reference, how)
     shared, written = [], []
     for n in range(1, _ORDER + 1):
-        ours, theirs = _grams(got, n), _grams(expected, n)
+        ours, theirs = grams(got, n), grams(expected, n)
         shared.append((ours & theirs).total())
         written.append(ours.total())
     return Counts(tuple(shared), tuple(written), len(got), len(expected))
-
-
-def _grams(units: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(units[at : at + n]) for at in range(len(units) - n + 1))
 
 
 def bleu(found: Counts, *, effective: bool = False) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tutelage.core.example import Example
@@ -20,6 +20,11 @@ _SPACE = re.compile(r"\s+")
 def tokens(text: str) -> list[str]:
     """Return the words SQuAD compares: lower case, no punctuation, no articles."""
     return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def grams(units: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
+    """Return how often each run of `size` neighbouring units occurs."""
+    return Counter(tuple(units[at : at + size]) for at in range(len(units) - size + 1))
 
 
 def token_f1(text: str, reference: str) -> tuple[float, float, float]:

@@ -15,6 +15,7 @@ import numpy as np
 from tutelage.core.config_base import Section
 from tutelage.core.example import Example
 from tutelage.evaluation.scorers.base import HERE, NO_REFERENCE, Place, Score
+from tutelage.evaluation.scorers.overlap import grams
 
 Kind = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
 KINDS: tuple[Kind, ...] = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -64,12 +65,8 @@ def rouge(text: str, reference: str, kind: Kind) -> tuple[float, float, float]:
     if kind == "rougeL":
         return _ratios(len(_common(expected, got)), len(got), len(expected))
     size = int(kind[-1])
-    ours, theirs = _grams(got, size), _grams(expected, size)
+    ours, theirs = grams(got, size), grams(expected, size)
     return _ratios(sum((ours & theirs).values()), ours.total(), theirs.total())
-
-
-def _grams(found: Sequence[str], size: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(found[at : at + size]) for at in range(len(found) - size + 1))
 
 
 def _ratios(shared: int, got: int, expected: int) -> tuple[float, float, float]:
