@@ -10,6 +10,7 @@ from tutelage.store import (
     releases,
     repairs,
     scores,
+    shapes,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "releases",
     "repairs",
     "scores",
+    "shapes",
 ]
