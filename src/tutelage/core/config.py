@@ -5,13 +5,15 @@ Reading and line numbers live in config_file.py; this module only says what is a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tutelage.core.config_base import Endpoint as Endpoint
 from tutelage.core.config_base import Ratio, Section
 from tutelage.core.config_base import Task as Task
+from tutelage.core.config_deploy import Deploy as Deploy
+from tutelage.core.config_deploy import Endpoint as Endpoint
+from tutelage.core.config_deploy import Limits as Limits
 from tutelage.core.config_evaluate import Evaluate
 from tutelage.core.config_evaluate import Guards as Guards
 from tutelage.core.config_prices import Prices
@@ -263,44 +265,6 @@ class Augment(Section):
     judge: float = Field(default=0.0, ge=0, le=1)  # least score of the judge; 0: no judge
     tokens: int = Field(default=200_000, ge=1)  # of the teacher and judge, in one run
     temperature: float = Field(default=0.9, ge=0, le=2)  # of the teacher
-
-
-class Limits(Section):
-    """When a rollout stops itself."""
-
-    latency: float = Field(default=1.2, gt=1)  # a percentile over the baseline's, a ratio
-    error_rate: float = Field(default=0.05, gt=0, lt=1)  # share of failed requests
-    memory: Ratio = 0.95  # of the machine's, twice running
-    alpha: float = Field(default=0.01, gt=0, lt=0.5)  # false-alarm rate of the whole rollout
-
-
-class Deploy(Section):
-    """How releases are served and how traffic moves to a new one."""
-
-    engine: str = "embedded"  # a plug-in of tutelage.launchers
-    # what runs in the embedded engine; auto: llama.cpp, and transformers where a release needs it
-    backend: Literal["auto", "llamacpp", "transformers"] = "auto"
-    host: str = "127.0.0.1"  # any other address asks for API keys
-    port: int = Field(default=8321, ge=0, le=65535)  # 0: any free one
-    canary: list[Annotated[float, Field(gt=0, le=100)]] = [1, 5, 25, 100]  # percent of traffic
-    min_requests: int = Field(default=50, ge=1)  # canary requests before a step may be taken
-    min_total: int = Field(default=300, ge=1)  # canary requests before 100 %
-    limits: Limits = Limits()
-    # what each check of requests and answers does when it does not hold
-    guards: dict[str, Literal["off", "flag", "block"]] = {"schema": "flag", "content": "flag"}
-    max_tokens: int = Field(default=256, ge=1)  # tokens of an answer, at most
-    threads: int | None = None  # the engine's; unset: cores - 1
-    endpoint: Endpoint | None = None  # engine: remote; any OpenAI-compatible server
-    concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
-    queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
-    timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine
-    redact: bool = False  # personal and health identifiers are replaced in the log
-
-    @model_validator(mode="after")
-    def _steps_rise_to_all(self) -> Deploy:
-        if not self.canary or sorted(set(self.canary)) != self.canary or self.canary[-1] != 100:
-            raise ValueError("canary steps must rise and end with 100")
-        return self
 
 
 class Budget(Section):

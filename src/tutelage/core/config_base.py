@@ -14,11 +14,3 @@ class Section(BaseModel):
     """A part of tutelage.yaml: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Endpoint(Section):
-    """An OpenAI-compatible server (teacher, judge, embedder). The key stays in the environment."""
-
-    base_url: str  # up to and with /v1
-    model: str  # the model's name there
-    api_key_env: str | None = None  # name of the environment variable that holds the key

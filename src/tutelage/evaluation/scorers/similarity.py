@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tutelage.core import plugins
-from tutelage.core.config_base import Endpoint, Section
+from tutelage.core.config_base import Section
+from tutelage.core.config_deploy import Endpoint
 from tutelage.core.example import Example
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scorers.base import HERE, NO_REFERENCE, Place, Score
