@@ -17,6 +17,7 @@ from tutelage.core.config_deploy import Limits as Limits
 from tutelage.core.config_evaluate import Evaluate
 from tutelage.core.config_evaluate import Guards as Guards
 from tutelage.core.config_prices import Prices
+from tutelage.core.config_usage import UsageBudget
 from tutelage.core.output import OutputFormat
 
 
@@ -299,12 +300,21 @@ class Project(Section):
     hosted: Hosted | None = None  # fine-tuning at a service, with train.method hosted
     judge: list[Endpoint] = []  # marks answers; one server, or a list of them: a panel
     deploy: Deploy = Deploy()
+    budgets: list[UsageBudget] = []  # what requests may use in a period, and whose
     improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet
 
     @field_validator("judge", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object) -> object:
         return [value] if isinstance(value, (dict, Endpoint)) else value
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> Project:
+        hour = self.prices.hour if self.prices.hour is not None else self.train.hour_price
+        in_money = any(budget.cost is not None for budget in self.budgets)
+        if in_money and not self.prices.tokens and hour is None:
+            raise ValueError("budgets limit the cost, and prices has neither tokens nor hour")
+        return self
 
     @property
     def primary_metric(self) -> str:

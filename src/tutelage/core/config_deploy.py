@@ -60,7 +60,14 @@ class Deploy(Section):
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
     queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
     timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine
+    # of each key that has no limit of its own, in this gateway
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
     redact: bool = False  # personal and health identifiers are replaced in the log
+    # whose texts are logged; ids, times, counts and checks always are
+    log: Literal["all", "sampled", "none"] = "all"
+    log_share: Ratio = 0.1  # log: sampled; share of the requests whose texts are kept
+    log_days: int | None = Field(default=None, ge=1)  # records are deleted after; unset: never
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Deploy:
