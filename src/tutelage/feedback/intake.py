@@ -1,6 +1,8 @@
 """POST /v1/feedback: acknowledged only when it is durable, late and repeated deliveries welcome.
 
-It keeps what was said; what it means for training is decided in segment.py.
+A delivery with the same content is the same signal. With an `Idempotency-Key` header it is known
+as a retry, and changes nothing even if other feedback came in between. It keeps what was said;
+what it means for training is decided in segment.py.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError, nearest
 from tutelage.feedback.signals import DECLARED, Feedback, read_feedback
-from tutelage.serving.chat import read_json
-from tutelage.serving.request_log import LogFull, safe_text
+from tutelage.serving.body import read_json
+from tutelage.serving.request_log import KeyReused, LogFull, LogSlow, safe_text
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire import HttpError, json_response
+
+_LONGEST_KEY = 255  # characters of an idempotency key
 
 
 def routes(state: GatewayState) -> list[BaseRoute]:
@@ -30,7 +35,7 @@ def routes(state: GatewayState) -> list[BaseRoute]:
             caller = state.keys.identify(request.headers)
             body = _clean(state, await read_json(request))
             found = read_feedback(body, output, caller.name)
-            await _keep(state, found)
+            await _keep(state, found, _retry_key(request, caller.name))
         except DataError as error:
             return HttpError(400, error.sentence(), code="invalid_feedback").response()
         except HttpError as error:
@@ -47,14 +52,36 @@ def _clean(state: GatewayState, body: Mapping[str, Any]) -> dict[str, Any]:
             for k, v in clean.items()}  # fmt: skip
 
 
-async def _keep(state: GatewayState, found: Feedback) -> None:
+def _retry_key(request: Request, sender: str | None) -> str | None:
+    """Return the hash of the sender and its Idempotency-Key, or None; raise HttpError 400."""
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return None
+    if not 0 < len(given) <= _LONGEST_KEY:
+        message = f"The Idempotency-Key header must have 1 to {_LONGEST_KEY} characters."
+        raise HttpError(400, message, code="invalid_idempotency_key")
+    return content_hash([sender, given])
+
+
+async def _keep(state: GatewayState, found: Feedback, key: str | None) -> None:
+    digest = content_hash([row["key"] for row in found.rows])
     try:
-        await state.log.signals(found.rows)
+        await state.log.signals(found.rows, key, digest)
+    except KeyReused:
+        raise HttpError(
+            422, "This Idempotency-Key came before with other content; it was not kept.",
+            code="idempotency_key_reused",
+        ) from None  # fmt: skip
     except LogFull:
         raise HttpError(
             503, "Too much feedback at once; it was not kept.", code="log_full", retry_after=2
         ) from None
-    except SQLAlchemyError as error:
+    except LogSlow:
+        raise HttpError(
+            503, "The store is too slow to confirm the feedback; send it again.",
+            code="store_slow", retry_after=5,
+        ) from None  # fmt: skip
+    except (SQLAlchemyError, OSError) as error:
         raise HttpError(
             503, "The store could not keep the feedback; send it again.", code="store_error",
             retry_after=5,

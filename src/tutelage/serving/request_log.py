@@ -1,7 +1,9 @@
-"""One writer thread for everything production leaves behind: records and signals, group-committed.
+"""The queue of everything production leaves behind: records and feedback, group-committed.
 
-A signal's future resolves after its commit (SQLite WAL, synchronous=FULL). Records share the
-writer through a bounded queue; what doesn't fit is shed and counted, requests never wait for it.
+Feedback is acknowledged after its commit (SQLite WAL, synchronous=FULL). Records are written
+ahead (spill.py) and follow through the same thread; requests never wait for the store. Memory is
+bounded: under a store that is slow, locked or full, records wait on disk, then the newest are
+shed, whichever release answered, and counted. Feedback is never shed: its client gets an error.
 """
 
 from __future__ import annotations
@@ -12,216 +14,314 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from sqlalchemy import Insert, Table, insert
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
-
+from tutelage.serving.log_meters import LogMeters
+from tutelage.serving.log_writer import (
+    Batch,
+    Delivery,
+    Done,
+    KeyReused,
+    Outcome,
+    Record,
+    Writer,
+    is_passing,
+)
+from tutelage.serving.spill import Row, Spill, decode_row, encode_row
 from tutelage.serving.telemetry import Telemetry
 from tutelage.store.base import Store
-from tutelage.store.records import RecordRow, SignalRow
 
 _GROUP = 512  # rows a commit
-_LINGER_S = 0.05  # records wait this long for company; signals don't
-_ATTEMPTS = 4
+_LINGER_S = 0.05  # records wait this long for company; feedback doesn't
+_MEMORY = 8 * 2**20  # bytes of lines whose rows are kept in memory; more wait on disk alone
+_FEEDBACK_ROWS, _FEEDBACK_BYTES = 2_048, 16 * 2**20  # that may wait for the store
+_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)  # between tries while the store takes nothing
+_LAST_TRIES = 3  # when the log is closed
+_IDLE_S = 1.0  # a wait without work
+_LOOK_AROUND_S = 60.0  # for files of processes that died meanwhile
 _log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
-Done = Callable[[BaseException | None], None]
+__all__ = ["KeyReused", "LogFull", "LogSlow", "RequestLog", "keep", "safe_text"]
 
 
 class LogFull(Exception):
     """The queue has no room for feedback: the caller should try again later."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    table: str  # records or signals
-    row: Row
-    done: Done | None = None
+class LogSlow(Exception):
+    """The store did not answer in time: feedback may or may not be kept, and can be sent again."""
 
 
 class RequestLog:
-    """The queue and its writer. `records_written` rises with every committed record."""
+    """The queue and its thread. `records_written` rises with every committed record.
+
+    `ahead` is the folder of the write-ahead files; without it, what is queued is in memory alone.
+    """
 
     def __init__(
-        self, store: Store, telemetry: Telemetry | None = None, *, capacity: int = 20_000
+        self,
+        store: Store,
+        telemetry: Telemetry | None = None,
+        *,
+        ahead: Path | None = None,
+        capacity: int = 100_000,
+        patience_s: float = 10.0,
     ) -> None:
         self.store = store
         self.telemetry = telemetry or Telemetry()
-        self.capacity = capacity
+        self.capacity, self.patience_s = capacity, patience_s
         self.records_written = 0
-        self._items: deque[_Item] = deque()
+        self.spill = Spill(ahead) if ahead else None
+        self._writer = Writer(store, self._from_disk)
+        self._meters = LogMeters(self.telemetry)
+        self._records: deque[Record] = deque()
+        self._deliveries: deque[Delivery] = deque()
+        self._held = Batch()  # handed back by the writer
+        self._memory = 0  # bytes of lines whose rows are in memory
+        self._feedback = [0, 0]  # rows and characters that wait
         self._wake = threading.Condition()
         self._closing = False
         self._idle = True
-        self._waiting = 0  # signals in the queue, and callers of flush
+        self._flushing = 0  # callers of flush
+        self._orphans: Iterator[list[Row]] | None = None  # of dead processes
+        self._looked_at = 0.0
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
-        dialect = store.engine.dialect.name
-        self._statements = {name: _upsert(table, dialect) for name, table in _TABLES.items()}
 
     def start(self) -> None:
-        """Start the writer."""
+        """Start the writer; it first takes over what a killed process left."""
         self._thread.start()
 
     def record(self, row: Row) -> bool:
-        """Queue a record; return False if it was shed."""
-        return self._put(_Item("records", row), self.capacity)
+        """Queue a record, written ahead when this returns; return False if it was shed."""
+        line = encode_row(row)
+        place = None
+        if not self._closing and len(self._records) < self.capacity:
+            place = self.spill.append(line) if self.spill else None
+            if self.spill and place is None:
+                self._meters.unguarded.inc()
+        item = Record(row, place, len(line))
+        with self._wake:
+            crowded = self._memory + item.size > _MEMORY
+            full = len(self._records) >= self.capacity or (crowded and place is None)
+            if self._closing or full:
+                self.telemetry.lost.labels("shed").inc()
+                return False
+            if crowded:
+                item.row = None
+            else:
+                self._memory += item.size
+            self._records.append(item)
+            if self._idle or self._pressing():
+                self._wake.notify_all()
+        return True
 
-    async def signals(self, rows: Sequence[Row]) -> None:
-        """Return once all rows are durable. A repeated key is the same row.
+    async def signals(self, rows: Sequence[Row], key: str | None = None, digest: str = "") -> None:
+        """Return once all rows are durable; they are kept together or not at all.
 
-        Raises LogFull when the queue has no room, or the store's error.
+        A delivery with a `key` that was seen before changes nothing; KeyReused if its `digest`
+        is another. Raises LogFull when there is no room, LogSlow after `patience_s`, or the
+        store's error.
         """
         if not rows:
             return
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in rows]
-        items = [
-            _Item("signals", row, _resolver(loop, future))
-            for row, future in zip(rows, futures, strict=True)
-        ]
-        # Feedback may use an eighth more than records: a flood of requests can't shut it out.
-        if not self._put_all(items, self.capacity + self.capacity // 8 + 16):
+        future: asyncio.Future[None] = loop.create_future()
+        delivery = Delivery(rows, _resolver(loop, future), key, digest)
+        if not self._put(delivery):
             raise LogFull
-        await asyncio.gather(*futures)
+        try:
+            await asyncio.wait_for(future, self.patience_s)
+        except TimeoutError:
+            raise LogSlow from None
+        finally:
+            delivery.abandoned = True
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until everything queued so far is committed; return False after `timeout` s."""
         with self._wake:
-            self._waiting += 1
+            self._flushing += 1
             self._wake.notify_all()
-            done = self._wake.wait_for(lambda: not self._items and self._idle, timeout)
-            self._waiting -= 1
+            done = self._wake.wait_for(lambda: self._idle and not self._ready(), timeout)
+            self._flushing -= 1
             return done
 
     def close(self, timeout: float = 30.0) -> None:
-        """Write what is queued, then stop the writer."""
+        """Write what is queued, then stop the writer. What the store refuses stays on disk."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        if self.spill and not self._thread.is_alive():
+            self.spill.close()
 
-    def _put(self, item: _Item, capacity: int) -> bool:
-        return self._put_all([item], capacity)
-
-    def _put_all(self, items: Sequence[_Item], capacity: int) -> bool:
+    def _put(self, delivery: Delivery) -> bool:
+        rows, size = delivery.weight
         with self._wake:
-            if self._closing or len(self._items) + len(items) > capacity:
-                shed = sum(item.table == "records" for item in items)
-                if shed:
-                    self.telemetry.lost.labels("shed").inc(shed)
+            if (
+                self._closing
+                or self._feedback[0] + rows > _FEEDBACK_ROWS
+                or self._feedback[1] + size > _FEEDBACK_BYTES
+            ):
                 return False
-            self._items.extend(items)
-            self._waiting += sum(item.done is not None for item in items)
-            if self._idle or self._pressing():
-                self._wake.notify()
+            self._feedback[0] += rows
+            self._feedback[1] += size
+            self._deliveries.append(delivery)
+            self._wake.notify_all()
         return True
 
     def _run(self) -> None:
+        tries = 0
+        self._look_around()
         while True:
-            with self._wake:
+            batch = self._take()
+            if batch:
+                trouble = self._write(batch)
+                tries = tries + 1 if trouble else 0
+                if self._closing and tries >= _LAST_TRIES:
+                    break
+                if trouble:
+                    self._pause(tries)
+            elif self._closing:
+                break
+            else:
+                self._tidy()
+        self._abandon()
+
+    def _take(self) -> Batch:
+        """Return what to write next: what was held, feedback, records, what the dead left.
+
+        It waits a second at most; an empty batch means that there is nothing to do.
+        """
+        with self._wake:
+            if not self._ready():
                 self._idle = True
                 self._wake.notify_all()
-                self._wake.wait_for(lambda: self._items or self._closing)
-                if not self._items:
-                    return
-                self._idle = False
+                self._wake.wait_for(self._ready, _IDLE_S)
+            self._idle = False
+            if self._records and not self._held and self._orphans is None:
                 self._wake.wait_for(self._pressing, _LINGER_S)
-                batch = [self._items.popleft() for _ in range(min(_GROUP, len(self._items)))]
-                self._waiting -= sum(item.done is not None for item in batch)
-            try:
-                self._write(batch)
-            except Exception as error:  # the writer must outlive anything a row can do to it
-                _log.exception("the request log could not write %d rows", len(batch))
-                self._fail(batch, error)
-            self.telemetry.backlog.set(len(self._items))
+            batch, self._held = self._held, Batch()
+            batch.deliveries += self._deliveries
+            self._deliveries.clear()
+            for gone in [d for d in batch.deliveries if d.abandoned]:
+                batch.deliveries.remove(gone)
+                self._forget_weight(gone)
+            while self._records and len(batch.records) < _GROUP:
+                batch.records.append(self._records.popleft())
+        if not self._closing and len(batch.records) < _GROUP:
+            batch.records += self._from_the_dead()
+        return batch
+
+    def _ready(self) -> bool:
+        held = bool(self._held) or self._orphans is not None
+        return held or self._closing or bool(self._records or self._deliveries)
 
     def _pressing(self) -> bool:
-        return self._closing or self._waiting > 0 or len(self._items) >= _GROUP
+        waited_for = self._closing or self._flushing > 0 or bool(self._deliveries)
+        return waited_for or len(self._records) >= _GROUP
 
-    def _write(self, batch: list[_Item]) -> None:
+    def _write(self, batch: Batch) -> Exception | None:
+        """Write a batch and settle what became of it; return what keeps the store from writing."""
         started = time.perf_counter()
-        for attempt in range(_ATTEMPTS):
-            try:
-                self._commit(batch)
-                break
-            except Exception as error:  # SQLAlchemy's, or the driver's on a text it can't encode
-                if attempt + 1 == _ATTEMPTS or not _passing(error):
-                    self._one_by_one(batch, error)
-                    return
-                time.sleep(0.05 * 4**attempt)
-        self._succeed(batch)
-        self.telemetry.commit.observe(time.perf_counter() - started)
+        try:
+            outcome = self._writer.write(batch)
+        except Exception as error:  # the thread must outlive anything a row can do to it
+            _log.exception("the request log could not write %d rows", len(batch.records))
+            for delivery in batch.deliveries:
+                delivery.done(error)
+            outcome = Outcome(lost=batch.records)
+        held, trouble = outcome.held, outcome.trouble
+        if trouble is None:
+            self.telemetry.commit.observe(time.perf_counter() - started)
+        elif not is_passing(trouble):
+            for delivery in held.deliveries:
+                delivery.done(trouble)
+            held.deliveries = []
+        self._settle(batch, outcome)
+        return trouble
 
-    def _commit(self, batch: list[_Item]) -> None:
-        with self.store.begin() as session:
-            for name, statement in self._statements.items():
-                rows = [item.row for item in batch if item.table == name]
-                if rows:
-                    session.connection().execute(statement, rows)
+    def _settle(self, batch: Batch, outcome: Outcome) -> None:
+        kept, gone = len(outcome.kept), [*outcome.kept, *outcome.lost]
+        if kept:
+            self.records_written += kept
+            self.telemetry.written.inc(kept)
+        if outcome.lost:
+            self.telemetry.lost.labels("store").inc(len(outcome.lost))
+        if self.spill:
+            self.spill.done([record.place for record in gone if record.place])
+        with self._wake:
+            self._memory -= sum(record.size for record in gone if record.row)
+            waiting = set(map(id, outcome.held.deliveries))
+            for delivery in batch.deliveries:
+                if id(delivery) not in waiting:
+                    self._forget_weight(delivery)
+            self._held = outcome.held
+        self._meters.trouble.set(0 if outcome.trouble is None else 1)
+        self._measure()
+        if outcome.trouble is not None:
+            queued = len(self._records) + len(outcome.held.records)
+            _log.warning("%d records wait, the store takes none: %s", queued, outcome.trouble)
 
-    def _one_by_one(self, batch: list[_Item], error: Exception) -> None:
-        """Save the good rows of a batch that one bad row spoils."""
-        if len(batch) == 1:
-            _log.error("a row could not be written: %s", error)
-            self._fail(batch, error)
-            return
-        for item in batch:
-            try:
-                self._commit([item])
-                self._succeed([item])
-            except Exception as single:
-                self._one_by_one([item], single)
+    def _pause(self, tries: int) -> None:
+        with self._wake:
+            seconds = _PAUSES_S[min(tries, len(_PAUSES_S)) - 1]
+            self._wake.wait_for(lambda: self._closing, seconds)
 
-    def _succeed(self, batch: list[_Item]) -> None:
-        records = sum(item.table == "records" for item in batch)
-        if records:
-            self.records_written += records
-            self.telemetry.written.inc(records)
-        for item in batch:
-            if item.done:
-                item.done(None)
+    def _tidy(self) -> None:
+        """Use a quiet second: empty the files, look for what a process left that died meanwhile."""
+        if self.spill:
+            self.spill.done((), idle=True)
+        if time.monotonic() - self._looked_at > _LOOK_AROUND_S:
+            self._look_around()
+        self._measure()
 
-    def _fail(self, batch: list[_Item], error: BaseException) -> None:
-        for item in batch:
-            if item.done:
-                item.done(error)
-            else:
-                self.telemetry.lost.labels("store").inc()
+    def _look_around(self) -> None:
+        self._looked_at = time.monotonic()
+        self._orphans = self.spill.leftovers(_GROUP) if self.spill else None
 
+    def _from_the_dead(self) -> list[Record]:
+        """Return the next records of dead processes; those before must be in the store."""
+        if self._orphans is None or self._held:
+            return []
+        rows = next(self._orphans, None)
+        if rows is None:
+            self._orphans = None
+            return []
+        _log.info("%d records of a process that was killed are taken over", len(rows))
+        self._meters.recovered.inc(len(rows))
+        return [Record(row) for row in rows]
 
-_TABLES: dict[str, Table] = {
-    "records": RecordRow.__table__,  # type: ignore[dict-item]
-    "signals": SignalRow.__table__,  # type: ignore[dict-item]
-}
+    def _from_disk(self, record: Record) -> Row:
+        if self.spill is None or record.place is None:
+            raise LookupError("the record is neither in memory nor on disk")
+        return decode_row(self.spill.read(record.place))
 
+    def _abandon(self) -> None:
+        """Count what is lost at the end: records that are not on disk, and refuse the feedback."""
+        with self._wake:
+            left = [*self._held.records, *self._records]
+            deliveries = [*self._held.deliveries, *self._deliveries]
+            self._held = Batch()
+            self._records.clear()
+            self._deliveries.clear()
+        for delivery in deliveries:
+            delivery.done(LogFull())
+        if lost := sum(record.place is None for record in left):
+            self.telemetry.lost.labels("store").inc(lost)
+        if kept := len(left) - lost:
+            _log.warning("%d records wait on disk for the next start", kept)
 
-def _upsert(table: Table, dialect: str) -> Insert:
-    """Return an insert for which a row that is there already is no error.
+    def _forget_weight(self, delivery: Delivery) -> None:
+        rows, size = delivery.weight
+        self._feedback[0] -= rows
+        self._feedback[1] -= size
 
-    A signal delivered again moves to its newest time: up, down, up ends as up.
-    """
-    if dialect not in ("sqlite", "postgresql"):
-        return insert(table)
-    make: Any = sqlite_insert if dialect == "sqlite" else postgres_insert
-    statement = make(table)
-    key = list(table.primary_key.columns)
-    if table.name != "signals":
-        return statement.on_conflict_do_nothing(index_elements=key)  # type: ignore[no-any-return]
-    return statement.on_conflict_do_update(  # type: ignore[no-any-return]
-        index_elements=key, set_={"at": statement.excluded.at}
-    )
-
-
-def _passing(error: Exception) -> bool:
-    text = str(error).lower() if isinstance(error, SQLAlchemyError) else ""
-    return "locked" in text or "busy" in text or "connection" in text
+    def _measure(self) -> None:
+        self.telemetry.backlog.set(len(self._records) + len(self._held.records))
+        if self.spill:
+            self._meters.ahead.set(self.spill.size)
 
 
 def _resolver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> Done:

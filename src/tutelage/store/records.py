@@ -1,4 +1,4 @@
-"""Rows about production: one record a request, and the signals people and systems send on it."""
+"""Rows about production: one record a request, the signals sent on it, and their deliveries."""
 
 from __future__ import annotations
 
@@ -52,4 +52,14 @@ class SignalRow(Base):
     explicit: Mapped[bool]
     value: Mapped[dict[str, Any]]  # {"value": ...}
     author: Mapped[str | None] = mapped_column(String(128))
+    at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+
+
+class DeliveryRow(Base):
+    """A delivery of feedback that came with an idempotency key, so that a retry is known as one."""
+
+    __tablename__ = "deliveries"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)  # hash of sender and key
+    digest: Mapped[str] = mapped_column(String(64))  # of what was delivered
     at: Mapped[datetime] = mapped_column(default=utc_now, index=True)

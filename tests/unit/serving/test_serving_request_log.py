@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
+from tests.unit.serving.log_rows import ids, lost, record, signal
 
 from tutelage.core.artifact import utc_now
 from tutelage.serving.request_log import LogFull, RequestLog, safe_text
 from tutelage.store.base import Store, open_store
-from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.records import SignalRow
 
 
 @pytest.fixture
@@ -21,35 +21,6 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     yield store
     store.close()
-
-
-def record(number: int, **changes: Any) -> dict[str, Any]:
-    row = {
-        "id": f"rec_{number}", "deployment": "d", "release": "r", "rollout": None, "step": None,
-        "arm": "stable", "user": None, "key_name": None, "split": "train", "group_key": "g",
-        "messages": [], "response": "", "finish_reason": "stop", "status": 200, "error": None,
-        "latency_ms": 1.0, "first_token_ms": None, "prompt_tokens": 1, "completion_tokens": 1,
-        "checks": {}, "at": utc_now(),
-    }  # fmt: skip
-    return {**row, **changes}
-
-
-def signal(key: str, **changes: Any) -> dict[str, Any]:
-    row = {
-        "key": key, "record": "rec_1", "kind": "rating", "explicit": True,
-        "value": {"value": 1.0}, "author": None, "at": utc_now(),
-    }  # fmt: skip
-    return {**row, **changes}
-
-
-def ids(store: Store) -> set[str]:
-    with store.session() as session:
-        return {row[0] for row in session.query(RecordRow.id)}
-
-
-def lost(log: RequestLog, reason: str) -> float:
-    registry = log.telemetry.registry
-    return registry.get_sample_value("tutelage_records_lost_total", {"reason": reason}) or 0
 
 
 def test_a_signal_is_in_the_store_when_its_wait_ends(store: Store) -> None:
@@ -86,9 +57,11 @@ def test_what_does_not_fit_is_shed_and_counted(store: Store) -> None:
 
 
 def test_too_much_feedback_is_refused_rather_than_acknowledged(store: Store) -> None:
-    log = RequestLog(store, capacity=8)
+    log = RequestLog(store)
     with pytest.raises(LogFull):
-        asyncio.run(log.signals([signal(str(number)) for number in range(100)]))
+        asyncio.run(log.signals([signal(str(number)) for number in range(3000)]))
+    with pytest.raises(LogFull):
+        asyncio.run(log.signals([signal("long", value={"value": "x" * 2**25})]))
     log.start()
     log.close()
 
