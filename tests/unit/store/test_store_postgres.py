@@ -1,0 +1,103 @@
+"""The store and the request log on a real PostgreSQL, as on SQLite."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+from tests.postgres_server import Postgres, running_postgres
+from tests.unit.serving.log_rows import ids, keys, metric, record, signal
+
+from tutelage.core.artifact import utc_now
+from tutelage.core.errors import EnvironmentProblem
+from tutelage.serving.request_log import KeyReused, LogSlow, RequestLog
+from tutelage.store.base import Base, Store, open_store
+from tutelage.store.migrate import add_missing
+from tutelage.store.records import SignalRow
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def store(server: Postgres, request: pytest.FixtureRequest) -> Iterator[Store]:
+    store = open_store(server.database(f"db{abs(hash(request.node.name))}"))
+    yield store
+    store.close()
+
+
+def test_the_scripts_and_the_classes_agree(store: Store) -> None:
+    with store.engine.connect() as connection:
+        assert set(inspect(connection).get_table_names()) >= set(Base.metadata.tables)
+
+
+def test_what_a_database_lacks_is_added(store: Store) -> None:
+    log = RequestLog(store)
+    log.record(record(1))
+    log.start()
+    log.close()
+    with store.engine.begin() as connection:
+        connection.execute(text("DROP TABLE signals"))
+        connection.execute(text("ALTER TABLE records DROP COLUMN checks, DROP COLUMN status"))
+        add_missing(connection)
+    with store.engine.connect() as connection:
+        row = connection.execute(text("SELECT checks, status FROM records")).one()
+    assert (row.checks, row.status) == ({}, 0)
+    assert keys(store) == set()
+
+
+def test_many_that_open_a_new_database_together_all_succeed(server: Postgres) -> None:
+    url = server.database("together")
+    with ThreadPoolExecutor(4) as pool:
+        for store in pool.map(open_store, [url] * 4):
+            assert ids(store) == set()
+            store.close()
+
+
+def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="the store can't be opened"):
+        open_store(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
+
+
+def test_the_log_keeps_rows_once_and_knows_retries(store: Store, tmp_path: Path) -> None:
+    log = RequestLog(store, ahead=tmp_path / "ahead")
+    log.start()
+    for number in [*range(1000), 7, 8]:
+        log.record(record(number, response="\ud83d\ude00" if number == 5 else ""))
+    asyncio.run(log.signals([signal("up")], "key 1", "up"))
+    asyncio.run(log.signals([signal("down", at=utc_now())], "key 2", "down"))
+    asyncio.run(log.signals([signal("up", at=utc_now())], "key 1", "up"))
+    with pytest.raises(KeyReused):
+        asyncio.run(log.signals([signal("other")], "key 1", "other"))
+    assert log.flush()
+    log.close()
+    assert len(ids(store)) + metric(log, "tutelage_records_lost_total", reason="store") == 1000
+    with store.session() as session:
+        assert max(session.query(SignalRow), key=lambda row: row.at).key == "down"
+
+
+def test_a_server_that_goes_and_comes_back_costs_nothing_acknowledged(
+    server: Postgres, store: Store, tmp_path: Path
+) -> None:
+    log = RequestLog(store, ahead=tmp_path / "ahead", patience_s=0.5)
+    log.start()
+    asyncio.run(log.signals([signal("a")]))
+    server.stop()
+    try:
+        for number in range(50):
+            assert log.record(record(number))
+        with pytest.raises(LogSlow):
+            asyncio.run(log.signals([signal("b")]))
+    finally:
+        server.start()
+    assert log.flush()
+    log.close()
+    assert len(ids(store)) == 50
+    assert "a" in keys(store)
