@@ -188,7 +188,7 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
         stack.push_async_callback(launcher.stop)
         engine = await launcher.start()
         telemetry = Telemetry()
-        log = RequestLog(ctx.store, telemetry)
+        log = RequestLog(ctx.store, telemetry, ahead=ctx.workspace.logs / "ahead")
         log.start()
         stack.push_async_callback(asyncio.to_thread, log.close)
         upstream = Upstream(
