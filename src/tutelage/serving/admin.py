@@ -17,8 +17,9 @@ from starlette.routing import Route
 from tutelage.core.errors import Conflict, DataError, TutelageError
 from tutelage.release.bundle import list_releases
 from tutelage.release.deployments import abort, active_rollout, journal, promote, state_of
-from tutelage.serving.chat import read_json
-from tutelage.serving.keys import KeyRole, create_key, list_keys, revoke_key
+from tutelage.serving.body import read_json
+from tutelage.serving.key_store import create_key, list_keys, revoke_key
+from tutelage.serving.keys import KeyRole
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire import HttpError, json_response
 from tutelage.store.base import Store

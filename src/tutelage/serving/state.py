@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tutelage.core.artifact import utc_now
 from tutelage.core.config import Project
 from tutelage.data.split import side_of
 from tutelage.release.bundle import manifest_of
-from tutelage.release.deployments import deployments, route
+from tutelage.release.routes import Route, deployments, route
+from tutelage.serving.hooks import Hook
 from tutelage.serving.keys import KeyRing
 from tutelage.serving.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Entry, Profile, Router, build_profile
@@ -43,6 +45,7 @@ class GatewayState:
     slots: Slots
     split_key: bytes
     redactor: Redactor = keep
+    hooks: tuple[Hook, ...] = ()
     ready: bool = False  # routes are loaded and the engine answers
     draining: bool = False
     inflight: Counter[str] = field(default_factory=Counter)  # requests by release id
@@ -60,11 +63,18 @@ def load_entries(store: Store, project: Project, known: Mapping[str, Profile]) -
     for row in deployments(store):
         found = route(store, row.name)
         stable = known.get(found.stable) or _profile(store, found.stable, project)
-        canary = None
+        canary = previous = None
         if found.canary:
             canary = known.get(found.canary) or _profile(store, found.canary, project)
-        entries[row.name] = Entry(found, stable, canary)
+        if found.previous and _is_warm(found, project.deploy.keep_warm):
+            previous = known.get(found.previous) or _profile(store, found.previous, project)
+        entries[row.name] = Entry(found, stable, canary, previous)
     return entries
+
+
+def _is_warm(route: Route, keep_warm_s: float) -> bool:
+    """Return whether the release before stays loaded: it was stable until a while ago."""
+    return route.since is not None and (utc_now() - route.since).total_seconds() < keep_warm_s
 
 
 def _profile(store: Store, release: str, project: Project) -> Profile:

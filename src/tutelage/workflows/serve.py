@@ -29,7 +29,8 @@ from tutelage.feedback.intake import routes as feedback_routes
 from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.app import create_app
 from tutelage.serving.controller import Controller
-from tutelage.serving.keys import KeyRing, load_keys
+from tutelage.serving.key_store import load_keys
+from tutelage.serving.keys import KeyRing
 from tutelage.serving.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Router
 from tutelage.serving.state import GatewayState
@@ -37,6 +38,7 @@ from tutelage.serving.telemetry import Telemetry
 from tutelage.serving.upstream import Slots, Upstream
 from tutelage.workflows.context import Context
 from tutelage.workflows.registry_child import RegistryChild
+from tutelage.workflows.serve_hooks import hooks
 
 _DRAIN_S = 20
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -211,6 +213,10 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
             split_key=load_split_key(ctx.workspace),
             redactor=_redactor(ctx),
         )
+        state.hooks = hooks(ctx, state)
+        for hook in state.hooks:
+            await hook.start()
+            stack.push_async_callback(hook.close)
         controller = Controller(
             state,
             launcher,

@@ -1,0 +1,237 @@
+"""One chat request and what is known of it: what the engine is asked, checks, its record.
+
+It touches neither sockets nor the engine; chat.py moves it along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tutelage.core.artifact import utc_now
+from tutelage.core.example import Message, normalise
+from tutelage.inference.chat import as_dicts, conversation
+from tutelage.serving.hooks import Ask, Outcome, tell_finished
+from tutelage.serving.keys import Caller
+from tutelage.serving.request_log import Redactor, safe_text
+from tutelage.serving.router import Pick
+from tutelage.serving.state import GatewayState
+from tutelage.serving.wire import ChatRequest, HttpError
+
+_SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
+
+
+@dataclass
+class Turn:
+    """One request on its way, and what its record will hold."""
+
+    state: GatewayState
+    asked: ChatRequest
+    pick: Pick
+    caller: Caller
+    record: str
+    started: float
+    sent: Mapping[str, str] = field(default_factory=dict)  # the client's headers
+    created: int = field(default_factory=lambda: int(time.time()))
+    parts: list[str] = field(default_factory=list)
+    finish_reason: str = ""
+    usage: Mapping[str, int] = field(default_factory=dict)
+    first_token_ms: float | None = None
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    logged: bool = False
+    ask: Ask | None = None  # what hooks see; None without hooks
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
+
+    @cached_property
+    def group(self) -> str:
+        """What keeps this row on one side of the split."""
+        return group_of(self.asked, self.state.project.data.splits.group)
+
+    async def admit(self) -> None:
+        """Let the hooks see the request; raise HttpError if one refuses it."""
+        if self.state.hooks:
+            self.ask = self._ask()
+            for hook in self.state.hooks:
+                await hook.admit(self.ask)
+
+    def _ask(self) -> Ask:
+        pick, asked = self.pick, self.asked
+        return Ask(
+            record=self.record,
+            deployment=pick.deployment,
+            release=pick.profile.id,
+            arm=pick.arm,
+            rollout=pick.rollout,
+            step=pick.step,
+            key=self.caller.name,
+            role=self.caller.role,
+            user=asked.user,
+            group=self.group,
+            stream=asked.stream,
+            messages=asked.messages,
+            max_tokens=self.max_tokens,
+            body=self.engine_body,
+            started=self.started,
+            headers={k: v for k, v in self.sent.items() if k not in _SECRET},
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens the answer may have: as asked for, capped by the release."""
+        most = self.pick.profile.max_tokens
+        return min(self.asked.max_tokens or most, most)
+
+    def engine_body(self) -> dict[str, Any]:
+        """Return the request as the engine gets it."""
+        asked, profile = self.asked, self.pick.profile
+        turns = conversation(asked.messages, profile.prompt, profile.specials)
+        body = {**profile.settings, "messages": as_dicts(turns)}
+        body["max_tokens"] = self.max_tokens
+        stop = [*profile.stop, *asked.stop]
+        if stop:
+            body["stop"] = stop
+        if asked.response_format and not profile.has_schema:
+            body["response_format"] = asked.response_format
+        return body
+
+    def headers(self) -> dict[str, str]:
+        """Return which release answered, and which parameters its decoding overrode."""
+        found = {
+            "x-tutelage-release": self.pick.profile.id[:12],
+            "x-tutelage-arm": self.pick.arm,
+        }
+        if self.asked.ignored:
+            found["x-tutelage-ignored"] = ",".join(self.asked.ignored)
+        if self.ask is not None:
+            found.update(self.ask.reply_headers)
+        return found
+
+    def check_request(self) -> None:
+        """Let the guards see the request; raise HttpError if one blocks it."""
+        for active in self.pick.profile.guards:
+            why = active.guard.check_request(self.asked.messages)
+            self._note(f"{active.name}.request", why)
+            if why is not None:
+                self.state.telemetry.flagged(active.name, active.action)
+                if active.action == "block":
+                    raise HttpError(400, f"The request was blocked: {why}.", code="request_blocked")
+
+    def check_response(self) -> None:
+        """Let the guards see the answer; raise HttpError if one blocks it."""
+        blocked = None
+        for active in self.pick.profile.guards:
+            why = active.guard.check_response(self.text, self.finish_reason)
+            self._note(active.name, why)
+            if why is not None:
+                self.state.telemetry.flagged(active.name, active.action)
+                if active.action == "block":
+                    blocked = blocked or why
+        if blocked is not None:
+            raise HttpError(422, f"The answer was held back: {blocked}.", code="answer_blocked")
+
+    def _note(self, name: str, why: str | None) -> None:
+        if why is None:
+            self.checks.setdefault(name, {"ok": True, "why": ""})
+        else:
+            self.checks[name] = {"ok": False, "why": why}
+
+    def log(self, status: int, error: str | None = None) -> None:
+        """Count the request, tell the hooks and queue its record, once."""
+        if self.logged:
+            return
+        self.logged = True
+        outcome = self._outcome(status, error)
+        pick = self.pick
+        self.state.telemetry.finished(
+            (pick.deployment, pick.profile.id, pick.arm),
+            status,
+            outcome.latency_ms,
+            self.first_token_ms,
+            (outcome.prompt_tokens, outcome.completion_tokens),
+        )
+        self.state.log.record(self._row(outcome))
+        if self.state.hooks:
+            self.ask = self.ask or self._ask()
+            tell_finished(self.state.hooks, self.ask, outcome)
+
+    def _outcome(self, status: int, error: str | None) -> Outcome:
+        pieces = 0 if self.usage else len(self.parts)
+        return Outcome(
+            status=status,
+            error=error,
+            text=self.text,
+            finish_reason=self.finish_reason,
+            prompt_tokens=self.usage.get("prompt_tokens", 0),
+            completion_tokens=self.usage.get("completion_tokens", pieces),
+            latency_ms=(time.perf_counter() - self.started) * 1000,
+            first_token_ms=self.first_token_ms,
+            checks=self.checks,
+        )
+
+    def _row(self, outcome: Outcome) -> dict[str, Any]:
+        """Return the record, redacted."""
+        pick, clean, error = self.pick, self.state.redactor, outcome.error
+        return {
+            "id": self.record,
+            "deployment": pick.deployment,
+            "release": pick.profile.id,
+            "rollout": pick.rollout,
+            "step": pick.step,
+            "arm": pick.arm,
+            "user": _user(self.asked.user, clean),
+            "key_name": self.caller.name,
+            "split": self.state.side(self.group),
+            "group_key": hashlib.sha256(self.group.encode()).hexdigest(),
+            "messages": [
+                {"role": m.role, "content": clean(safe_text(m.content))}
+                for m in self.asked.messages
+            ],
+            "response": clean(safe_text(outcome.text)),
+            "finish_reason": self.finish_reason[:16] or "error",
+            "status": outcome.status,
+            "error": clean(error) if error else error,
+            "latency_ms": outcome.latency_ms,
+            "first_token_ms": self.first_token_ms,
+            "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens,
+            "checks": {
+                name: {**check, "why": clean(check["why"])} for name, check in self.checks.items()
+            },
+            "at": utc_now(),
+        }
+
+
+def group_of(asked: ChatRequest, field_name: str | None) -> str:
+    """Return what keeps a row on one side of the split: the group, the user or the input.
+
+    The group is `metadata.group`, or the metadata field that tutelage.yaml's splits.group names.
+    """
+    for name in (field_name, "group"):
+        value = asked.metadata.get(name) if name else None
+        if isinstance(value, (str, int)):
+            return safe_text(str(value))
+    if asked.user:
+        return safe_text(asked.user)
+    return input_group(asked.messages)
+
+
+def input_group(messages: Sequence[Message]) -> str:
+    """Return the normalised text of the user's side, the group of a row without one."""
+    return normalise(safe_text("\n".join(m.content for m in messages if m.role != "system")))
+
+
+def _user(user: str | None, clean: Redactor) -> str | None:
+    """Return the user as the log keeps it: hashed if it is long or the redactor objects to it."""
+    if user is None:
+        return None
+    user = safe_text(user)
+    if len(user) <= 128 and clean(user) == user:
+        return user
+    return hashlib.sha256(user.encode()).hexdigest()

@@ -1,0 +1,13 @@
+"""Which hooks a project's gateway runs, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from tutelage.serving.hooks import Hook
+from tutelage.serving.state import GatewayState
+from tutelage.workflows.context import Context
+
+
+def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
+    """Return the hooks this project asks for. Those that refuse come before those that copy."""
+    found: list[Hook] = []
+    return tuple(found)
