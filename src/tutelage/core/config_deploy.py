@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tutelage.core.config_base import Ratio, Section
+from tutelage.core.durations import Duration
 
 
 class Endpoint(Section):
@@ -18,6 +19,17 @@ class Endpoint(Section):
     base_url: str  # up to and with /v1
     model: str  # the model's name there
     api_key_env: str | None = None  # name of the environment variable that holds the key
+
+
+class Backend(Endpoint):
+    """One of several servers that answer. Releases are loaded into all of them that can."""
+
+    # in messages and metrics; unset: the host and port of base_url
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=63)
+    # name or id of the one release that this server answers for, such as a whole tuned model
+    release: str | None = None
+    # a second page of Prometheus metrics with the GPU's memory, such as the DCGM exporter's
+    gpu_metrics: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
 
 
 class Limits(Section):
@@ -56,7 +68,11 @@ class Deploy(Section):
     guards: dict[str, Literal["off", "flag", "block"]] = {"schema": "flag", "content": "flag"}
     max_tokens: int = Field(default=256, ge=1)  # tokens of an answer, at most
     threads: int | None = None  # the engine's; unset: cores - 1
-    endpoint: Endpoint | None = None  # engine: remote; any OpenAI-compatible server
+    endpoint: Backend | None = None  # engine: remote; any OpenAI-compatible server
+    endpoints: list[Backend] = []  # engine: remote; several servers, in place of `endpoint`
+    health_every: float = Field(default=2, gt=0)  # seconds between two looks at each server
+    # how often models of other houses are called so that they are not dropped as idle, such as 7d
+    keep_alive: Duration | None = None
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
     queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
     timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine
@@ -74,3 +90,18 @@ class Deploy(Section):
         if not self.canary or sorted(set(self.canary)) != self.canary or self.canary[-1] != 100:
             raise ValueError("canary steps must rise and end with 100")
         return self
+
+    @model_validator(mode="after")
+    def _backends_differ(self) -> Deploy:
+        if self.endpoint is not None and self.endpoints:
+            raise ValueError("give one server as endpoint, or several as endpoints, not both")
+        names = [backend.name for backend in self.endpoints if backend.name is not None]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two endpoints have the name {min(twice)!r}")
+        return self
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The servers of the engine `remote`, one or several."""
+        return tuple(self.endpoints) or ((self.endpoint,) if self.endpoint else ())

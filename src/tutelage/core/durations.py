@@ -1,0 +1,28 @@
+"""Lengths of time as tutelage.yaml writes them: 30s, 5m, 12h, 7d, 4w."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_PATTERN = r"^\d{1,6}[smhdw]$"
+
+Duration = Annotated[str, Field(pattern=_PATTERN)]
+
+
+def seconds(text: str) -> float:
+    """Return a duration such as 5m in seconds; raise ValueError for anything else."""
+    if not re.match(_PATTERN, text):
+        raise ValueError(f"{text!r} is no length of time: write 30s, 5m, 12h, 7d or 4w")
+    return float(int(text[:-1]) * _UNITS[text[-1]])
+
+
+def words(length: float) -> str:
+    """Return `length` seconds in the largest unit that divides it: 90 is 90s, 300 is 5m."""
+    for unit, size in sorted(_UNITS.items(), key=lambda pair: -pair[1]):
+        if length >= size and length % size == 0:
+            return f"{length / size:g}{unit}"
+    return f"{length:g}s"
