@@ -1,6 +1,7 @@
 """Every table, so that Alembic and tests see them all."""
 
 from tutelage.store import (
+    alerts,
     annotations,
     artifacts,
     human,
@@ -11,9 +12,11 @@ from tutelage.store import (
     repairs,
     scores,
     shapes,
+    usage,
 )
 
 __all__ = [
+    "alerts",
     "annotations",
     "artifacts",
     "human",
@@ -24,4 +27,5 @@ __all__ = [
     "repairs",
     "scores",
     "shapes",
+    "usage",
 ]
