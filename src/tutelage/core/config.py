@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from tutelage.core.config_alerts import Alerts, Telemetry
 from tutelage.core.config_base import Ratio, Section
 from tutelage.core.config_base import Task as Task
 from tutelage.core.config_deploy import Deploy as Deploy
@@ -301,6 +302,8 @@ class Project(Section):
     judge: list[Endpoint] = []  # marks answers; one server, or a list of them: a panel
     deploy: Deploy = Deploy()
     budgets: list[UsageBudget] = []  # what requests may use in a period, and whose
+    alerts: Alerts = Alerts()
+    telemetry: Telemetry = Telemetry()
     improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet
 
     @field_validator("judge", mode="before")

@@ -13,6 +13,7 @@ from tutelage.core.config import Project
 from tutelage.data.split import side_of
 from tutelage.release.bundle import manifest_of
 from tutelage.release.routes import Route, deployments, route
+from tutelage.serving.events import EventLog
 from tutelage.serving.hooks import Hook
 from tutelage.serving.keys import KeyRing
 from tutelage.serving.request_log import Redactor, RequestLog, keep
@@ -46,6 +47,8 @@ class GatewayState:
     split_key: bytes
     redactor: Redactor = keep
     hooks: tuple[Hook, ...] = ()
+    events: EventLog = field(default_factory=EventLog)
+    host: Any = None  # the launcher, for what is sampled of it
     ready: bool = False  # routes are loaded and the engine answers
     draining: bool = False
     inflight: Counter[str] = field(default_factory=Counter)  # requests by release id
