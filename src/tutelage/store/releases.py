@@ -119,7 +119,7 @@ class TransitionRow(Base):
 
 
 class KeyRow(Base):
-    """An API key: only its SHA-256 is kept."""
+    """An API key: only its SHA-256 is kept. What is unset is as the settings have it."""
 
     __tablename__ = "api_keys"
 
@@ -128,3 +128,10 @@ class KeyRow(Base):
     role: Mapped[str] = mapped_column(String(16))  # client, operator, admin
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+    previous: Mapped[str | None] = mapped_column(String(64))  # the hash before it was rotated
+    previous_until: Mapped[datetime | None]  # until when that one works too
+    deployments: Mapped[list[Any] | None]  # names it may call; None: all
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    budgets: Mapped[list[Any] | None]  # [{"unit", "per", "limit"}]
