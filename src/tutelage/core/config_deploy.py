@@ -28,6 +28,8 @@ class Backend(Endpoint):
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=63)
     # name or id of the one release that this server answers for, such as a whole tuned model
     release: str | None = None
+    # where that server sees the project's .tutelage folder; unset: at the same path
+    home: str | None = None
     # a second page of Prometheus metrics with the GPU's memory, such as the DCGM exporter's
     gpu_metrics: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
 
@@ -71,6 +73,7 @@ class Deploy(Section):
     endpoint: Backend | None = None  # engine: remote; any OpenAI-compatible server
     endpoints: list[Backend] = []  # engine: remote; several servers, in place of `endpoint`
     health_every: float = Field(default=2, gt=0)  # seconds between two looks at each server
+    apart: bool = False  # each release has servers of its own, half of the endpoints at most
     # how often models of other houses are called so that they are not dropped as idle, such as 7d
     keep_alive: Duration | None = None
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once

@@ -1,124 +1,295 @@
-"""Any OpenAI-compatible server as the engine: it is found, not started, and never stopped.
+"""Servers that speak OpenAI's API as the engine: they are found, not started, and never stopped.
 
-A release is served under its own id if the server lists it; a base release may go by the name in
-`deploy.endpoint.model`. A server with vLLM's adapter routes gets adapters loaded at run time.
+One or several (`deploy.endpoints`). A server that lists a release by its id or name answers for
+it; one with vLLM's adapter routes is given what it lacks. Each is looked at every
+`deploy.health_every` seconds: one that is down gets no requests, and one that comes back gets its
+adapters before it gets requests. Nothing is unloaded at the end: other gateways may use it.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from tutelage.core.config import Endpoint, Project
-from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
+from tutelage.core.config import Project
+from tutelage.core.config_deploy import Backend
+from tutelage.core.errors import ConfigError, EnvironmentProblem, TutelageError
 from tutelage.core.workspace import Workspace
 from tutelage.serving.launchers.base import Engine
+from tutelage.serving.launchers.remote_server import Known, RemoteServer
 
-_TIMEOUT = aiohttp.ClientTimeout(total=120, connect=5)
+_FAILURES = 2  # looks in a row that a server may fail
+_STALE_S = 60.0  # an adapter of ours that nobody wanted for so long is unloaded
+_log = logging.getLogger(__name__)
+
+Lookup = Callable[[str], Known | None]
+Told = Callable[[RemoteServer, bool, str], None]  # which, whether it is up, a sentence
 
 
 class RemoteLauncher:
-    """A server that somebody else runs."""
+    """The servers of a project. Use from one event loop."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.base_url = endpoint.base_url.rstrip("/").removesuffix("/v1")
-        self._names: dict[str, str] = {}
-        self._loaded: set[str] = set()
+    shared = True  # other gateways may use the same servers
+
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        lookup: Lookup = lambda release: None,
+        *,
+        home: Path | None = None,
+        health_every_s: float = 2.0,
+        apart: bool = False,
+    ) -> None:
+        self.servers = tuple(RemoteServer(b, place, home) for place, b in enumerate(backends))
+        self.on_change: Told = lambda server, up, text: None
+        self._lookup, self._every_s, self._apart = lookup, health_every_s, apart
+        self._wanted: dict[str, Known] = {}
+        self._placement: Mapping[str, Sequence[int]] = {}
+        self._groups: dict[str, tuple[int, ...]] = {}  # apart: the servers of a release
+        self._unwanted: dict[tuple[int, str], float] = {}  # since when
+        self._failed: dict[int, int] = {}  # looks in a row
+        self._told: dict[int, bool] = {}  # whether it was up when that was told last
+        self._watchers: list[asyncio.Task[None]] = []
 
     @classmethod
     def from_project(cls, project: Project, workspace: Workspace) -> RemoteLauncher:
-        """Return the launcher of a project. Raises ConfigError if it names no endpoint."""
-        if project.deploy.endpoint is None:
+        """Return the launcher of a project. Raises ConfigError if it names no server."""
+        deploy = project.deploy
+        if not deploy.backends:
             raise ConfigError(
-                "'deploy.engine' is remote and 'deploy.endpoint' is missing",
+                "'deploy.engine' is remote and neither 'deploy.endpoint' nor 'deploy.endpoints' "
+                "names a server",
                 where=str(workspace.config_path),
-                fix="Add deploy: {endpoint: {base_url: http://host:8000, model: NAME}}",
+                fix="Add deploy: {endpoint: {base_url: http://host:8000/v1, model: NAME}}",
             )
-        return cls(project.deploy.endpoint)
-
-    @property
-    def api_key(self) -> str | None:
-        """The server's key, from the environment."""
-        return os.environ.get(self.endpoint.api_key_env) if self.endpoint.api_key_env else None
+        return cls(
+            deploy.backends,
+            _lookup_in(workspace),
+            home=workspace.home,
+            health_every_s=deploy.health_every,
+            apart=deploy.apart,
+        )
 
     async def start(self) -> Engine:
-        """Return where the server is; raise EnvironmentProblem if it doesn't answer."""
-        await self._models()
-        return Engine(self.base_url, 0)
+        """Return where a server is; raise what the first one said if none of them answers."""
+        looks = await asyncio.gather(*(self._first_look(server) for server in self.servers))
+        if all(looks) and looks[0] is not None:
+            await self.stop()
+            raise looks[0]
+        self._watchers = [asyncio.create_task(self._watch(server)) for server in self.servers]
+        first = next(server for server in self.servers if server.up)
+        return Engine(first.base_url, 0)
 
     async def stop(self) -> None:
-        """Leave the server as it is, without the adapters that were loaded for us."""
-        for release in list(self._loaded):
-            await self.remove(release)
-
-    def name_of(self, release: str) -> str:
-        """Return the server's name for a release."""
-        return self._names.get(release, release)
+        """Leave the servers as they are."""
+        for task in self._watchers:
+            task.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        self._watchers = []
+        for server in self.servers:
+            await server.close()
 
     async def ensure(self, release_id: str, adapter: Path | None) -> None:
-        """Return when the server answers for `release_id`; raise ModelError if it can't."""
-        served = await self._models()
-        if release_id in served:
-            self._names[release_id] = release_id
-        elif adapter is None:
-            if self.endpoint.model not in served:
-                raise ModelError(
-                    f"the server has no model {self.endpoint.model!r}",
-                    where=self.base_url,
-                    fix=f"Set deploy.endpoint.model to one of {', '.join(sorted(served)[:8])}",
-                )
-            self._names[release_id] = self.endpoint.model
-        else:
-            await self._load(release_id, adapter)
+        """Return when a server answers for `release_id`; raise ModelError if none can.
+
+        Servers that are down, or fail, get it when they come back.
+        """
+        found = await asyncio.to_thread(self._lookup, release_id)
+        release = Known(
+            release_id,
+            found.name if found else "",
+            found.kind if found else ("base" if adapter is None else "tuned"),
+            adapter,
+        )
+        if self._apart:
+            self._groups[release_id] = self._group(release)
+        self._wanted[release_id] = release
+        targets = self._targets(release)
+        results = await asyncio.gather(*(self._hold(server, release) for server in targets))
+        if not any(release_id in server.holds for server in self.servers):
+            self._forget(release_id)
+            raise next((error for error in results if error is not None), _nowhere(release))
 
     async def remove(self, release_id: str) -> None:
-        """Unload an adapter that `ensure` loaded."""
-        self._names.pop(release_id, None)
-        if release_id in self._loaded:
-            self._loaded.discard(release_id)
-            await self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": release_id})
+        """Unload a release everywhere; a server that is down loses it when it comes back."""
+        self._forget(release_id)
+        for server in self.servers:
+            with contextlib.suppress(EnvironmentProblem):
+                await server.drop(release_id)
 
-    async def _load(self, release: str, adapter: Path) -> None:
-        body = {"lora_name": release, "lora_path": str(adapter.resolve())}
-        status, answer = await self._ask("POST", "/v1/load_lora_adapter", body)
-        if status != 200:
-            raise ModelError(
-                f"the server did not load the adapter (status {status}: {str(answer)[:120]})",
-                where=self.base_url,
-                fix="Start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, "
-                f"or serve the adapter yourself under the name {release}",
-            )
-        self._loaded.add(release)
-        self._names[release] = release
+    async def place(self, placement: Mapping[str, Sequence[int]]) -> None:
+        """Send each release's requests to the named servers alone; others are served by all."""
+        self._placement = {release: tuple(places) for release, places in placement.items()}
 
-    async def _models(self) -> set[str]:
-        status, answer = await self._ask("GET", "/v1/models")
-        if status != 200 or not isinstance(answer, dict):
-            raise EnvironmentProblem(
-                f"the server does not list its models (status {status})",
-                where=f"{self.base_url}/v1/models",
-                fix="Check deploy.endpoint.base_url and the key in deploy.endpoint.api_key_env",
-            )
-        return {str(item.get("id")) for item in answer.get("data", [])}
+    def holders(self, release_id: str) -> list[RemoteServer]:
+        """Return the servers to choose from for a request, the best that there are.
 
-    async def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        Those that are up and meant for it; else up; else any that has it: a wrong guess about a
+        server's health must not turn away what it would have answered.
+        """
+        holding = [server for server in self.servers if release_id in server.holds]
+        places = self._placement.get(release_id)
+        meant = holding if places is None else [s for s in holding if s.index in places]
+        return [s for s in meant if s.up] or [s for s in holding if s.up] or meant or holding
+
+    def name_of(self, release_id: str) -> str:
+        """Return a server's name for a release."""
+        return next((s.holds[release_id] for s in self.holders(release_id)), release_id)
+
+    async def health(self) -> bool:
+        """Return whether a server answers, as of the last look."""
+        return any(server.up for server in self.servers)
+
+    async def stats(self) -> dict[str, Any]:
+        """Return each server's state, and how full their memory is by kind, shares 0..1."""
+        up = [server for server in self.servers if server.up]
+        measured = await asyncio.gather(*(server.measure() for server in up))
+        memory: dict[str, float] = {}
+        for server, (before, now) in zip(up, measured, strict=True):
+            of = f" of {server.name}" if len(self.servers) > 1 else ""
+            memory |= {f"{kind}{of}": share for kind, share in now.memory(before).items()}
+        return {"memory": memory, "backends": [server.as_dict() for server in self.servers]}
+
+    async def _first_look(self, server: RemoteServer) -> EnvironmentProblem | None:
+        await server.start()
         try:
-            async with (
-                aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
-                session.request(method, f"{self.base_url}{path}", json=body) as response,
-            ):
-                text = await response.text()
-                if "json" in response.headers.get("content-type", ""):
-                    return response.status, await response.json()
-                return response.status, text
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            await server.look()
+        except EnvironmentProblem as error:
+            self._failed[server.index] = _FAILURES
+            server.up, server.problem = False, error.sentence()
+            return error
+        return None
+
+    async def _watch(self, server: RemoteServer) -> None:
+        """Look at a server until cancelled: in steps, and at once when it is doubted."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(server.doubted.wait(), self._every_s)
+            doubted = server.doubted.is_set()
+            server.doubted.clear()
+            try:
+                await self._look(server, doubted=doubted)
+            except Exception:  # a watcher that ends would leave its server unseen
+                _log.exception("the look at %s failed", server.name)
+
+    async def _look(self, server: RemoteServer, *, doubted: bool) -> None:
+        why = ""
+        try:
+            await server.look()
+            await self._mend(server)
+            self._failed[server.index] = 0
+            server.up, server.problem = True, None
+        except EnvironmentProblem as error:
+            why = error.sentence()
+            self._failed[server.index] = self._failed.get(server.index, 0) + 1
+            if doubted or self._failed[server.index] >= _FAILURES:
+                server.up, server.problem = False, why
+        if server.up != self._told.get(server.index, True):
+            self._told[server.index] = server.up
+            text = f"backend {server.name} answers again" if server.up else f"{server.name}: {why}"
+            _log.warning("%s", text)
+            self.on_change(server, server.up, text)
+
+    async def _mend(self, server: RemoteServer) -> None:
+        """Give a server what it should hold and does not list, and take what nobody wants."""
+        for release in list(self._wanted.values()):
+            name = server.name_for(release)
+            if name is not None:
+                server.holds[release.id] = name
+            elif self._is_target(server, release):
+                server.holds.pop(release.id, None)
+                await self._hold(server, release)
+            else:
+                server.holds.pop(release.id, None)
+        await self._sweep(server)
+
+    async def _sweep(self, server: RemoteServer) -> None:
+        """Unload adapters of this project's releases that a gateway before left behind."""
+        now = time.monotonic()
+        for name in [n for n in server.served if len(n) == 64 and n not in self._wanted]:
+            since = self._unwanted.setdefault((server.index, name), now)
+            if now - since < _STALE_S:
+                continue
+            del self._unwanted[server.index, name]
+            if await asyncio.to_thread(self._lookup, name) is not None:
+                _log.info("%s still had %s, which nobody wants", server.name, name[:12])
+                await server.drop(name)
+        for place, name in list(self._unwanted):
+            if place == server.index and (name in self._wanted or name not in server.served):
+                del self._unwanted[place, name]
+
+    async def _hold(self, server: RemoteServer, release: Known) -> TutelageError | None:
+        try:
+            await server.hold(release)
+        except TutelageError as error:
+            _log.warning("%s is not on %s: %s", release.id[:12], server.name, error)
+            return error
+        return None
+
+    def _is_target(self, server: RemoteServer, release: Known) -> bool:
+        group = self._groups.get(release.id)
+        return server.may_hold(release) and (group is None or server.index in group)
+
+    def _targets(self, release: Known) -> list[RemoteServer]:
+        """Return the servers to put a release on: kept for it, or for none. Down ones come last."""
+        kept = [s for s in self.servers if s.backend.release and self._is_target(s, release)]
+        free = [s for s in self.servers if self._is_target(s, release)]
+        chosen = kept or free
+        return [s for s in chosen if s.up] or chosen
+
+    def _group(self, release: Known) -> tuple[int, ...]:
+        """Return the servers of a release that shares none: those that have it, else free ones.
+
+        Half of all servers (at least one) are taken; raise EnvironmentProblem if none is free.
+        """
+        taken = {
+            place for other, places in self._groups.items() if other != release.id
+            for place in places
+        }  # fmt: skip
+        mine = [s.index for s in self.servers if s.index not in taken and s.may_hold(release)]
+        listed = [
+            s.index for s in self.servers if s.index in mine and s.name_for(release) is not None
+        ]
+        if not mine:
             raise EnvironmentProblem(
-                f"the server can't be reached ({error})",
-                where=self.base_url,
-                fix="Start it, or correct deploy.endpoint.base_url",
-            ) from error
+                f"every server under deploy.endpoints holds another release, so none is free for "
+                f"{release.name or release.id[:12]}",
+                fix="Wait until the release before is no longer kept (deploy.keep_warm), or add "
+                "a server",
+            )
+        return tuple((listed or mine)[: max(1, len(self.servers) // 2)])
+
+    def _forget(self, release_id: str) -> None:
+        self._wanted.pop(release_id, None)
+        self._groups.pop(release_id, None)
+
+
+def _nowhere(release: Known) -> TutelageError:
+    return EnvironmentProblem(
+        f"no server under deploy.endpoints may hold {release.name or release.id[:12]}: each is "
+        "kept for another release",
+        fix="Take `release` from one of them, or add a server",
+    )
+
+
+def _lookup_in(workspace: Workspace) -> Lookup:
+    """Return what finds a release by its id in the project's store."""
+
+    def lookup(release_id: str) -> Known | None:
+        from tutelage.store.base import open_store
+        from tutelage.store.releases import ReleaseRow
+
+        store = open_store(workspace.store_url, migrate=False)
+        try:
+            with store.session() as session:
+                row = session.get(ReleaseRow, release_id)
+            return Known(row.id, row.name, row.kind) if row else None
+        finally:
+            store.close()
+
+    return lookup
