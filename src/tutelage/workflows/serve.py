@@ -31,6 +31,7 @@ from tutelage.serving.app import create_app
 from tutelage.serving.controller import Controller
 from tutelage.serving.key_store import load_keys
 from tutelage.serving.keys import KeyRing
+from tutelage.serving.monitor_routes import monitor_routes
 from tutelage.serving.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Router
 from tutelage.serving.state import GatewayState
@@ -39,6 +40,7 @@ from tutelage.serving.upstream import Slots, Upstream
 from tutelage.workflows.context import Context
 from tutelage.workflows.registry_child import RegistryChild
 from tutelage.workflows.serve_hooks import hooks
+from tutelage.workflows.serve_monitor import log_lines, open_events
 
 _DRAIN_S = 20
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -68,7 +70,7 @@ async def serve(
             url = _url(host, listener)
             server = _Server(
                 uvicorn.Config(
-                    create_app(state, feedback_routes(state)),
+                    create_app(state, [*feedback_routes(state), *monitor_routes()]),
                     http="httptools",
                     log_config=None,
                     access_log=False,
@@ -187,9 +189,12 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
     deploy = ctx.config.deploy
     launcher = _launcher(ctx)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(log_lines(ctx))
         stack.push_async_callback(launcher.stop)
         engine = await launcher.start()
         telemetry = Telemetry()
+        events = open_events(ctx, telemetry)
+        stack.push_async_callback(asyncio.to_thread, events.close)
         log = RequestLog(ctx.store, telemetry, ahead=ctx.workspace.logs / "ahead")
         log.start()
         stack.push_async_callback(asyncio.to_thread, log.close)
@@ -212,6 +217,8 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
             slots=Slots(deploy.concurrency, deploy.queue, telemetry),
             split_key=load_split_key(ctx.workspace),
             redactor=_redactor(ctx),
+            events=events,
+            host=launcher,
         )
         state.hooks = hooks(ctx, state)
         for hook in state.hooks:

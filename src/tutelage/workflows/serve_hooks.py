@@ -5,9 +5,10 @@ from __future__ import annotations
 from tutelage.serving.hooks import Hook
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
+from tutelage.workflows.serve_monitor import monitor_hooks
 
 
 def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     """Return the hooks this project asks for. Those that refuse come before those that copy."""
-    found: list[Hook] = []
+    found: list[Hook] = [*monitor_hooks(ctx, state)]
     return tuple(found)

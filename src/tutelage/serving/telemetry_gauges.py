@@ -1,0 +1,148 @@
+"""What is sampled for /metrics rather than counted: engine, disk, queue, rollouts, alerts.
+
+It also notices when the engine stops answering or was started again, and tells the event log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client import Counter, Gauge, ProcessCollector
+
+from tutelage import __version__
+from tutelage.core.errors import TutelageError
+from tutelage.serving.engine_memory import ratios
+from tutelage.serving.events import EventLog, Happening
+from tutelage.serving.state import GatewayState
+
+_TIMEOUT_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Gauges:
+    """Samples one gateway. `sample` is called now and then, on the gateway's loop."""
+
+    def __init__(self, state: GatewayState, home: Path) -> None:
+        self._state, self._home = state, home
+        registry = state.telemetry.registry
+        ProcessCollector(registry=registry)
+        Gauge("tutelage_build_info", "Always 1.", ["version"], registry=registry).labels(
+            __version__
+        ).set(1)
+        self._up = Gauge("tutelage_engine_up", "1 while the engine answers.", registry=registry)
+        self._memory = Gauge(
+            "tutelage_engine_memory_bytes", "The engine's share of memory.", registry=registry
+        )
+        self._ratio = Gauge(
+            "tutelage_engine_memory_ratio", "How full memory is.", ["kind"], registry=registry
+        )
+        self._restarts = Counter(
+            "tutelage_engine_restarts", "Starts after a crash.", registry=registry
+        )
+        self._releases = Gauge(
+            "tutelage_releases_served", "Releases that routes name.", registry=registry
+        )
+        self._free = Gauge("tutelage_disk_free_bytes", "Free for .tutelage.", registry=registry)
+        self._free_ratio = Gauge(
+            "tutelage_disk_free_ratio", "Free share of that disk.", registry=registry
+        )
+        self._step = Gauge(
+            "tutelage_rollout_step", "Step of the rollout, from 1; 0 without one.",
+            ["deployment"], registry=registry,
+        )  # fmt: skip
+        self._room(registry)
+        self._engine = EngineWatch(state.events)
+
+    def _room(self, registry: Any) -> None:
+        deploy = self._state.project.deploy
+        Gauge("tutelage_slots", "Requests that may run at once.", registry=registry).set(
+            deploy.concurrency
+        )
+        Gauge("tutelage_queue_size", "Requests that may wait.", registry=registry).set(deploy.queue)
+
+    async def sample(self) -> None:
+        """Take all samples; what can't be had is left as it was."""
+        self._routes()
+        await self._disk()
+        await self._sample_engine()
+
+    def _routes(self) -> None:
+        entries = self._state.router.entries
+        served = {p.id for e in entries.values() for p in (e.stable, e.canary) if p is not None}
+        self._releases.set(len(served))
+        for name, entry in entries.items():
+            step = entry.route.step
+            self._step.labels(name).set(0 if step is None else step + 1)
+
+    async def _disk(self) -> None:
+        try:
+            usage = await asyncio.to_thread(shutil.disk_usage, self._home)
+        except OSError as error:
+            _log.warning("the free space is not known: %s", error)
+            return
+        self._free.set(usage.free)
+        self._free_ratio.set(usage.free / usage.total if usage.total else 0.0)
+
+    async def _sample_engine(self) -> None:
+        host = self._state.host
+        if host is None:
+            return
+        up = await _ask(host, "health")
+        restarts = int(getattr(host, "restarts", 0))
+        if up is not None:
+            self._up.set(1 if up else 0)
+        rise = self._engine.look(up, restarts)
+        if rise:
+            self._restarts.inc(rise)
+        stats = await _ask(host, "stats") if up else None
+        if isinstance(stats, Mapping):
+            self._take(stats)
+
+    def _take(self, stats: Mapping[str, Any]) -> None:
+        if stats.get("pss_mb"):
+            self._memory.set(float(stats["pss_mb"]) * 2**20)
+        for kind, ratio in ratios(stats).items():
+            self._ratio.labels(kind).set(ratio)
+
+
+class EngineWatch:
+    """Tells when the engine stops answering and when it answers again."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._was_up: bool | None = None
+        self._restarts: int | None = None
+
+    def look(self, up: bool | None, restarts: int) -> int:
+        """Take a sample (None: not known); return how many starts there were since the last."""
+        rise = restarts - (restarts if self._restarts is None else self._restarts)
+        self._restarts = restarts
+        fell = self._was_up is True and up is False
+        if (rise > 0 and self._was_up is not False) or fell:
+            self._tell("engine.crashed", "the engine stopped answering", "error", restarts)
+        if up and (rise > 0 or self._was_up is False):
+            self._tell("engine.restarted", "the engine answers again", "warning", restarts)
+        if up is not None:
+            self._was_up = up
+        return max(0, rise)
+
+    def _tell(self, kind: str, message: str, level: Any, restarts: int) -> None:
+        self._events.tell(Happening(kind, message, level, data={"restarts": restarts}))
+
+
+async def _ask(host: Any, name: str) -> Any:
+    """Return what a launcher's coroutine method gives, or None if it has none or it fails."""
+    method = getattr(host, name, None)
+    if method is None:
+        return None
+    try:
+        return await asyncio.wait_for(method(), _TIMEOUT_S)
+    except (TutelageError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        _log.debug("the engine's %s is not known: %s", name, error)
+        return False if name == "health" else None

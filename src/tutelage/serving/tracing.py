@@ -1,0 +1,183 @@
+"""OpenTelemetry spans of requests, by the conventions for generative AI. Never a text.
+
+Two spans a request: the server's (HTTP) and, inside it, the call of the model (`chat NAME`). A
+`traceparent` header of the client makes them part of its trace. Spans are made when a request has
+ended, so nothing waits for them, and a thread of the SDK sends them by OTLP. Where and how they
+are sent, and how many, is set by OpenTelemetry's own environment variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tutelage import __version__
+from tutelage.core.config_alerts import Telemetry
+from tutelage.core.errors import EnvironmentProblem
+from tutelage.serving.hooks import Ask, Hook, Outcome
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PATH = "/v1/chat/completions"
+_log = logging.getLogger(__name__)
+
+
+def wanted(settings: Telemetry, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether spans are to be sent."""
+    if settings.traces != "auto":
+        return settings.traces == "on"
+    off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    other = environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
+    return not off and not other and any(environment.get(name) for name in _ENDPOINTS)
+
+
+def tracing(settings: Telemetry, project: str) -> Tracing | None:
+    """Return the hook that sends spans, or None where none are asked for.
+
+    Raises EnvironmentProblem if they are asked for (`traces: on`) and the package is missing.
+    """
+    if not wanted(settings):
+        return None
+    try:
+        return Tracing(_provider(project))
+    except ImportError as error:
+        problem = EnvironmentProblem(
+            f"spans can't be sent: {error.name or error} is not installed",
+            fix="`pip install 'tutelage[otel]'`, or set telemetry.traces: off",
+        )
+        if settings.traces == "on":
+            raise problem from error
+        _log.warning("%s", problem.sentence())
+        return None
+
+
+def _provider(project: str, exporter: Any = None) -> Any:
+    """Return a tracer provider that sends batches through `exporter`, by default OTLP."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win: Resource.create reads them last.
+    own = {"service.name": "tutelage", "service.version": __version__, "tutelage.project": project}
+    if os.environ.get("OTEL_SERVICE_NAME"):
+        del own["service.name"]
+    provider = TracerProvider(resource=Resource.create(own))
+    provider.add_span_processor(BatchSpanProcessor(exporter or _exporter()))
+    return provider
+
+
+def _exporter() -> Any:
+    protocol = os.environ.get(
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
+    )
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (  # type: ignore[import-not-found]
+            OTLPSpanExporter as GrpcExporter,
+        )
+
+        return GrpcExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
+class Tracing(Hook):
+    """Makes the spans of each request that ended."""
+
+    def __init__(self, provider: Any) -> None:
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("tutelage", __version__)
+        self._server, self._client = SpanKind.SERVER, SpanKind.CLIENT
+        self._failed = Status(StatusCode.ERROR)
+        self._propagator = TraceContextTextMapPropagator()
+        self._asked: dict[str, float] = {}  # record -> perf_counter when the model was asked
+
+    async def admit(self, ask: Ask) -> None:
+        """Note when the request went on to the model."""
+        self._asked[ask.record] = time.perf_counter()
+
+    def finished(self, ask: Ask, outcome: Outcome) -> None:
+        """Make the spans and hand them to the sender."""
+        asked = self._asked.pop(ask.record, None)
+        end = time.time_ns()
+        start = end - int(outcome.latency_ms * 1e6)
+        parent = self._propagator.extract(ask.headers) if "traceparent" in ask.headers else None
+        server = self._tracer.start_span(
+            f"POST {_PATH}",
+            context=parent,
+            kind=self._server,
+            attributes=_http(outcome),
+            start_time=start,
+        )
+        if asked is not None and server.is_recording():
+            self._model_call(server, ask, outcome, start + int((asked - ask.started) * 1e9), end)
+        if outcome.status >= 500:
+            server.set_status(self._failed)
+        server.end(end)
+
+    def _model_call(self, server: Any, ask: Ask, outcome: Outcome, start: int, end: int) -> None:
+        from opentelemetry.trace import set_span_in_context
+
+        span = self._tracer.start_span(
+            f"chat {ask.deployment}",
+            context=set_span_in_context(server),
+            kind=self._client,
+            attributes=model_attributes(ask, outcome),
+            start_time=start,
+        )
+        if outcome.status >= 400:
+            span.set_status(self._failed)
+        span.end(end)
+
+    async def close(self) -> None:
+        """Send what is left."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+
+def _http(outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "http.request.method": "POST",
+        "http.route": _PATH,
+        "url.path": _PATH,
+        "http.response.status_code": outcome.status,
+    }
+    if outcome.status >= 500:
+        found["error.type"] = str(outcome.status)
+    return found
+
+
+def model_attributes(ask: Ask, outcome: Outcome) -> dict[str, Any]:
+    """Return the attributes of the model's span: who was asked, what it took, how it ended."""
+    found: dict[str, Any] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "tutelage",
+        "gen_ai.request.model": ask.deployment,
+        "gen_ai.request.max_tokens": ask.max_tokens,
+        "gen_ai.request.stream": ask.stream,
+        "gen_ai.response.model": ask.release[:12],
+        "gen_ai.response.id": ask.record,
+        "gen_ai.usage.input_tokens": outcome.prompt_tokens,
+        "gen_ai.usage.output_tokens": outcome.completion_tokens,
+        "tutelage.arm": ask.arm,
+    }
+    if outcome.finish_reason:
+        found["gen_ai.response.finish_reasons"] = [outcome.finish_reason]
+    if outcome.first_token_ms is not None:
+        found["gen_ai.response.time_to_first_chunk"] = outcome.first_token_ms / 1000
+    if ask.rollout is not None:
+        found["tutelage.rollout"] = ask.rollout
+        found["tutelage.step"] = ask.step if ask.step is not None else -1
+    if ask.key is not None:
+        found["tutelage.key"] = ask.key
+    failed = [name for name, check in outcome.checks.items() if not check.get("ok", True)]
+    if failed:
+        found["tutelage.checks.failed"] = failed
+    if outcome.status >= 400:
+        found["error.type"] = str(outcome.status)
+    return found

@@ -1,0 +1,41 @@
+"""The parts of `tutelage up` that watch it: event log, log lines, spans, alerts."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from tutelage.serving.events import EventLog, Happening
+from tutelage.serving.hooks import Hook
+from tutelage.serving.logs import RequestLines, gateway_log
+from tutelage.serving.monitor import Monitor
+from tutelage.serving.state import GatewayState
+from tutelage.serving.telemetry import Telemetry
+from tutelage.serving.tracing import tracing
+from tutelage.workflows.context import Context
+
+
+def log_lines(ctx: Context) -> AbstractContextManager[None]:
+    """Return what writes JSON lines while it is entered."""
+    return gateway_log(ctx.config.telemetry, ctx.workspace.logs)
+
+
+def open_events(ctx: Context, telemetry: Telemetry) -> EventLog:
+    """Return a running event log that counts what it is told."""
+
+    def count(happening: Happening) -> None:
+        telemetry.events.labels(happening.kind, happening.level).inc()
+
+    events = EventLog(ctx.store, told=count)
+    events.start()
+    return events
+
+
+def monitor_hooks(ctx: Context, state: GatewayState) -> list[Hook]:
+    """Return the hooks that watch: alerts always, spans and request lines where asked for."""
+    found: list[Hook] = [Monitor(state, ctx.workspace.home)]
+    spans = tracing(ctx.config.telemetry, ctx.config.name)
+    if spans is not None:
+        found.append(spans)
+    if ctx.config.telemetry.requests:
+        found.append(RequestLines())
+    return found
