@@ -48,17 +48,18 @@ def _inert(turn: Message, specials: tuple[str, ...]) -> Message:
     """Return the turn with its content, and whatever text rides along, neutralised."""
     update: dict[str, Any] = {"content": neutralise(turn.content, specials)}
     for name, value in (turn.model_extra or {}).items():
-        update[name] = _inert_value(value, specials)
+        update[name] = inert_value(value, specials)
     return turn.model_copy(update=update)
 
 
-def _inert_value(value: Any, specials: tuple[str, ...]) -> Any:
+def inert_value(value: Any, specials: tuple[str, ...]) -> Any:
+    """Return JSON-like data with every text in it neutralised, keys included."""
     if isinstance(value, str):
         return neutralise(value, specials)
     if isinstance(value, dict):
-        return {key: _inert_value(part, specials) for key, part in value.items()}
+        return {neutralise(k, specials): inert_value(part, specials) for k, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_inert_value(part, specials) for part in value]
+        return [inert_value(part, specials) for part in value]
     return value
 
 

@@ -16,22 +16,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tutelage.serving.body import read_json
+from tutelage.serving.body import Share, read_json
+from tutelage.serving.guards.checking import Holdback
+from tutelage.serving.keys import caller_of
 from tutelage.serving.state import GatewayState
-from tutelage.serving.turn import Turn
+from tutelage.serving.turn import Turn, answer_blocked
+from tutelage.serving.upstream import Piece
+from tutelage.serving.upstream_answer import broken
 from tutelage.serving.wire import (
+    ChunkWriter,
     HttpError,
-    chunk_event,
     completion_body,
     error_event,
     json_response,
-    parse_chat,
-    usage_event,
+    unknown_model,
 )
+from tutelage.serving.wire_request import parse_chat
 
 CLIENT_LEFT = 499
-
-
 _random = bytearray()
 
 
@@ -48,35 +50,43 @@ async def chat(request: Request) -> Any:
     """Answer one chat request."""
     state: GatewayState = request.app.state.gateway
     started = time.perf_counter()
+    record, share = f"rec_{_new_id()}", state.room.share()
     try:
-        caller = state.keys.identify(request.headers)
+        caller = caller_of(request)
         if state.draining:
             raise HttpError(503, "The gateway is stopping.", code="stopping", retry_after=5)
-        asked = parse_chat(await read_json(request))
-        record = f"rec_{_new_id()}"
+        state.slots.require_room()  # before the body is read: a refusal must cost little
+        asked = parse_chat(await read_json(request, share))
+        if not caller.sees(asked.model) or asked.model not in state.router.entries:
+            raise unknown_model(asked.model, caller.visible(state.router.entries))
         pick = state.router.pick(asked.model, asked.user or record)
     except HttpError as error:
+        share.free()
         state.telemetry.refused.labels(str(error.status)).inc()
-        return error.response()
-    return _Exchange(state, Turn(state, asked, pick, caller, record, started, request.headers))
+        return error.response({"x-request-id": record})
+    except BaseException:
+        share.free()
+        raise
+    return _Exchange(Turn(state, asked, pick, caller, record, started, request.headers), share)
 
 
 class _Exchange:
     """The ASGI side of a turn: answers, and stops the work when the client leaves."""
 
-    def __init__(self, state: GatewayState, turn: Turn) -> None:
-        self.state, self.turn = state, turn
+    def __init__(self, turn: Turn, share: Share) -> None:
+        self.state, self.turn, self._share = turn.state, turn, share
         self._begun = self._left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        release = self.turn.pick.profile.id
-        self.state.inflight[release] += 1
+        turn, inflight = self.turn, self.state.inflight
+        release = turn.pick.profile.id
+        inflight[release] += 1
         gone = asyncio.create_task(_client_gone(receive))
         me = asyncio.current_task()
 
         def leave(task: asyncio.Task[None]) -> None:
             """Stop the work, unless it is done: then the connection only ends as it should."""
-            if me is not None and not self.turn.logged and not task.cancelled():
+            if me is not None and not turn.logged and not task.cancelled():
                 self._left = True
                 me.cancel()
 
@@ -85,23 +95,26 @@ class _Exchange:
             await self._work(scope, receive, send)
         except asyncio.CancelledError:
             if me is None or not self._left or me.uncancel() > 0:
+                turn.log(503, "the gateway was stopped")
                 raise  # somebody else cancelled: the gateway is being stopped
         except Exception as error:
-            self.turn.log(500, type(error).__name__)
+            turn.log(500, type(error).__name__)
             raise
         finally:
-            self.turn.log(CLIENT_LEFT)
+            turn.log(CLIENT_LEFT)
             gone.cancel()
-            self.state.inflight[release] -= 1
+            self._share.free()
+            inflight[release] -= 1
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = self.turn
         try:
+            turn.require_possible()
             await turn.admit()
-            turn.check_request()
+            await turn.check_request()
             async with self.state.slots as taken:
                 if turn.asked.stream:
-                    await self._stream(send)
+                    await _Streaming(self, send).run()
                 else:
                     await self._whole(scope, receive, send)
             self.state.slots.learn(time.perf_counter() - taken)
@@ -115,47 +128,28 @@ class _Exchange:
     async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = self.turn
         answer = await self.state.upstream.complete(turn.engine_body())
-        turn.parts.append(answer.text)
-        turn.finish_reason, turn.usage = answer.finish_reason, answer.usage
-        turn.check_response()
+        turn.take(answer)
+        await turn.check_response()
         turn.log(200)
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        if turn.calls:
+            message |= {"content": answer.text or None, "tool_calls": turn.calls}
         body = completion_body(
-            turn.record, turn.pick.deployment, answer.text, answer.finish_reason, answer.usage
+            turn.record,
+            turn.pick.deployment,
+            message,
+            turn.finish_reason,
+            turn.usage,
+            logprobs=answer.logprobs,
+            fingerprint=turn.fingerprint,
         )
         response: Response = json_response(body, headers=turn.headers())
         await response(scope, receive, send)
 
-    async def _stream(self, send: Send) -> None:
-        """Pass pieces on as they come; all at the end if a guard may hold the answer back."""
-        turn, held = self.turn, self.turn.pick.profile.blocks
-        async with aclosing(self.state.upstream.stream(turn.engine_body())) as pieces:
-            async for piece in pieces:
-                turn.usage = piece.usage or turn.usage
-                turn.finish_reason = piece.finish_reason or turn.finish_reason
-                if not piece.text:
-                    continue
-                if turn.first_token_ms is None:
-                    turn.first_token_ms = (time.perf_counter() - turn.started) * 1000
-                turn.parts.append(piece.text)
-                if not held:
-                    await self._send_text(send, piece.text)
-        turn.finish_reason = turn.finish_reason or "stop"
-        turn.check_response()
-        turn.log(200)
-        if held and turn.text:
-            await self._send_text(send, turn.text)
-        await self._finish(send)
-
-    async def _send_text(self, send: Send, text: str) -> None:
-        turn = self.turn
-        delta: dict[str, Any] = {"content": text}
-        if not self._begun:
-            delta = {"role": "assistant", **delta}
-            await self._begin(send)
-        name = turn.pick.deployment
-        await _send_event(send, chunk_event(turn.record, name, turn.created, delta))
-
-    async def _begin(self, send: Send) -> None:
+    async def begin(self, send: Send) -> None:
+        """Send the head of a stream, once."""
+        if self._begun:
+            return
         self._begun = True
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -165,14 +159,78 @@ class _Exchange:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _finish(self, send: Send) -> None:
-        turn, name = self.turn, self.turn.pick.deployment
-        if not self._begun:
-            await self._begin(send)
-        end = chunk_event(turn.record, name, turn.created, {}, turn.finish_reason)
+
+class _Streaming:
+    """Passes pieces on as they come, as far as the guards allow; the rest at the end."""
+
+    def __init__(self, exchange: _Exchange, send: Send) -> None:
+        turn = exchange.turn
+        self.exchange, self.turn, self._send = exchange, turn, send
+        self._hold = Holdback(turn.pick.profile.guards, turn.checking)
+        self._logprobs: list[Any] = []  # of text that is not sent yet
+        self._first = True
+        self._writer = ChunkWriter(
+            turn.record,
+            turn.pick.deployment,
+            turn.fingerprint,
+            with_usage=turn.asked.include_usage,
+        )
+
+    async def run(self) -> None:
+        """Stream the answer; raise HttpError, also after some of it was sent."""
+        turn = self.turn
+        async with aclosing(turn.state.upstream.stream(turn.engine_body())) as pieces:
+            async for piece in pieces:
+                turn.take(piece)
+                await self._pass(piece)
+        if not turn.finish_reason:
+            raise broken("the stream ended without a finish_reason")
+        await turn.check_response()
+        turn.log(200)
+        await self._rest()
+        end = self._writer.chunk({}, turn.finish_reason)
         if turn.asked.include_usage:
-            end += usage_event(turn.record, name, turn.created, turn.usage)
-        await _send_event(send, end + b"data: [DONE]\n\n", last=True)
+            end += self._writer.usage(turn.usage)
+        await self.exchange.begin(self._send)
+        await _send_event(self._send, end + b"data: [DONE]\n\n", last=True)
+
+    async def _pass(self, piece: Piece) -> None:
+        delta: dict[str, Any] = {}
+        text, why = self._hold.push(piece.text) if piece.text else ("", None)
+        if why is not None:
+            await self.turn.check_response()  # the record keeps what every guard says
+            raise answer_blocked(why)
+        if text:
+            delta["content"] = text
+        if self._hold.holds:
+            self._logprobs += (piece.logprobs or {}).get("content") or []
+            if text:
+                await self._chunk(delta)
+            return
+        if piece.tool_calls:
+            delta["tool_calls"] = piece.tool_calls
+        if delta or piece.logprobs:
+            await self._chunk(delta, piece.logprobs)
+
+    async def _rest(self) -> None:
+        """Send what was held back."""
+        if not self._hold.holds:
+            return
+        delta: dict[str, Any] = {}
+        text = self._hold.rest()
+        if text:
+            delta["content"] = text
+        if self.turn.calls:
+            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(self.turn.calls)]
+        if delta:
+            await self._chunk(delta, {"content": self._logprobs} if self._logprobs else None)
+
+    async def _chunk(self, delta: dict[str, Any], logprobs: Any = None) -> None:
+        if self._first:
+            self._first = False
+            delta = {"role": "assistant", "content": None, **delta}
+            await self.exchange.begin(self._send)
+        await _send_event(self._send, self._writer.chunk(delta, None, logprobs))
 
 
 async def _send_event(send: Send, data: bytes, *, last: bool = False) -> None:

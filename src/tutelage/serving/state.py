@@ -13,13 +13,15 @@ from tutelage.core.config import Project
 from tutelage.data.split import side_of
 from tutelage.release.bundle import manifest_of
 from tutelage.release.routes import Route, deployments, route
+from tutelage.serving.body import Room
 from tutelage.serving.events import EventLog
 from tutelage.serving.hooks import Hook
 from tutelage.serving.keys import KeyRing
 from tutelage.serving.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Entry, Profile, Router, build_profile
+from tutelage.serving.slots import Slots
 from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.upstream import Slots, Upstream
+from tutelage.serving.upstream import Upstream
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
 
@@ -47,6 +49,7 @@ class GatewayState:
     split_key: bytes
     redactor: Redactor = keep
     hooks: tuple[Hook, ...] = ()
+    room: Room = field(default_factory=Room)  # for large bodies
     events: EventLog = field(default_factory=EventLog)
     host: Any = None  # the launcher, for what is sampled of it
     ready: bool = False  # routes are loaded and the engine answers

@@ -14,15 +14,20 @@ from typing import Any
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.example import Message, normalise
-from tutelage.inference.chat import as_dicts, conversation
+from tutelage.inference.chat import as_dicts, conversation, inert_value
+from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
 from tutelage.serving.keys import Caller
 from tutelage.serving.request_log import Redactor, safe_text
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire import ChatRequest, HttpError
+from tutelage.serving.upstream import Answer, Piece
+from tutelage.serving.wire import HttpError, encode
+from tutelage.serving.wire_request import ChatRequest
+from tutelage.serving.wire_tools import merge_calls
 
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
+_MOST_ANSWER = 8 * 2**20  # characters
 
 
 @dataclass
@@ -36,18 +41,31 @@ class Turn:
     record: str
     started: float
     sent: Mapping[str, str] = field(default_factory=dict)  # the client's headers
-    created: int = field(default_factory=lambda: int(time.time()))
     parts: list[str] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)  # of tools, whole
     finish_reason: str = ""
     usage: Mapping[str, int] = field(default_factory=dict)
     first_token_ms: float | None = None
-    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
     logged: bool = False
     ask: Ask | None = None  # what hooks see; None without hooks
 
+    def __post_init__(self) -> None:
+        """Make what the guards say of it."""
+        flagged = self.state.telemetry.flagged
+        self.checking = Checking(self.pick.profile.guards, self.asked.messages, flagged)
+        self._size = 0  # characters of the answer so far
+
     @property
     def text(self) -> str:
+        """The answer so far; the calls of tools as JSON if there is no text."""
+        if self.calls and not any(self.parts):
+            return encode({"tool_calls": self.calls}).decode()
         return "".join(self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Which release answered, as OpenAI's `system_fingerprint`."""
+        return f"fp_{self.pick.profile.id[:12]}"
 
     @cached_property
     def group(self) -> str:
@@ -92,55 +110,75 @@ class Turn:
         """Return the request as the engine gets it."""
         asked, profile = self.asked, self.pick.profile
         turns = conversation(asked.messages, profile.prompt, profile.specials)
-        body = {**profile.settings, "messages": as_dicts(turns)}
-        body["max_tokens"] = self.max_tokens
+        body = {**profile.settings, "messages": as_dicts(turns), "max_tokens": self.max_tokens}
         stop = [*profile.stop, *asked.stop]
         if stop:
             body["stop"] = stop
         if asked.response_format and not profile.has_schema:
             body["response_format"] = asked.response_format
+        if asked.seed is not None:
+            body.setdefault("seed", asked.seed)
+        if asked.passed:
+            body.update(asked.passed)
+            if asked.has_tools:
+                body["tools"] = inert_value(asked.passed["tools"], profile.specials)
         return body
 
     def headers(self) -> dict[str, str]:
         """Return which release answered, and which parameters its decoding overrode."""
+        asked, profile = self.asked, self.pick.profile
+        ignored = list(asked.ignored)
+        if asked.seed is not None and "seed" in profile.settings:
+            ignored.append("seed")
+        if asked.response_format and profile.has_schema:
+            ignored.append("response_format")
         found = {
-            "x-tutelage-release": self.pick.profile.id[:12],
+            "x-request-id": self.record,
+            "x-tutelage-release": profile.id[:12],
             "x-tutelage-arm": self.pick.arm,
         }
-        if self.asked.ignored:
-            found["x-tutelage-ignored"] = ",".join(self.asked.ignored)
+        if ignored:
+            found["x-tutelage-ignored"] = ",".join(ignored)
         if self.ask is not None:
             found.update(self.ask.reply_headers)
         return found
 
-    def check_request(self) -> None:
+    def require_possible(self) -> None:
+        """Raise HttpError 400 for what this release can't do."""
+        if self.asked.has_tools and self.pick.profile.has_schema:
+            raise HttpError(
+                400,
+                "This model answers in a JSON form of its own and can't call tools.",
+                code="unsupported_parameter",
+                param="tools",
+            )
+
+    async def check_request(self) -> None:
         """Let the guards see the request; raise HttpError if one blocks it."""
-        for active in self.pick.profile.guards:
-            why = active.guard.check_request(self.asked.messages)
-            self._note(f"{active.name}.request", why)
-            if why is not None:
-                self.state.telemetry.flagged(active.name, active.action)
-                if active.action == "block":
-                    raise HttpError(400, f"The request was blocked: {why}.", code="request_blocked")
+        why = await self.checking.request()
+        if why is not None:
+            raise HttpError(400, f"The request was blocked: {why}.", code="request_blocked")
 
-    def check_response(self) -> None:
+    async def check_response(self) -> None:
         """Let the guards see the answer; raise HttpError if one blocks it."""
-        blocked = None
-        for active in self.pick.profile.guards:
-            why = active.guard.check_response(self.text, self.finish_reason)
-            self._note(active.name, why)
-            if why is not None:
-                self.state.telemetry.flagged(active.name, active.action)
-                if active.action == "block":
-                    blocked = blocked or why
-        if blocked is not None:
-            raise HttpError(422, f"The answer was held back: {blocked}.", code="answer_blocked")
+        why = await self.checking.answer(self.text, self.finish_reason)
+        if why is not None:
+            raise answer_blocked(why)
 
-    def _note(self, name: str, why: str | None) -> None:
-        if why is None:
-            self.checks.setdefault(name, {"ok": True, "why": ""})
-        else:
-            self.checks[name] = {"ok": False, "why": why}
+    def take(self, piece: Piece | Answer) -> None:
+        """Add what the engine said; raise HttpError 502 if it never stops."""
+        self.usage = piece.usage or self.usage
+        self.finish_reason = piece.finish_reason or self.finish_reason
+        if not (piece.text or piece.tool_calls):
+            return
+        if self.first_token_ms is None and isinstance(piece, Piece):
+            self.first_token_ms = (time.perf_counter() - self.started) * 1000
+        self.parts.append(piece.text)
+        self._size += len(piece.text)
+        if piece.tool_calls:
+            self._size += merge_calls(self.calls, piece.tool_calls)
+        if self._size > _MOST_ANSWER:
+            raise HttpError(502, "The engine's answer is too long.", code="engine_error")
 
     def log(self, status: int, error: str | None = None) -> None:
         """Count the request, tell the hooks and queue its record, once."""
@@ -172,7 +210,7 @@ class Turn:
             completion_tokens=self.usage.get("completion_tokens", pieces),
             latency_ms=(time.perf_counter() - self.started) * 1000,
             first_token_ms=self.first_token_ms,
-            checks=self.checks,
+            checks=self.checking.notes,
         )
 
     def _row(self, outcome: Outcome) -> dict[str, Any]:
@@ -189,10 +227,7 @@ class Turn:
             "key_name": self.caller.name,
             "split": self.state.side(self.group),
             "group_key": hashlib.sha256(self.group.encode()).hexdigest(),
-            "messages": [
-                {"role": m.role, "content": clean(safe_text(m.content))}
-                for m in self.asked.messages
-            ],
+            "messages": [_kept(m, clean) for m in self.asked.messages],
             "response": clean(safe_text(outcome.text)),
             "finish_reason": self.finish_reason[:16] or "error",
             "status": outcome.status,
@@ -202,10 +237,31 @@ class Turn:
             "prompt_tokens": outcome.prompt_tokens,
             "completion_tokens": outcome.completion_tokens,
             "checks": {
-                name: {**check, "why": clean(check["why"])} for name, check in self.checks.items()
+                name: {**check, "why": clean(check["why"])}
+                for name, check in self.checking.notes.items()
             },
             "at": utc_now(),
         }
+
+
+def answer_blocked(why: str) -> HttpError:
+    """Return the error for an answer that a guard holds back."""
+    return HttpError(422, f"The answer was held back: {why}.", code="answer_blocked")
+
+
+def _kept(turn: Message, clean: Redactor) -> dict[str, Any]:
+    """Return a turn as the record keeps it, redacted, with its calls of tools."""
+    kept = {"role": turn.role, "content": clean(safe_text(turn.content))}
+    more = turn.model_extra
+    return {**kept, **_clean(more, clean)} if more else kept
+
+
+def _clean(value: Any, clean: Redactor) -> Any:
+    if isinstance(value, str):
+        return clean(safe_text(value))
+    if isinstance(value, dict):
+        return {safe_text(key): _clean(part, clean) for key, part in value.items()}
+    return [_clean(part, clean) for part in value] if isinstance(value, list) else value
 
 
 def group_of(asked: ChatRequest, field_name: str | None) -> str:
