@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tutelage.core.config_base import Ratio, Section
+from tutelage.core.config_guards import LiveGuards
 from tutelage.core.durations import Duration
 
 
@@ -66,8 +67,7 @@ class Deploy(Section):
     min_requests: int = Field(default=50, ge=1)  # canary requests before a step may be taken
     min_total: int = Field(default=300, ge=1)  # canary requests before 100 %
     limits: Limits = Limits()
-    # what each check of requests and answers does when it does not hold
-    guards: dict[str, Literal["off", "flag", "block"]] = {"schema": "flag", "content": "flag"}
+    guards: LiveGuards = LiveGuards()
     max_tokens: int = Field(default=256, ge=1)  # tokens of an answer, at most
     threads: int | None = None  # the engine's; unset: cores - 1
     endpoint: Backend | None = None  # engine: remote; any OpenAI-compatible server
@@ -79,6 +79,9 @@ class Deploy(Section):
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
     queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
     timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine
+    # seconds to the first piece of a stream; unset: as `timeout`
+    first_token_timeout: float | None = Field(default=None, gt=0)
+    idle_timeout: float = Field(default=60, gt=0)  # seconds between two pieces of a stream
     # of each key that has no limit of its own, in this gateway
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
