@@ -18,6 +18,7 @@ from tutelage.inference.chat import as_dicts, conversation, inert_value
 from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
 from tutelage.serving.keys import Caller
+from tutelage.serving.log_policy import keeps_texts
 from tutelage.serving.request_log import Redactor, safe_text
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
@@ -214,8 +215,9 @@ class Turn:
         )
 
     def _row(self, outcome: Outcome) -> dict[str, Any]:
-        """Return the record, redacted."""
+        """Return the record, redacted; without texts if the project's log keeps none of it."""
         pick, clean, error = self.pick, self.state.redactor, outcome.error
+        texts = keeps_texts(self.state.project.deploy, self.record)
         return {
             "id": self.record,
             "deployment": pick.deployment,
@@ -223,12 +225,12 @@ class Turn:
             "rollout": pick.rollout,
             "step": pick.step,
             "arm": pick.arm,
-            "user": _user(self.asked.user, clean),
+            "user": _user(self.asked.user, clean if texts else _nothing),
             "key_name": self.caller.name,
             "split": self.state.side(self.group),
             "group_key": hashlib.sha256(self.group.encode()).hexdigest(),
-            "messages": [_kept(m, clean) for m in self.asked.messages],
-            "response": clean(safe_text(outcome.text)),
+            "messages": [_kept(m, clean) for m in self.asked.messages] if texts else [],
+            "response": clean(safe_text(outcome.text)) if texts else "",
             "finish_reason": self.finish_reason[:16] or "error",
             "status": outcome.status,
             "error": clean(error) if error else error,
@@ -281,6 +283,10 @@ def group_of(asked: ChatRequest, field_name: str | None) -> str:
 def input_group(messages: Sequence[Message]) -> str:
     """Return the normalised text of the user's side, the group of a row without one."""
     return normalise(safe_text("\n".join(m.content for m in messages if m.role != "system")))
+
+
+def _nothing(text: str) -> str:
+    return ""
 
 
 def _user(user: str | None, clean: Redactor) -> str | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from tutelage.serving.budgets import Budgets
 from tutelage.serving.hooks import Hook
+from tutelage.serving.limits import RateLimits
+from tutelage.serving.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
 from tutelage.workflows.serve_monitor import monitor_hooks
@@ -10,5 +13,6 @@ from tutelage.workflows.serve_monitor import monitor_hooks
 
 def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     """Return the hooks this project asks for. Those that refuse come before those that copy."""
-    found: list[Hook] = [*monitor_hooks(ctx, state)]
+    found: list[Hook] = [RateLimits(state), Budgets(state), Retention(state)]
+    found += monitor_hooks(ctx, state)
     return tuple(found)
