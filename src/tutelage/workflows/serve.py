@@ -20,7 +20,6 @@ from typing import Any
 
 import uvicorn
 
-from tutelage.core import plugins
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
@@ -29,16 +28,18 @@ from tutelage.feedback.intake import routes as feedback_routes
 from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.app import create_app
 from tutelage.serving.controller import Controller
+from tutelage.serving.http_protocol import protocol
 from tutelage.serving.key_store import load_keys
 from tutelage.serving.keys import KeyRing
 from tutelage.serving.monitor_routes import monitor_routes
 from tutelage.serving.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Router
+from tutelage.serving.slots import Slots
 from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.upstream import Slots, Upstream
 from tutelage.workflows.context import Context
 from tutelage.workflows.registry_child import RegistryChild
+from tutelage.workflows.serve_engine import make_launcher, make_upstream, tell_of_backends
 from tutelage.workflows.serve_hooks import hooks
 from tutelage.workflows.serve_monitor import log_lines, open_events
 
@@ -71,7 +72,8 @@ async def serve(
             server = _Server(
                 uvicorn.Config(
                     create_app(state, [*feedback_routes(state), *monitor_routes()]),
-                    http="httptools",
+                    http=protocol(),
+                    ws="none",
                     log_config=None,
                     access_log=False,
                     lifespan="off",
@@ -187,7 +189,7 @@ async def _until_stopped(
 async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
     """Start engine, log, client and controller; stop them in the opposite order."""
     deploy = ctx.config.deploy
-    launcher = _launcher(ctx)
+    launcher = make_launcher(ctx)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(log_lines(ctx))
         stack.push_async_callback(launcher.stop)
@@ -198,12 +200,7 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
         log = RequestLog(ctx.store, telemetry, ahead=ctx.workspace.logs / "ahead")
         log.start()
         stack.push_async_callback(asyncio.to_thread, log.close)
-        upstream = Upstream(
-            lambda: (getattr(launcher, "engine", None) or engine).base_url,
-            timeout_s=deploy.timeout,
-            api_key=getattr(launcher, "api_key", None),
-            model_name=getattr(launcher, "name_of", str),
-        )
+        upstream = make_upstream(ctx, launcher, engine)
         await upstream.start()
         stack.push_async_callback(upstream.close)
         state = GatewayState(
@@ -214,12 +211,13 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
             upstream=upstream,
             telemetry=telemetry,
             keys=KeyRing(required=not _is_loopback(host)),
-            slots=Slots(deploy.concurrency, deploy.queue, telemetry),
+            slots=Slots(deploy.concurrency, deploy.queue, telemetry, wait_s=deploy.timeout),
             split_key=load_split_key(ctx.workspace),
             redactor=_redactor(ctx),
             events=events,
             host=launcher,
         )
+        tell_of_backends(launcher, state)
         state.hooks = hooks(ctx, state)
         for hook in state.hooks:
             await hook.start()
@@ -251,14 +249,6 @@ def _redactor(ctx: Context) -> Redactor:
 async def _cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _launcher(ctx: Context) -> Any:
-    kind = plugins.load("launchers", ctx.config.deploy.engine)
-    if hasattr(kind, "from_project"):
-        return kind.from_project(ctx.config, ctx.workspace)
-    deploy = ctx.config.deploy
-    return kind(ctx.config.model, ctx.workspace, deploy.threads, backend=deploy.backend)
 
 
 def _ensure_deployment(ctx: Context) -> None:
