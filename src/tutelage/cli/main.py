@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli import (
+    alerts,
     compare,
     evaluate,
     hosted,
@@ -54,9 +55,9 @@ def _root(
     pass
 
 
-for module in (project, train, search, evaluate, compare, serve):
+for module in (project, train, search, evaluate, compare, serve, alerts):
     module.register(app)
-for noun in (data, hosted, human, judge, prompt, release, rollout):
+for noun in (alerts, data, hosted, human, judge, prompt, release, rollout):
     app.add_typer(noun.app)
 
 

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
@@ -25,7 +24,7 @@ from tutelage.serving.events import Happening, copy_moves, forget_old
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.logs import request_id
 from tutelage.serving.state import GatewayState
-from tutelage.serving.telemetry_gauges import Gauges
+from tutelage.serving.telemetry_gauges import Gauges, Meters
 from tutelage.serving.webhooks import Dispatcher
 from tutelage.store.alerts import AlertRow
 
@@ -41,18 +40,12 @@ class Monitor(Hook):
     def __init__(self, state: GatewayState, home: Path) -> None:
         self.state, self.alerts = state, state.project.alerts
         registry = state.telemetry.registry
-        self._gauges = Gauges(state, home)
-        self._firing = Gauge(
-            "tutelage_alerts_firing", "Alerts that fire.", ["rule", "level"], registry=registry
-        )
-        sent = Counter(
-            "tutelage_notices", "Tries to tell a webhook.", ["webhook", "outcome"],
-            registry=registry,
-        )  # fmt: skip
+        self._meters = Meters(registry)
+        self._gauges = Gauges(state, home, self._meters)
         rules = rules_of(self.alerts)
         self._watch = Watch(rules, registry)
         self._book = AlertBook(state.store, state.project.name, self.alerts, rules)
-        self._dispatcher = Dispatcher(state.store, self.alerts.webhooks, sent)
+        self._dispatcher = Dispatcher(state.store, self.alerts.webhooks, self._meters.notices)
         self._tasks: list[asyncio.Task[None]] = []
         self._forgot = -_FORGET_EVERY_S
 
@@ -80,9 +73,9 @@ class Monitor(Hook):
         keep = timedelta(seconds=seconds(self.alerts.keep))
         await asyncio.to_thread(copy_moves, self.state.store, keep)
         firing = await asyncio.to_thread(self._book.settle, look)
-        self._firing.clear()
+        self._meters.firing.clear()
         for row in firing:
-            self._firing.labels(row.rule, row.level).inc()
+            self._meters.firing.labels(row.rule, row.level).inc()
         if time.monotonic() - self._forgot >= _FORGET_EVERY_S:
             self._forgot = time.monotonic()
             await asyncio.to_thread(forget_old, self.state.store, utc_now() - keep)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from prometheus_client import Counter, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from tutelage import __version__
 from tutelage.core.errors import TutelageError
@@ -25,60 +25,61 @@ _TIMEOUT_S = 5.0
 _log = logging.getLogger(__name__)
 
 
+class Meters:
+    """The sampled metrics of one registry; nothing here samples."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        ProcessCollector(registry=registry)
+        self._registry = registry
+        self._gauge("tutelage_build_info", "Always 1.", "version").labels(__version__).set(1)
+        self.up = self._gauge("tutelage_engine_up", "1 while the engine answers.")
+        self.memory = self._gauge("tutelage_engine_memory_bytes", "The engine's share of memory.")
+        self.ratio = self._gauge("tutelage_engine_memory_ratio", "How full memory is.", "kind")
+        self.restarts = Counter(
+            "tutelage_engine_restarts", "Starts after a crash.", registry=registry
+        )
+        self.releases = self._gauge("tutelage_releases_served", "Releases that routes name.")
+        self.free = self._gauge("tutelage_disk_free_bytes", "Free for .tutelage.")
+        self.free_ratio = self._gauge("tutelage_disk_free_ratio", "Free share of that disk.")
+        self.step = self._gauge(
+            "tutelage_rollout_step", "Step of the rollout, from 1; 0 without one.", "deployment"
+        )
+        self.slots = self._gauge("tutelage_slots", "Requests that may run at once.")
+        self.queue = self._gauge("tutelage_queue_size", "Requests that may wait.")
+        self.events_lost = self._gauge("tutelage_events_lost", "Events that could not be kept.")
+        self.firing = self._gauge("tutelage_alerts_firing", "Alerts that fire.", "rule", "level")
+        self.notices = Counter(
+            "tutelage_notices", "Tries to tell a webhook.", ["webhook", "outcome"],
+            registry=registry,
+        )  # fmt: skip
+
+    def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
+        return Gauge(name, help_, labels, registry=self._registry)
+
+
 class Gauges:
     """Samples one gateway. `sample` is called now and then, on the gateway's loop."""
 
-    def __init__(self, state: GatewayState, home: Path) -> None:
-        self._state, self._home = state, home
-        registry = state.telemetry.registry
-        ProcessCollector(registry=registry)
-        Gauge("tutelage_build_info", "Always 1.", ["version"], registry=registry).labels(
-            __version__
-        ).set(1)
-        self._up = Gauge("tutelage_engine_up", "1 while the engine answers.", registry=registry)
-        self._memory = Gauge(
-            "tutelage_engine_memory_bytes", "The engine's share of memory.", registry=registry
-        )
-        self._ratio = Gauge(
-            "tutelage_engine_memory_ratio", "How full memory is.", ["kind"], registry=registry
-        )
-        self._restarts = Counter(
-            "tutelage_engine_restarts", "Starts after a crash.", registry=registry
-        )
-        self._releases = Gauge(
-            "tutelage_releases_served", "Releases that routes name.", registry=registry
-        )
-        self._free = Gauge("tutelage_disk_free_bytes", "Free for .tutelage.", registry=registry)
-        self._free_ratio = Gauge(
-            "tutelage_disk_free_ratio", "Free share of that disk.", registry=registry
-        )
-        self._step = Gauge(
-            "tutelage_rollout_step", "Step of the rollout, from 1; 0 without one.",
-            ["deployment"], registry=registry,
-        )  # fmt: skip
-        self._room(registry)
+    def __init__(self, state: GatewayState, home: Path, meters: Meters) -> None:
+        self._state, self._home, self._meters = state, home, meters
+        meters.slots.set(state.project.deploy.concurrency)
+        meters.queue.set(state.project.deploy.queue)
         self._engine = EngineWatch(state.events)
-
-    def _room(self, registry: Any) -> None:
-        deploy = self._state.project.deploy
-        Gauge("tutelage_slots", "Requests that may run at once.", registry=registry).set(
-            deploy.concurrency
-        )
-        Gauge("tutelage_queue_size", "Requests that may wait.", registry=registry).set(deploy.queue)
 
     async def sample(self) -> None:
         """Take all samples; what can't be had is left as it was."""
         self._routes()
+        self._meters.events_lost.set(self._state.events.lost)
         await self._disk()
         await self._sample_engine()
 
     def _routes(self) -> None:
         entries = self._state.router.entries
         served = {p.id for e in entries.values() for p in (e.stable, e.canary) if p is not None}
-        self._releases.set(len(served))
+        self._meters.releases.set(len(served))
         for name, entry in entries.items():
             step = entry.route.step
-            self._step.labels(name).set(0 if step is None else step + 1)
+            self._meters.step.labels(name).set(0 if step is None else step + 1)
 
     async def _disk(self) -> None:
         try:
@@ -86,8 +87,8 @@ class Gauges:
         except OSError as error:
             _log.warning("the free space is not known: %s", error)
             return
-        self._free.set(usage.free)
-        self._free_ratio.set(usage.free / usage.total if usage.total else 0.0)
+        self._meters.free.set(usage.free)
+        self._meters.free_ratio.set(usage.free / usage.total if usage.total else 0.0)
 
     async def _sample_engine(self) -> None:
         host = self._state.host
@@ -96,19 +97,19 @@ class Gauges:
         up = await _ask(host, "health")
         restarts = int(getattr(host, "restarts", 0))
         if up is not None:
-            self._up.set(1 if up else 0)
+            self._meters.up.set(1 if up else 0)
         rise = self._engine.look(up, restarts)
         if rise:
-            self._restarts.inc(rise)
+            self._meters.restarts.inc(rise)
         stats = await _ask(host, "stats") if up else None
         if isinstance(stats, Mapping):
             self._take(stats)
 
     def _take(self, stats: Mapping[str, Any]) -> None:
         if stats.get("pss_mb"):
-            self._memory.set(float(stats["pss_mb"]) * 2**20)
+            self._meters.memory.set(float(stats["pss_mb"]) * 2**20)
         for kind, ratio in ratios(stats).items():
-            self._ratio.labels(kind).set(ratio)
+            self._meters.ratio.labels(kind).set(ratio)
 
 
 class EngineWatch:

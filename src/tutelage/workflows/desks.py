@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.human_desk import HumanDesk
     from tutelage.workflows.judge_desk import JudgeDesk
+    from tutelage.workflows.monitor_desk import MonitorDesk
     from tutelage.workflows.prompt_desk import PromptsDesk
     from tutelage.workflows.release_desk import ReleasesDesk
     from tutelage.workflows.training_desk import TrainingDesk
@@ -77,6 +78,13 @@ class Desks:
         from tutelage.workflows.release_desk import ReleasesDesk
 
         return ReleasesDesk(self.context)
+
+    @property
+    def monitor(self) -> MonitorDesk:
+        """What happened to what is served, what fires, and who was told."""
+        from tutelage.workflows.monitor_desk import MonitorDesk
+
+        return MonitorDesk(self.context)
 
     @property
     def judge(self) -> JudgeDesk:
