@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class Engine:
     def restart(self) -> None:
         """Lose what was loaded while it ran."""
         self.adapters.clear()
+
+    def reset(self) -> None:
+        """Be as new."""
+        self.__init__()  # type: ignore[misc]
 
 
 def make_app(engine: Engine) -> Starlette:
@@ -100,7 +105,7 @@ def make_app(engine: Engine) -> Starlette:
         return PlainTextResponse(metrics_page(engine))
 
     routes = [
-        Route("/v1/chat/completions", lambda request: _chat(engine, request), methods=["POST"]),
+        Route("/v1/chat/completions", partial(_chat, engine), methods=["POST"]),
         Route("/v1/models", models),
         Route("/health", health),
         Route("/version", version),
@@ -111,8 +116,7 @@ def make_app(engine: Engine) -> Starlette:
             Route("/v1/load_lora_adapter", load, methods=["POST"]),
             Route("/v1/unload_lora_adapter", unload, methods=["POST"]),
         ]
-    missing = {404: lambda request, error: JSONResponse({"detail": "Not Found"}, 404)}
-    return Starlette(routes=routes, exception_handlers=missing)
+    return Starlette(routes=routes, exception_handlers={404: _missing})
 
 
 def metrics_page(engine: Engine) -> str:
@@ -198,6 +202,10 @@ def _error(status: int, message: str) -> Response:
     return JSONResponse({"error": error}, status)
 
 
+async def _missing(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "Not Found"}, 404)
+
+
 def _allowed(engine: Engine, request: Request) -> bool:
     sent = request.headers.get("authorization")
     return engine.api_key is None or sent == f"Bearer {engine.api_key}"
@@ -242,6 +250,12 @@ class FakeVllm:
             self._server.force_exit = True
             self._thread.join(10)
         self._server = self._thread = None
+
+    def fresh(self) -> None:
+        """Be as new, and listen."""
+        self.engine.reset()
+        if self._server is None:
+            self.start()
 
     __enter__ = start
 

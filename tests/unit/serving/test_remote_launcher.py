@@ -21,10 +21,17 @@ from tutelage.serving.launchers.remote_server import Known, RemoteServer
 BASE, TUNED, OTHER = "b" * 64, "a" * 64, "c" * 64
 
 
-@pytest.fixture
-def servers() -> Iterator[tuple[FakeVllm, FakeVllm]]:
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[FakeVllm, FakeVllm]]:
     with FakeVllm() as one, FakeVllm() as two:
         yield one, two
+
+
+@pytest.fixture
+def servers(pair: tuple[FakeVllm, FakeVllm]) -> tuple[FakeVllm, FakeVllm]:
+    for server in pair:
+        server.fresh()
+    return pair
 
 
 @pytest.fixture
