@@ -13,6 +13,7 @@ from tutelage.cli import (
     hosted,
     human,
     judge,
+    keys,
     project,
     prompt,
     release,
@@ -20,6 +21,7 @@ from tutelage.cli import (
     search,
     serve,
     train,
+    usage,
 )
 from tutelage.cli.data import app as data
 
@@ -55,9 +57,9 @@ def _root(
     pass
 
 
-for module in (project, train, search, evaluate, compare, serve, alerts):
+for module in (project, train, search, evaluate, compare, serve, alerts, usage):
     module.register(app)
-for noun in (alerts, data, hosted, human, judge, prompt, release, rollout):
+for noun in (alerts, data, hosted, human, judge, keys, prompt, release, rollout):
     app.add_typer(noun.app)
 
 

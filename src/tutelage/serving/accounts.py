@@ -44,7 +44,12 @@ class Account:
         of = f"of the key '{self.key}'" if self.key else "of this gateway"
         on = f" for '{self.deployment}'" if self.deployment else ""
         length = "in all" if self.per == "total" else f"a {self.per}"
-        return f"the budget {of}{on} ({self.limit:g} {self.unit} {length})"
+        return f"the budget {of}{on} ({number(self.limit)} {self.unit} {length})"
+
+
+def number(value: float) -> str:
+    """Return an amount as people write it: 1,000,000 or 0.25."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.6f}".rstrip("0")
 
 
 def accounts_of(

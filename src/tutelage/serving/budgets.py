@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
+from tutelage.core.config_usage import UsageBudget
 from tutelage.serving.accounts import (
-    LOCAL_NAME,
     Account,
     accounts_of,
     likely_prompt_tokens,
@@ -168,7 +168,7 @@ class Budgets(Hook):
 
 
 def levels(
-    store: Store, accounts: list[Account], now: datetime | None = None
+    store: Store, accounts: Sequence[Account], now: datetime | None = None
 ) -> list[dict[str, Any]]:
     """Return how far each account is used in its present period, as plain data."""
     now = now or utc_now()
@@ -203,16 +203,15 @@ def levels(
 
 
 def all_accounts(
-    state_budgets: Any, callers: list[Caller], deployments: list[str]
+    budgets: Sequence[UsageBudget], callers: Sequence[Caller], deployments: Sequence[str]
 ) -> list[Account]:
     """Return every account that `callers` and the local user draw on, each once."""
     found: dict[str, Account] = {}
     for caller in [*callers, LOCAL]:
-        for deployment in deployments:
-            if caller.sees(deployment):
-                for account in accounts_of(state_budgets, caller, deployment):
-                    found.setdefault(account.id, account)
-    return [a for a in found.values() if a.key != LOCAL_NAME or not callers]
+        for deployment in caller.visible(deployments):
+            for account in accounts_of(budgets, caller, deployment):
+                found.setdefault(account.id, account)
+    return list(found.values())
 
 
 def _spent(account: Account, now: datetime, ask: Ask) -> HttpError:

@@ -76,7 +76,7 @@ class RateLimits(Hook):
         for kind in _KINDS:
             bucket = self._buckets.get((ask.key, kind))
             if bucket is not None:
-                ask.reply_headers[f"x-ratelimit-limit-{kind}"] = f"{bucket.per_minute:g}"
+                ask.reply_headers[f"x-ratelimit-limit-{kind}"] = str(int(bucket.per_minute))
                 ask.reply_headers[f"x-ratelimit-remaining-{kind}"] = str(int(bucket.left))
                 ask.reply_headers[f"x-ratelimit-reset-{kind}"] = _length(bucket.full_in)
 
@@ -85,7 +85,7 @@ def _too_fast(kind: str, bucket: Bucket, key: str | None, wait: float) -> HttpEr
     whose = f"the key '{key}'" if key else "the local user"
     return HttpError(
         429,
-        f"The limit of {whose} is {bucket.per_minute:g} {kind} a minute; "
+        f"The limit of {whose} is {bucket.per_minute:,.0f} {kind} a minute; "
         f"try again in {max(1, round(wait))} s.",
         code="rate_limit_exceeded",
         retry_after=wait,

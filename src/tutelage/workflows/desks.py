@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.human_desk import HumanDesk
     from tutelage.workflows.judge_desk import JudgeDesk
+    from tutelage.workflows.keys import KeysDesk
     from tutelage.workflows.monitor_desk import MonitorDesk
     from tutelage.workflows.prompt_desk import PromptsDesk
     from tutelage.workflows.release_desk import ReleasesDesk
     from tutelage.workflows.training_desk import TrainingDesk
+    from tutelage.workflows.usage import UsageDesk
 
 
 class Desks:
@@ -92,3 +94,17 @@ class Desks:
         from tutelage.workflows.judge_desk import JudgeDesk
 
         return JudgeDesk(self.context)
+
+    @property
+    def keys(self) -> KeysDesk:
+        """API keys: who may call the gateway, what, how fast and how much."""
+        from tutelage.workflows.keys import KeysDesk
+
+        return KeysDesk(self.context)
+
+    @property
+    def usage(self) -> UsageDesk:
+        """Tokens and cost by release, key, deployment and day; what is left of budgets."""
+        from tutelage.workflows.usage import UsageDesk
+
+        return UsageDesk(self.context)
