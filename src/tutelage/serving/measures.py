@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 
 from prometheus_client import CollectorRegistry
 
@@ -20,14 +21,14 @@ from tutelage.core.errors import ConfigError, nearest
 REQUESTS = "tutelage_requests"
 REFUSED = "tutelage_refused"
 _HISTOGRAMS = {
-    "latency": "gen_ai_client_operation_duration_seconds",
-    "first_token": "gen_ai_server_time_to_first_token_seconds",
-    "token": "gen_ai_server_time_per_output_token_seconds",
+    "latency": ("gen_ai_client_operation_duration_seconds", "from arrival to the last byte"),
+    "first_token": ("gen_ai_server_time_to_first_token_seconds", "from arrival to the first token"),
+    "token": ("gen_ai_server_time_per_output_token_seconds", "of each token after the first"),
 }
 _PERCENTS = (50, 90, 95, 99)
 _QUANTILES = {
     f"{name}_p{percent}": (metric, percent / 100)
-    for name, metric in _HISTOGRAMS.items()
+    for name, (metric, _) in _HISTOGRAMS.items()
     for percent in _PERCENTS
 }
 MEASURES: dict[str, str] = {
@@ -36,8 +37,9 @@ MEASURES: dict[str, str] = {
     "requests_per_second": "requests that reached a release",
     "tokens_per_second": "tokens in and out",
     **{
-        name: f"seconds, {metric}'s {quantile:.0%} quantile"
-        for name, (metric, quantile) in _QUANTILES.items()
+        f"{name}_p{percent}": f"seconds {what}; {percent} % of requests take less"
+        for name, (_, what) in _HISTOGRAMS.items()
+        for percent in _PERCENTS
     },
 }
 
@@ -177,7 +179,8 @@ def evaluate(rule: AlertRule, window: Window) -> list[Figure]:
     if family.kind == "counter":
         return _sums(rule, window.increase(name, span)[0])
     pick = max if rule.below is None else min
-    groups = _grouped(rule, family.series)
+    known = {key: value for key, value in family.series.items() if not isnan(value)}
+    groups = _grouped(rule, known)
     return [Figure(labels, pick(v for _, _, v in rows)) for labels, rows in groups.items()]
 
 

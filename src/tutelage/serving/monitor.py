@@ -24,6 +24,7 @@ from tutelage.serving.events import Happening, copy_moves, forget_old
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.logs import request_id
 from tutelage.serving.state import GatewayState
+from tutelage.serving.store_alarm import StoreAlarm
 from tutelage.serving.telemetry_gauges import Gauges, Meters
 from tutelage.serving.webhooks import Dispatcher
 from tutelage.store.alerts import AlertRow
@@ -46,6 +47,7 @@ class Monitor(Hook):
         self._watch = Watch(rules, registry)
         self._book = AlertBook(state.store, state.project.name, self.alerts, rules)
         self._dispatcher = Dispatcher(state.store, self.alerts.webhooks, self._meters.notices)
+        self._alarm = StoreAlarm(state.project.name, self.alerts.webhooks)
         self._tasks: list[asyncio.Task[None]] = []
         self._forgot = -_FORGET_EVERY_S
 
@@ -53,7 +55,7 @@ class Monitor(Hook):
         """Begin to watch."""
         self.state.events.tell(Happening("gateway.started", "the gateway has started"))
         self._watch.look(time.monotonic())
-        self._tasks = [asyncio.create_task(_forever(self.look, self.alerts.every))]
+        self._tasks = [asyncio.create_task(_forever(self._look_or_alarm, self.alerts.every))]
         if self.alerts.webhooks:
             self._tasks.append(asyncio.create_task(_forever(self.deliver, _DELIVER_EVERY_S)))
 
@@ -81,6 +83,14 @@ class Monitor(Hook):
             await asyncio.to_thread(forget_old, self.state.store, utc_now() - keep)
         return firing
 
+    async def _look_or_alarm(self) -> None:
+        try:
+            await self.look()
+        except SQLAlchemyError as error:
+            await self._alarm.failed(error)
+            raise
+        await self._alarm.well()
+
     async def deliver(self) -> int:
         """Tell the webhooks what waits; return how many notices arrived."""
         return await self._dispatcher.deliver()
@@ -102,8 +112,8 @@ class Monitor(Hook):
 
 async def _forever(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
     while True:
-        await asyncio.sleep(pause_s)
         try:
             await work()
         except (SQLAlchemyError, OSError) as error:
             _log.warning("the watch will try again: %s", error)
+        await asyncio.sleep(pause_s)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tutelage.core.config_alerts import AlertRule
 from tutelage.serving.alerts import BUILT_IN
+from tutelage.serving.measures import MEASURES
 from tutelage.store.alerts import AlertRow, EventRow, NoticeRow, SilenceRow
 
 
@@ -91,9 +92,13 @@ def condition(rule: AlertRule) -> str:
     if rule.event is not None:
         return f"an event {rule.event}"
     side, limit = (">", rule.above) if rule.above is not None else ("<", rule.below)
-    name = rule.metric if rule.quantile is None else f"{rule.metric} p{rule.quantile * 100:g}"
+    name = rule.metric or ""
+    if rule.quantile is not None:
+        name = f"{name} p{rule.quantile * 100:g}"
     held = "" if rule.hold.startswith("0") else f", for {rule.hold}"
-    return f"{name} {side} {limit:g} over {rule.window}{held}"
+    spans = rule.metric in MEASURES or rule.quantile is not None or name.endswith("_total")
+    over = f" over {rule.window}" if spans else ""
+    return f"{name} {side} {limit:g}{over}{held}"
 
 
 def moment(at: datetime | None) -> str | None:

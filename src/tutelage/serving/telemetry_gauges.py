@@ -22,6 +22,7 @@ from tutelage.serving.events import EventLog, Happening
 from tutelage.serving.state import GatewayState
 
 _TIMEOUT_S = 5.0
+UNKNOWN = float("nan")  # until the first sample
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +34,7 @@ class Meters:
         self._registry = registry
         self._gauge("tutelage_build_info", "Always 1.", "version").labels(__version__).set(1)
         self.up = self._gauge("tutelage_engine_up", "1 while the engine answers.")
+        self.up.set(UNKNOWN)
         self.memory = self._gauge("tutelage_engine_memory_bytes", "The engine's share of memory.")
         self.ratio = self._gauge("tutelage_engine_memory_ratio", "How full memory is.", "kind")
         self.restarts = Counter(
@@ -41,6 +43,7 @@ class Meters:
         self.releases = self._gauge("tutelage_releases_served", "Releases that routes name.")
         self.free = self._gauge("tutelage_disk_free_bytes", "Free for .tutelage.")
         self.free_ratio = self._gauge("tutelage_disk_free_ratio", "Free share of that disk.")
+        self.free_ratio.set(UNKNOWN)
         self.step = self._gauge(
             "tutelage_rollout_step", "Step of the rollout, from 1; 0 without one.", "deployment"
         )
