@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
@@ -209,7 +209,7 @@ def list_silences(store: Store, now: datetime | None = None) -> list[SilenceRow]
         return list(session.scalars(query.order_by(SilenceRow.until)))
 
 
-def _firing_query() -> Any:
+def _firing_query() -> Select[tuple[AlertRow]]:
     return select(AlertRow).where(AlertRow.state == "firing")
 
 

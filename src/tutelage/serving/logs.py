@@ -39,6 +39,7 @@ FIELDS = (
 _VALUES = re.compile(r"\[parameters: .*", re.S)  # a database's error repeats the rows it was given
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 _requests = logging.getLogger("tutelage.requests")
+_level_before = [logging.NOTSET]  # of the package's logger, until the last gateway has stopped
 
 
 class JsonLine(logging.Formatter):
@@ -104,10 +105,10 @@ def gateway_log(settings: Telemetry, folder: Path) -> Iterator[None]:
         shown = logging.StreamHandler(sys.stderr)
         shown.setLevel(logging.WARNING)
         handlers.append(shown)
-    before, listening = logger.level, False
+    if not any(isinstance(handler, _Queued) for handler in logger.handlers):
+        _level_before[0] = logger.level
+    listener.start()
     try:
-        listener.start()
-        listening = True
         logger.setLevel(level)
         for handler in handlers:
             logger.addHandler(handler)
@@ -115,9 +116,9 @@ def gateway_log(settings: Telemetry, folder: Path) -> Iterator[None]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-        logger.setLevel(before)
-        if listening:
-            listener.stop()
+        if not any(isinstance(h, _Queued) for h in logger.handlers):
+            logger.setLevel(_level_before[0])
+        listener.stop()
         lines.close()
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import aiohttp
 from prometheus_client import Counter
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
@@ -172,7 +172,7 @@ class Dispatcher:
                     _log.warning("webhook %s: %s (%s)", row.webhook, reply.error, outcome)
 
 
-def _waiting() -> Any:
+def _waiting() -> Select[tuple[NoticeRow]]:
     query = select(NoticeRow).where(NoticeRow.state == "waiting")
     return query.order_by(NoticeRow.created_at, NoticeRow.id).limit(1000)
 

@@ -1,0 +1,198 @@
+"""A running gateway is watched: metrics, events, alerts, webhooks; over HTTP; after a restart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import yaml
+from tests.fakes.gateway import begin_rollout, gateway_project
+from tests.fakes.openai_backend import FakeBackend
+from tests.fakes.webhook import Receiver
+from tests.unit.serving.conftest import Running
+from tests.unit.serving.test_serving_app import ASK, fetch
+
+from tutelage.core.workspace import atomic_write
+from tutelage.release.deployments import abort
+from tutelage.serving.events import EventLog, read_events
+from tutelage.serving.telemetry_gauges import EngineWatch
+from tutelage.workflows.context import Context, open_context
+from tutelage.workflows.serve import Serving
+
+ERRORS = {"name": "errors", "metric": "error_rate", "above": 0.5, "least": 3, "window": "1s"}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+
+
+def with_alerts(root: Path, backend: FakeBackend, **alerts: Any) -> Context:
+    """Return an opened project whose alerts are looked at ten times a second."""
+    gateway_project(root, backend.url).store.close()
+    path = root / "tutelage.yaml"
+    settings = yaml.safe_load(path.read_text()) | {"alerts": {"every": 0.1, **alerts}}
+    atomic_write(path, yaml.safe_dump(settings).encode())
+    return open_context(root)
+
+
+def ask(url: str, **headers: str) -> Any:
+    body = {"model": "colours", "messages": ASK}
+    return fetch(f"{url}/v1/chat/completions", body, **headers)
+
+
+def test_an_error_rate_reaches_the_webhook_and_so_does_its_end(
+    tmp_path: Path, backend: FakeBackend, receiver: Receiver
+) -> None:
+    hook = {"name": "ops", "url": receiver.url, "level": "warning"}
+    ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook], rules=[ERRORS])
+    backend.script.by_model["*"] = {"status": 500}
+    with Serving(ctx) as serving:
+        for _ in range(4):
+            assert ask(serving.base_url)[0] == 502
+        firing = receiver.wait(1)[0].body
+        assert (firing["status"], firing["alert"]) == ("firing", "errors")
+        assert firing["text"] == "[firing] colours, errors: colours: error_rate is 1, above 0.5"
+        _, listed, _ = fetch(f"{serving.base_url}/admin/alerts")
+        assert [row["alert"] for row in listed["data"]] == ["errors"]
+        ended = receiver.wait(2)[1].body
+    assert (ended["status"], ended["alert"]) == ("resolved", "errors")
+    ctx.store.close()
+
+
+def test_an_alert_outlives_a_restart_and_is_ended_by_the_next_gateway(
+    tmp_path: Path, backend: FakeBackend, receiver: Receiver
+) -> None:
+    hook = {"name": "ops", "url": receiver.url, "level": "warning"}
+    rule = ERRORS | {"window": "3s"}
+    ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook], rules=[rule])
+    backend.script.by_model["*"] = {"status": 500}
+    with Serving(ctx) as serving:
+        for _ in range(4):
+            ask(serving.base_url)
+        receiver.wait(1)
+    with Serving(ctx):
+        receiver.wait(2)
+    assert [d.body["status"] for d in receiver.got] == ["firing", "resolved"]
+    ctx.store.close()
+
+
+def test_a_rollout_s_end_is_an_event_and_a_notice(
+    tmp_path: Path, backend: FakeBackend, receiver: Receiver
+) -> None:
+    rule = {"name": "ended", "event": "rollout.aborted"}
+    hook = {"name": "chat", "url": receiver.url, "format": "slack"}
+    ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook], rules=[rule])
+    rollout = begin_rollout(ctx)
+    with Serving(ctx) as serving:
+        abort(ctx.store, "colours", reason="the answers are odd")
+        (notice,) = receiver.wait(1)
+        _, events, _ = fetch(f"{serving.base_url}/admin/events?kind=rollout&deployment=colours")
+    assert notice.body == {
+        "text": "[warning] colours, ended: colours: aborted at 0 %: the answers are odd"
+    }
+    last = events["data"][-1]
+    assert (last["kind"], last["level"], last["subject"]) == ("rollout.aborted", "warning", rollout)
+    kinds = [row.kind for row in read_events(ctx.store)]
+    assert kinds[0] == "gateway.started" and kinds[-1] == "gateway.stopped"
+    ctx.store.close()
+
+
+def test_metrics_tell_keys_engine_and_disk_and_no_text(
+    gateway: Callable[..., Running],
+) -> None:
+    running = gateway()
+    client = running.client()
+    client.chat.completions.create(model="colours", messages=ASK, user="anna-4711")
+    stream = client.chat.completions.create(model="colours", messages=ASK, stream=True)
+    assert list(stream)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="other", messages=ASK)
+    _, text, _ = fetch(f"{running.url}/metrics")
+    assert 'tutelage_key_requests_total{deployment="colours",key="local",status="200"} 2.0' in text
+    assert 'gen_ai_client_token_usage_sum{arm="stable",deployment="colours"' in text
+    assert "gen_ai_server_time_per_output_token_seconds_count" in text
+    assert 'tutelage_refused_total{status="404"} 1.0' in text
+    assert 'tutelage_build_info{version="' in text
+    assert "process_resident_memory_bytes" in text
+    for secret in ("sun at noon", "anna", "warm", "4711"):
+        assert secret not in text
+
+
+def test_silences_over_http(gateway: Callable[..., Running]) -> None:
+    base = gateway().url
+    url = f"{base}/admin/alerts"
+    status, made, _ = fetch(f"{url}/silences", {"rule": "error-rate", "for": "2h", "reason": "x"})
+    assert (status, made["author"], made["reason"]) == (200, "the local user", "x")
+    assert [row["rule"] for row in fetch(f"{url}/silences")[1]["data"]] == ["error-rate"]
+    assert fetch(f"{url}/silences/error-rate", method="DELETE")[1]["ended"] == 1
+    status, answer, _ = fetch(f"{url}/silences/error-rate", method="DELETE")
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+    status, answer, _ = fetch(f"{url}/silences", {"rule": "x", "for": "soon"})
+    assert (status, answer["error"]["param"]) == (400, "for")
+    assert fetch(f"{url}/silences", {"for": "1h"})[0] == 400
+    rules = fetch(f"{url}/rules")[1]["data"]
+    assert "error_rate > 0.05 over 5m, for 1m" in {rule["when"] for rule in rules}
+    assert fetch(f"{url}/notices")[1]["data"] == []
+    status, answer, _ = fetch(f"{base}/admin/events?limit=many")
+    assert (status, answer["error"]["param"]) == (400, "limit")
+
+
+def test_a_rule_that_can_t_be_evaluated_keeps_the_gateway_from_starting(
+    tmp_path: Path, backend: FakeBackend
+) -> None:
+    from tutelage.core.errors import ConfigError
+
+    rule = {"name": "x", "metric": "tutelage_reqests_total", "above": 1}
+    ctx = with_alerts(tmp_path / "p", backend, rules=[rule])
+    with pytest.raises(ConfigError, match="Did you mean 'tutelage_requests"), Serving(ctx):
+        pass
+    ctx.store.close()
+
+
+def test_a_store_that_takes_no_rows_is_told_of_without_it(
+    tmp_path: Path, backend: FakeBackend, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from tutelage.serving import monitor
+
+    broken = threading.Event()
+
+    def copy(*_: Any) -> int:
+        if broken.is_set():
+            raise OperationalError("INSERT", {}, Exception("database is locked"))
+        return 0
+
+    monkeypatch.setattr(monitor, "copy_moves", copy)
+    hook = {"name": "ops", "url": receiver.url}
+    ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook])
+    with Serving(ctx):
+        broken.set()
+        assert receiver.wait(1)[0].body["alert"] == "store"
+        broken.clear()
+        assert receiver.wait(2)[1].body["status"] == "resolved"
+    ctx.store.close()
+
+
+def kinds(*looks: tuple[bool | None, int]) -> list[str]:
+    found: list[str] = []
+    watch = EngineWatch(EventLog(told=lambda happening: found.append(happening.kind)))
+    for up, restarts in looks:
+        watch.look(up, restarts)
+    return found
+
+
+def test_an_engine_that_falls_and_returns_is_told_of_once_each_way() -> None:
+    assert kinds((True, 0), (True, 0)) == []
+    assert kinds((True, 0), (False, 0), (False, 0), (True, 1)) == [
+        "engine.crashed", "engine.restarted",
+    ]  # fmt: skip
+    assert kinds((True, 0), (True, 2)) == ["engine.crashed", "engine.restarted"]
+    assert kinds((None, 0), (None, 0)) == []
+    assert kinds((False, 0), (True, 0)) == ["engine.restarted"]
