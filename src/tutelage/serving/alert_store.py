@@ -209,7 +209,7 @@ def list_silences(store: Store, now: datetime | None = None) -> list[SilenceRow]
         return list(session.scalars(query.order_by(SilenceRow.until)))
 
 
-def _firing_query() -> Select[tuple[AlertRow]]:
+def _firing_query() -> Select[AlertRow]:
     return select(AlertRow).where(AlertRow.state == "firing")
 
 

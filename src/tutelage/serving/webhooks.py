@@ -172,7 +172,7 @@ class Dispatcher:
                     _log.warning("webhook %s: %s (%s)", row.webhook, reply.error, outcome)
 
 
-def _waiting() -> Select[tuple[NoticeRow]]:
+def _waiting() -> Select[NoticeRow]:
     query = select(NoticeRow).where(NoticeRow.state == "waiting")
     return query.order_by(NoticeRow.created_at, NoticeRow.id).limit(1000)
 
