@@ -2,7 +2,9 @@
 
 Run it in a thread (`FakeBackend`) or as a process: `python -m tests.fakes.openai_backend --port N`.
 POST /_script {"model": {...}} sets how a model (or "*") behaves: text, latency_ms, status,
-stream_gap_ms, die ("before": close without an answer, "during": break off a stream), finish.
+stream_gap_ms, die ("before": close without an answer, "during": break off a stream, "unfinished":
+end a stream without a finish_reason), finish, tool_calls, logprobs (what each word brings), raw
+(bytes of a whole answer, or of a stream).
 """
 
 from __future__ import annotations
@@ -58,15 +60,19 @@ def make_app(script: Script) -> Any:
         if times:
             script.by_model.setdefault("*", {})["fail_times"] = times - 1
             return _HangUp()
-        try:
-            await _pause(how.get("latency_ms", 0))
-        except asyncio.CancelledError:
+        if not await _stays(request, how.get("latency_ms", 0)):
             script.cancelled += 1
-            raise
+            return _HangUp()
         if how.get("status", 200) != 200:
             return _error(how["status"], how.get("message", "scripted failure"))
         if how.get("die") == "before":
             return _HangUp()
+        if "raw" in how:
+            kind = "text/event-stream" if body.get("stream") else "application/json"
+            return Response(how["raw"], media_type=kind)
+        if "raw" in how:
+            kind = "text/event-stream" if body.get("stream") else "application/json"
+            return Response(how["raw"], media_type=kind)
         text = how.get("text", '{"family": "warm"}')
         if callable(text):  # in a thread only: what to say may depend on what was asked
             text = text(body)
@@ -74,7 +80,10 @@ def make_app(script: Script) -> Any:
             return StreamingResponse(
                 _stream(script, body, how, text), media_type="text/event-stream"
             )
-        return Response(json.dumps(_whole(body, how, text)), media_type="application/json")
+        whole = json.dumps(_whole(body, how, text)).encode()
+        if how.get("die") == "half":
+            return _HangUp(whole)
+        return Response(whole, media_type="application/json")
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [{"id": m} for m in sorted(script.models)]})
@@ -110,12 +119,22 @@ def _whole(body: dict[str, Any], how: dict[str, Any], text: str) -> dict[str, An
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text},
+                "message": {"role": "assistant", "content": text, **_calls(how)},
+                "logprobs": {"content": how["logprobs"]} if "logprobs" in how else None,
                 "finish_reason": how.get("finish", "stop"),
             }
         ],
-        "usage": {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15},
+        "usage": {
+            "prompt_tokens": 11,
+            "completion_tokens": 4,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 7},
+        },
     }
+
+
+def _calls(how: dict[str, Any]) -> dict[str, Any]:
+    return {"tool_calls": how["tool_calls"]} if "tool_calls" in how else {}
 
 
 async def _stream(
@@ -123,11 +142,21 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     try:
         for index, word in enumerate(text.split(" ")):
-            if index and how.get("die") == "during":
+            if index and how.get("die") in ("during", "half"):
                 raise ConnectionResetError("scripted")
             delta = {"content": word if index == 0 else f" {word}"}
-            yield _event(body, [{"index": 0, "delta": delta, "finish_reason": None}])
+            choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": None}
+            if "logprobs" in how:
+                choice["logprobs"] = {"content": [how["logprobs"][index]]}
+            yield _event(body, [choice])
             await _pause(how.get("stream_gap_ms", 0))
+        for index, call in enumerate(how.get("tool_calls", [])):
+            for delta in _call_pieces(index, call):
+                choice = {"index": 0, "delta": {"tool_calls": [delta]}, "finish_reason": None}
+                yield _event(body, [choice])
+        if how.get("die") == "unfinished":
+            yield b"data: [DONE]\n\n"
+            return
         yield _event(body, [{"index": 0, "delta": {}, "finish_reason": how.get("finish", "stop")}])
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event(body, [], {"prompt_tokens": 11, "completion_tokens": 4})
@@ -137,12 +166,31 @@ async def _stream(
         raise
 
 
+def _call_pieces(index: int, call: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a call in pieces: its name, then its arguments in two halves."""
+    arguments = call["function"]["arguments"]
+    half = len(arguments) // 2
+    head = {**call, "index": index, "function": {**call["function"], "arguments": ""}}
+    parts = [arguments[:half], arguments[half:]]
+    return [head, *({"index": index, "function": {"arguments": part}} for part in parts)]
+
+
 def _event(body: dict[str, Any], choices: list[Any], usage: Any = None) -> bytes:
     event = {"id": "backend-1", "object": "chat.completion.chunk", "created": 1}
     event |= {"model": body["model"], "choices": choices}
     if usage is not None:
         event["usage"] = usage
     return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+async def _stays(request: Request, milliseconds: float) -> bool:
+    """Wait; return False as soon as the client leaves."""
+    if not milliseconds:
+        return True
+    gone = asyncio.ensure_future(request.receive())
+    done, _ = await asyncio.wait({gone}, timeout=milliseconds / 1000)
+    gone.cancel()
+    return not done
 
 
 async def _pause(milliseconds: float) -> None:
@@ -156,9 +204,13 @@ def _error(status: int, message: str) -> Response:
 
 
 class _HangUp(Response):
-    """Ends the connection without an answer."""
+    """Ends the connection without an answer, or in the middle of one."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.body:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            half = bytes(self.body[: len(self.body) // 2])
+            await send({"type": "http.response.body", "body": half, "more_body": True})
         scope["hang_up"]()
         await receive()
 
@@ -201,9 +253,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--latency-ms", type=float, default=0)
+    parser.add_argument("--stream-gap-ms", type=float, default=0)
     options = parser.parse_args()
     script = Script(keep=False)
-    script.by_model["*"] = {"latency_ms": options.latency_ms}
+    script.by_model["*"] = {
+        "latency_ms": options.latency_ms,
+        "stream_gap_ms": options.stream_gap_ms,
+    }
     uvicorn.run(
         make_app(script), host="127.0.0.1", port=options.port, log_config=None, access_log=False
     )

@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Route
 
 from tutelage.serving.admin import admin_routes
 from tutelage.serving.chat import chat
+from tutelage.serving.keys import caller_of
 from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import CONTENT_TYPE
-from tutelage.serving.wire import HttpError, json_response
+from tutelage.serving.wire import HttpError, json_response, unknown_model
 
 
 def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
@@ -36,6 +37,7 @@ def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> S
     app = Starlette(
         routes=routes, exception_handlers={HTTPException: _http_error, Exception: _server_error}
     )
+    app.router.redirect_slashes = False  # a redirect would repeat the client's Host header
     app.state.gateway = state
     return app
 
@@ -43,18 +45,19 @@ def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> S
 async def _models(request: Request) -> Response:
     state: GatewayState = request.app.state.gateway
     try:
-        state.keys.identify(request.headers)
+        known = caller_of(request).visible(state.router.entries)
     except HttpError as error:
         return error.response()
-    return json_response({"object": "list", "data": [_card(n) for n in state.router.entries]})
+    return json_response({"object": "list", "data": [_card(name) for name in known]})
 
 
 async def _model(request: Request) -> Response:
     state: GatewayState = request.app.state.gateway
     name = request.path_params["name"]
     try:
-        state.keys.identify(request.headers)
-        state.router.pick(name, "")
+        known = caller_of(request).visible(state.router.entries)
+        if name not in known:
+            raise unknown_model(name, known)
     except HttpError as error:
         return error.response()
     return json_response(_card(name))
@@ -71,14 +74,17 @@ async def _healthz(request: Request) -> Response:
 async def _readyz(request: Request) -> Response:
     state: GatewayState = request.app.state.gateway
     if state.ready and not state.draining:
-        return json_response({"status": "ready", "deployments": sorted(state.router.entries)})
+        names = {} if state.keys.required else {"deployments": sorted(state.router.entries)}
+        return json_response({"status": "ready", **names})
     return json_response({"status": "stopping" if state.draining else "starting"}, 503)
 
 
 async def _metrics(request: Request) -> Response:
     state: GatewayState = request.app.state.gateway
     try:
-        state.keys.identify(request.headers)
+        caller = caller_of(request)
+        if caller.deployments is not None and not caller.may("operator"):
+            raise HttpError(403, "This key sees its own deployments alone.", code="forbidden")
     except HttpError as error:
         return error.response()
     return Response(state.telemetry.text(), media_type=CONTENT_TYPE)

@@ -221,7 +221,7 @@ def _message(item: Any, where: str) -> Message:
     if not isinstance(role, str) or role not in _ROLES:
         raise _bad(f"{where}.role", f"'{where}.role' must be one of {', '.join(_ROLES)}.")
     content = item.get("content")
-    if len(item) == 2 and isinstance(content, str):
+    if len(item) == 2 and isinstance(content, str) and role != "tool":
         return Message(role=_ROLES[role], content=content)
     more = call_fields(item, where)
     text = "" if content in (None, "") and "tool_calls" in more else _content(content, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,17 @@ class Running:
         with self.ctx.store.session() as session:
             return list(session.query(RecordRow).order_by(RecordRow.at))
 
+    def record(self, name: str) -> RecordRow:
+        """Return the record with this id, as soon as it is written."""
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with self.ctx.store.session() as session:
+                row = session.get(RecordRow, name)
+            if row is not None:
+                return row
+            time.sleep(0.01)
+        raise AssertionError(f"there is no record {name}")
+
 
 @pytest.fixture
 def backend() -> Iterator[FakeBackend]:
@@ -66,3 +78,24 @@ def gateway(tmp_path: Path, backend: FakeBackend) -> Iterator[Callable[..., Runn
     for running in started:
         running.serving.close()
         running.ctx.store.close()
+
+
+@pytest.fixture(scope="module")
+def one_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with FakeBackend() as backend:
+        guards = {"schema": "off", "content": "flag"}
+        root = tmp_path_factory.mktemp("gateway") / "project"
+        ctx = gateway_project(root, backend.url, guards=guards, redact=True)
+        with Serving(ctx) as serving:
+            yield Running(ctx, serving, backend.script)
+        ctx.store.close()
+
+
+@pytest.fixture
+def shared(one_gateway: Running) -> Running:
+    """Return the module's gateway, its engine's script as it was at first."""
+    script = one_gateway.script
+    script.by_model.clear()
+    script.seen.clear()
+    script.cancelled = 0
+    return one_gateway

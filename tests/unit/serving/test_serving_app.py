@@ -93,9 +93,9 @@ def test_the_engine_gets_the_release_s_prompt_and_decoding_and_inert_control_tok
 
 def test_ignored_parameters_are_named_in_a_header(gateway: Start) -> None:
     running = gateway()
-    body = {"model": "colours", "messages": ASK, "temperature": 1, "logprobs": True}
+    body = {"model": "colours", "messages": ASK, "temperature": 1, "top_p": 0.5}
     _, _, headers = fetch(f"{running.url}/v1/chat/completions", body)
-    assert headers["x-tutelage-ignored"] == "temperature,logprobs"
+    assert headers["x-tutelage-ignored"] == "temperature,top_p"
     assert headers["x-tutelage-arm"] == "stable"
 
 
@@ -117,7 +117,7 @@ def test_an_unknown_model_is_a_404_that_names_the_nearest(gateway: Start) -> Non
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "system", "content": "only this"}]}, "messages"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0]"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"stop": [1]}, "stop"),
         ({"stream": "yes"}, "stream"),
@@ -190,10 +190,18 @@ def test_engine_failures_become_clear_errors(
 
 def test_a_connection_that_fails_is_tried_again(gateway: Start) -> None:
     running = gateway()
-    running.script.by_model["*"] = {"fail_times": 2}
+    running.script.by_model["*"] = {"fail_times": 1}
     answer = running.client().chat.completions.create(model="colours", messages=ASK)
     assert answer.choices[0].message.content == '{"family": "warm"}'
-    assert len(running.script.seen) == 3
+    assert len(running.script.seen) == 2
+
+
+def test_a_request_that_ends_the_engine_s_connections_is_not_sent_for_ever(gateway: Start) -> None:
+    running = gateway()
+    running.script.by_model["*"] = {"fail_times": 9}
+    with pytest.raises(openai.InternalServerError, match="can't be reached"):
+        running.client().chat.completions.create(model="colours", messages=ASK)
+    assert len(running.script.seen) == 2
 
 
 def test_a_stream_that_breaks_ends_with_an_error_event(gateway: Start) -> None:
