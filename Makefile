@@ -51,12 +51,17 @@ smoke: $(READY_DEV) ## the main job end to end, checked
 docs: $(READY_DOCS) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict
 
-bench-setup: $(READY_DEV) $(PEERS)/dedup/.ready $(PEERS)/unsloth/.ready ## what the benchmarks' peers need
+bench-setup: $(READY_DEV) $(PEERS)/dedup/.ready $(PEERS)/unsloth/.ready $(PEERS)/litellm/.ready ## what the benchmarks' peers need
 
 $(PEERS)/dedup/.ready:
 	@test -d $(@D) || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/pip install --quiet --disable-pip-version-check --prefer-binary \
 	  datasketch==2.0.0 rensa==0.5.0 semhash==0.5.0 rapidfuzz psutil
+	@touch $@
+
+$(PEERS)/litellm/.ready:
+	@test -d $(@D) || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --prefer-binary 'litellm[proxy]==1.108.7'
 	@touch $@
 
 # Unsloth needs older versions than ours; of its packages for images and CUDA nothing is used here.
