@@ -45,7 +45,7 @@ def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[Bas
     for name, field in _own_fields(model):
         inner = _model_in(field.annotation)
         if inner is not None:
-            yield from _sections(inner, f"{path}.{name}".strip("."))
+            yield from _sections(inner, f"{path}.{field.alias or name}".strip("."))
 
 
 def _own_fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
@@ -62,6 +62,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _field(path: str, name: str, field: FieldInfo, comment: str) -> Cells:
+    name = field.alias or name
     section = _model_in(field.annotation)
     meaning = sentence(comment or field.description or "") if comment or field.description else ""
     if section is not None:

@@ -85,7 +85,8 @@ def _shown(value: Any) -> str:
 def _known_keys(path: tuple[str, ...]) -> list[str]:
     model: Any = Project
     for part in path:
-        field = model.model_fields.get(part)
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        field = fields.get(part)
         model = _section_of(field.annotation) if field else None
         if model is None:
             return []

@@ -15,6 +15,7 @@ from tutelage.release.bundle import manifest_of
 from tutelage.release.routes import Route, deployments, route
 from tutelage.serving.body import Room
 from tutelage.serving.events import EventLog
+from tutelage.serving.guards.base import Surroundings
 from tutelage.serving.hooks import Hook
 from tutelage.serving.keys import KeyRing
 from tutelage.serving.request_log import Redactor, RequestLog, keep
@@ -32,6 +33,13 @@ class EngineProbe(Protocol):
     def healthy(self) -> bool:
         """Return whether the engine answers as far as is known."""
         ...
+
+
+Around = Callable[[ReleaseRow], Surroundings]
+
+
+def _nothing(release: ReleaseRow) -> Surroundings:
+    return Surroundings()
 
 
 @dataclass
@@ -52,6 +60,7 @@ class GatewayState:
     room: Room = field(default_factory=Room)  # for large bodies
     events: EventLog = field(default_factory=EventLog)
     host: Any = None  # the launcher, for what is sampled of it
+    around: Around = _nothing  # what guards may know of a release
     ready: bool = False  # routes are loaded and the engine answers
     draining: bool = False
     inflight: Counter[str] = field(default_factory=Counter)  # requests by release id
@@ -63,18 +72,23 @@ class GatewayState:
         return side_of(self.split_key, group, self.project.data.splits)
 
 
-def load_entries(store: Store, project: Project, known: Mapping[str, Profile]) -> dict[str, Entry]:
+def load_entries(
+    store: Store, project: Project, known: Mapping[str, Profile], around: Around = _nothing
+) -> dict[str, Entry]:
     """Return every deployment's route with the profiles it names; `known` ones are reused."""
+
+    def profile(release: str) -> Profile:
+        return known.get(release) or _profile(store, release, project, around)
+
     entries: dict[str, Entry] = {}
     for row in deployments(store):
         found = route(store, row.name)
-        stable = known.get(found.stable) or _profile(store, found.stable, project)
         canary = previous = None
         if found.canary:
-            canary = known.get(found.canary) or _profile(store, found.canary, project)
+            canary = profile(found.canary)
         if found.previous and _is_warm(found, project.deploy.keep_warm):
-            previous = known.get(found.previous) or _profile(store, found.previous, project)
-        entries[row.name] = Entry(found, stable, canary, previous)
+            previous = profile(found.previous)
+        entries[row.name] = Entry(found, profile(found.stable), canary, previous)
     return entries
 
 
@@ -83,8 +97,8 @@ def _is_warm(route: Route, keep_warm_s: float) -> bool:
     return route.since is not None and (utc_now() - route.since).total_seconds() < keep_warm_s
 
 
-def _profile(store: Store, release: str, project: Project) -> Profile:
+def _profile(store: Store, release: str, project: Project, around: Around) -> Profile:
     with store.session() as session:
         row = session.get_one(ReleaseRow, release)
     manifest = manifest_of(row).model_copy(update={"name": row.name})
-    return build_profile(manifest, project.deploy)
+    return build_profile(manifest, project.deploy, around(row))
