@@ -9,6 +9,7 @@ import typer
 from tutelage.cli import (
     alerts,
     compare,
+    deploy,
     evaluate,
     hosted,
     human,
@@ -59,7 +60,7 @@ def _root(
 
 for module in (project, train, search, evaluate, compare, serve, alerts, usage):
     module.register(app)
-for noun in (alerts, data, hosted, human, judge, keys, prompt, release, rollout):
+for noun in (alerts, data, deploy, hosted, human, judge, keys, prompt, release, rollout):
     app.add_typer(noun.app)
 
 

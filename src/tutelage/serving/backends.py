@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from tutelage.core.artifact import utc_now
 from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.serving.upstream import Engine
 from tutelage.serving.wire import HttpError
@@ -85,6 +86,8 @@ class Backends:
             server.doubted.set()
         elif status is not None:
             self._note(server, release, failed=status >= 500 and status != 503)
+            if status == 200 and engine.model == server.backend.model:
+                server.answered = utc_now()
 
     def pass_on(self, engine: Engine, status: int) -> bool:
         """Return whether another server may take what this one refused, and give it back."""

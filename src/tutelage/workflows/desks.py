@@ -8,6 +8,7 @@ from tutelage.workflows.context import Context
 
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
+    from tutelage.workflows.deploy import DeploymentsDesk
     from tutelage.workflows.human_desk import HumanDesk
     from tutelage.workflows.judge_desk import JudgeDesk
     from tutelage.workflows.keys import KeysDesk
@@ -87,6 +88,13 @@ class Desks:
         from tutelage.workflows.monitor_desk import MonitorDesk
 
         return MonitorDesk(self.context)
+
+    @property
+    def deployments(self) -> DeploymentsDesk:
+        """The names that clients call, the servers behind them, and what is kept alive."""
+        from tutelage.workflows.deploy import DeploymentsDesk
+
+        return DeploymentsDesk(self.context)
 
     @property
     def judge(self) -> JudgeDesk:

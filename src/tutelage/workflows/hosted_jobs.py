@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class HostedDesk:
         """
         run = self._run(name)
         now = now or utc_now()
-        folder, pings = self._pings(run, every)
+        folder, pings = self._pings(run.record, every)
         called = pings.is_due(now)
         if called:
             pings = pinging.ping(run.api, folder, pings, now)
@@ -99,13 +100,15 @@ class HostedDesk:
     def due(self, now: datetime | None = None) -> list[str]:
         """Return the names of the jobs whose models are to be called now, for a schedule."""
         now = now or utc_now()
-        found = []
-        for record in records(self._ctx.workspace.runs):
-            if record.callable_as is not None:
-                _, pings = self._pings(hosted.open_run(self._ctx, record), None)
-                if pings.every is not None and pings.is_due(now):
-                    found.append(record.short)
-        return found
+        return [record.short for record, pings in self._kept() if pings.is_due(now)]
+
+    def pings(self, now: datetime | None = None) -> list[dict[str, Any]]:
+        """Return what is known of the calls of each model that has an interval."""
+        now = now or utc_now()
+        return [
+            {"name": record.short, "base_url": record.base_url, **pings.as_dict(now)}
+            for record, pings in self._kept()
+        ]
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return the jobs of this project as they were last seen, the newest first."""
@@ -133,8 +136,15 @@ class HostedDesk:
             for job in api.jobs()
         ]
 
-    def _pings(self, run: HostedRun, every: str | None) -> tuple[Path, pinging.Pings]:
-        record = run.record
+    def _kept(self) -> Iterator[tuple[Record, pinging.Pings]]:
+        """Yield each job whose model is kept alive."""
+        for record in records(self._ctx.workspace.runs):
+            if record.callable_as is not None:
+                _, pings = self._pings(record, None)
+                if pings.every is not None:
+                    yield record, pings
+
+    def _pings(self, record: Record, every: str | None) -> tuple[Path, pinging.Pings]:
         if record.callable_as is None:
             raise DataError(
                 "there is no tuned model to call yet",

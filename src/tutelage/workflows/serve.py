@@ -27,6 +27,7 @@ from tutelage.data.split import load_split_key
 from tutelage.feedback.intake import routes as feedback_routes
 from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.app import create_app
+from tutelage.serving.backend_admin import backend_routes
 from tutelage.serving.controller import Controller
 from tutelage.serving.http_protocol import protocol
 from tutelage.serving.key_store import load_keys
@@ -44,6 +45,7 @@ from tutelage.workflows.serve_hooks import hooks
 from tutelage.workflows.serve_monitor import log_lines, open_events
 
 _DRAIN_S = 20
+_KEEP_ALIVE_S = 75  # longer than clients and proxies keep an idle connection
 _LOOPBACK = ("127.", "::1", "localhost")
 OnReady = Callable[[str], None]
 
@@ -69,15 +71,17 @@ async def serve(
         await asyncio.to_thread(_ensure_deployment, ctx)
         async with _gateway(ctx, host) as state:
             url = _url(host, listener)
+            routes = [*feedback_routes(state), *monitor_routes(), *backend_routes()]
             server = _Server(
                 uvicorn.Config(
-                    create_app(state, [*feedback_routes(state), *monitor_routes()]),
+                    create_app(state, routes),
                     http=protocol(),
                     ws="none",
                     log_config=None,
                     access_log=False,
                     lifespan="off",
                     server_header=False,
+                    timeout_keep_alive=_KEEP_ALIVE_S,
                     timeout_graceful_shutdown=_DRAIN_S,
                 )
             )

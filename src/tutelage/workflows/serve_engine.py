@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from tutelage.core import plugins
 from tutelage.serving.backends import BackendMetrics, Backends
 from tutelage.serving.events import Happening
+from tutelage.serving.keep_alive import KeepAlive
 from tutelage.serving.launchers.base import Engine
 from tutelage.serving.launchers.remote import RemoteLauncher
 from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.serving.state import GatewayState
 from tutelage.serving.upstream import Upstream
 from tutelage.workflows.context import Context
+from tutelage.workflows.keep_alive import kept_models
 
 
 def make_launcher(ctx: Context) -> Any:
@@ -40,6 +43,19 @@ def make_upstream(ctx: Context, launcher: Any, engine: Engine) -> Upstream:
         api_key=getattr(launcher, "api_key", None),
         model_name=getattr(launcher, "name_of", str),
     )
+
+
+def keep_alive(ctx: Context, state: GatewayState) -> KeepAlive:
+    """Return the hook that calls models of other houses so that they are not dropped as idle.
+
+    A real request to a server's own model counts as a call.
+    """
+    launcher = state.host
+
+    def answered(place: int) -> datetime | None:
+        return launcher.servers[place].answered if isinstance(launcher, RemoteLauncher) else None
+
+    return KeepAlive(kept_models(ctx, answered), state.events)
 
 
 def tell_of_backends(launcher: Any, state: GatewayState) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from tutelage.serving.budgets import Budgets
 from tutelage.serving.hooks import Hook
 from tutelage.serving.limits import RateLimits
+from tutelage.serving.mirror import Mirror
 from tutelage.serving.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
+from tutelage.workflows.serve_engine import keep_alive
 from tutelage.workflows.serve_monitor import monitor_hooks
 
 
@@ -15,4 +17,6 @@ def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     """Return the hooks this project asks for. Those that refuse come before those that copy."""
     found: list[Hook] = [RateLimits(state), Budgets(state), Retention(state)]
     found += monitor_hooks(ctx, state)
+    found.append(keep_alive(ctx, state))
+    found.append(Mirror(state))
     return tuple(found)

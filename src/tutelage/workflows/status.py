@@ -9,6 +9,7 @@ from sqlalchemy import select
 from tutelage.feedback.segment import learning_summary
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact
+from tutelage.workflows.keep_alive import pulses
 from tutelage.workflows.rollout import status as rollout_status
 
 _ORDER = ("curate", "train", "evaluate", "release")
@@ -38,6 +39,7 @@ def loop_status(ctx: Context) -> dict[str, Any]:
         "stages": stages,
         "serving": serving,
         "learning": learning,
+        "keep_alive": pulses(ctx),
         "next": advice(ctx, stages, serving, learning),
     }
 

@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +63,7 @@ class RemoteServer:
         self.served: set[str] = set()  # the models it listed at the last look
         self.figures = Figures()
         self.version: str | None = None
+        self.answered: datetime | None = None  # when its own `model` last did, for the gateway
         self.doubted = asyncio.Event()  # look at it now
         self._session: aiohttp.ClientSession | None = None
         self._locks: dict[str, asyncio.Lock] = {}
