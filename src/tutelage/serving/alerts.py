@@ -22,13 +22,12 @@ from tutelage.store.alerts import EventRow
 _GROUPS = 100  # alerts of one rule at a time, at most
 _LOOKS = 3  # an alert ends after this many looks at which it did not hold
 # Kinds that are over as soon as they are told: no alert stays open for them.
-NOTED_TOPICS = ("rollout", "gateway", "key")
+NOTED_TOPICS = ("rollout", "gateway", "budget", "key")
 # What ends an open alert, by the kind of event that says it is over.
 ENDS = {
     "engine.restarted": ("engine.crashed",),
     "backend.up": ("backend.down",),
-    "budget.renewed": ("budget.spent", "budget.near"),
-    "keep_alive.answered": ("keep_alive.failed",),
+    "keep_alive.ok": ("keep_alive.failed",),
     "drift.ended": ("drift.found",),
 }
 
@@ -43,7 +42,7 @@ BUILT_IN: tuple[AlertRule, ...] = (
     _rule("promoted", "info", event="rollout.promoted"),
     _rule("engine-crashed", "error", event="engine.crashed", window="10m"),
     _rule("backend-down", "warning", event="backend.down", window="1h"),
-    _rule("budget", "warning", event="budget.*", window="1h"),
+    _rule("budget-spent", "warning", event="budget.spent"),
     _rule("drift", "warning", event="drift.*", window="1h"),
     _rule("keep-alive", "warning", event="keep_alive.failed", window="1h"),
     _rule("error-rate", "error", metric="error_rate", above=0.05, hold="1m"),
@@ -51,6 +50,13 @@ BUILT_IN: tuple[AlertRule, ...] = (
     _rule("engine-down", "error", metric="tutelage_engine_up", below=1, hold="30s"),
     _rule("engine-memory", "error", metric="tutelage_engine_memory_ratio", above=0.95, hold="1m"),
     _rule("records-lost", "warning", metric="tutelage_records_lost_total", above=0),
+    _rule(
+        "budget-near",
+        "warning",
+        metric="tutelage_budget_used_ratio",
+        above=0.8,
+        by=["key", "deployment", "unit", "per"],
+    ),
     _rule("disk", "warning", metric="tutelage_disk_free_ratio", below=0.05, hold="1m"),
 )
 

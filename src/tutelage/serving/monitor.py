@@ -23,6 +23,7 @@ from tutelage.serving.alerts import Watch, rules_of
 from tutelage.serving.events import Happening, copy_moves, forget_old
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.logs import request_id
+from tutelage.serving.spend_meters import Spend, SpendMeters
 from tutelage.serving.state import GatewayState
 from tutelage.serving.store_alarm import StoreAlarm
 from tutelage.serving.telemetry_gauges import Gauges, Meters
@@ -43,6 +44,7 @@ class Monitor(Hook):
         registry = state.telemetry.registry
         self._meters = Meters(registry)
         self._gauges = Gauges(state, home, self._meters)
+        self._spend = Spend(state, SpendMeters(registry))
         rules = rules_of(self.alerts)
         self._watch = Watch(rules, registry)
         self._book = AlertBook(state.store, state.project.name, self.alerts, rules)
@@ -64,13 +66,15 @@ class Monitor(Hook):
         request_id.set(ask.record)
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:
-        """Count the request for its key."""
+        """Count the request and its cost for its key."""
         tokens = (outcome.prompt_tokens, outcome.completion_tokens)
         self.state.telemetry.by_key(ask.key, ask.deployment, outcome.status, tokens)
+        self._spend.finished(ask, outcome)
 
     async def look(self) -> list[AlertRow]:
         """Sample, then bring the alerts in step; return those that fire."""
         await self._gauges.sample()
+        await asyncio.to_thread(self._spend.sample)
         look = self._watch.look(time.monotonic())
         keep = timedelta(seconds=seconds(self.alerts.keep))
         await asyncio.to_thread(copy_moves, self.state.store, keep)

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from tutelage.serving.backends import BackendMetrics
 from tutelage.serving.log_meters import LogMeters
+from tutelage.serving.spend_meters import SpendMeters
 from tutelage.serving.telemetry import Telemetry
 from tutelage.serving.telemetry_gauges import Meters
 
@@ -27,6 +28,7 @@ def registry_of_all() -> CollectorRegistry:
     telemetry = Telemetry()
     LogMeters(telemetry)
     Meters(telemetry.registry)
+    SpendMeters(telemetry.registry)
     BackendMetrics((), telemetry.registry)
     return telemetry.registry
 

@@ -114,7 +114,7 @@ def test_metrics_tell_keys_engine_and_disk_and_no_text(
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=ASK)
     _, text, _ = fetch(f"{running.url}/metrics")
-    assert 'tutelage_key_requests_total{deployment="colours",key="local",status="200"} 2.0' in text
+    assert 'tutelage_key_requests_total{deployment="colours",key="(local)",status="200"} 2.0' in text
     assert 'gen_ai_client_token_usage_sum{arm="stable",deployment="colours"' in text
     assert "gen_ai_server_time_per_output_token_seconds_count" in text
     assert 'tutelage_refused_total{status="404"} 1.0' in text
