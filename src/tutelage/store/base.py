@@ -7,9 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, Connection, DateTime, Engine, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import JSON, URL, Connection, DateTime, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
@@ -81,17 +80,48 @@ def _no_autobegin(connection: Any, _record: Any) -> None:
 
 
 def make_engine(url: str) -> Engine:
-    """Return an engine for a store URL with this project's durability settings."""
-    parsed = make_url(url)
+    """Return an engine for a store URL with this project's durability settings.
+
+    Raises EnvironmentProblem if the URL makes no sense or its driver is not installed.
+    """
+    parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, connect_args={"timeout": 15})
+        engine = create_engine(parsed, connect_args={"timeout": 15})
         event.listen(engine, "connect", _no_autobegin)
         event.listen(engine, "connect", _durable)
         event.listen(engine, "begin", _begin)
         return engine
-    return create_engine(url, pool_pre_ping=True)
+    try:
+        return create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
+    except (ModuleNotFoundError, NoSuchModuleError) as error:
+        raise EnvironmentProblem(
+            f"the driver for the store is not installed ({parsed.drivername})",
+            where=parsed.render_as_string(hide_password=True),
+            fix="For PostgreSQL: pip install 'tutelage[postgres]'",
+        ) from error
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() in ("sqlite", "postgresql"):
+            return parsed
+    except ArgumentError:
+        pass
+    raise EnvironmentProblem(
+        "TUTELAGE_STORE_URL is not the address of a SQLite or PostgreSQL database",
+        fix="Use the form postgresql+psycopg://USER@HOST/DATABASE, or unset it for SQLite",
+    )
+
+
+def _patience(url: URL) -> dict[str, Any]:
+    """Return settings by which a server that is gone is noticed; what the URL says goes first."""
+    if url.get_driver_name() != "psycopg":
+        return {}
+    waits = {"connect_timeout": 10, "tcp_user_timeout": 15_000}  # seconds, milliseconds
+    return {name: value for name, value in waits.items() if name not in url.query}
 
 
 def open_store(url: str, *, migrate: bool = True) -> Store:
@@ -111,7 +141,7 @@ def open_store(url: str, *, migrate: bool = True) -> Store:
     except (OperationalError, DBAPIError) as error:
         raise EnvironmentProblem(
             f"the store can't be opened ({str(error.orig).splitlines()[0]})",
-            where=make_url(url).render_as_string(hide_password=True),
+            where=engine.url.render_as_string(hide_password=True),
             fix="Check the path or URL, its permissions and the free disk space",
         ) from error
     return Store(engine)

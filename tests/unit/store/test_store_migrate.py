@@ -144,3 +144,20 @@ def test_processes_that_open_a_new_store_together_all_succeed(tmp_path: Path) ->
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("not a url", r"not the address of a SQLite or PostgreSQL database\. Use the form"),
+        ("mysql://x/y", r"not the address of a SQLite or PostgreSQL database\. Use the form"),
+        (
+            "postgresql+pg8000://x/y",
+            r"driver for the store is not installed \(.*pg8000\)",
+        ),
+        ("postgresql+none://x/y", r"driver for the store is not installed \(postgresql\+none\)"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_one_sentence(url: str, sentence: str) -> None:
+    with pytest.raises(EnvironmentProblem, match=sentence):
+        open_store(url)
