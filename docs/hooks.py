@@ -16,6 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from reference_pages.catalogues import findings, planner_rules
 from reference_pages.commands import command_line
+from reference_pages.metrics import metrics
 from reference_pages.plugins import plug_ins
 from reference_pages.python_api import python_api
 from reference_pages.settings import configuration
@@ -26,6 +27,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "command-line": command_line,
     "plug-ins": plug_ins,
+    "metrics": metrics,
     "findings": findings,
     "planner-rules": planner_rules,
     "python": python_api,

@@ -24,7 +24,9 @@ from tutelage.core.output import OutputFormat
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"]
-GENERATED = ("configuration", "command-line", "plug-ins", "findings", "planner-rules", "python")
+GENERATED = (
+    "configuration", "command-line", "plug-ins", "metrics", "findings", "planner-rules", "python",
+)  # fmt: skip
 SMALLEST = "name: page\nmodel: demo\n"
 
 _FENCE = re.compile(r"^( *)(`{3,})([\w-]*)([^\n]*)\n(.*?)^\1\2 *$", re.M | re.S)

@@ -1,4 +1,4 @@
-"""Every metric that a gateway shows at /metrics, as data: for the CLI, the docs and dashboards."""
+"""Every metric of /metrics and every kind of event, as data: for the CLI, docs and dashboards."""
 
 from __future__ import annotations
 
@@ -11,6 +11,26 @@ from tutelage.serving.log_meters import LogMeters
 from tutelage.serving.spend_meters import SpendMeters
 from tutelage.serving.telemetry import Telemetry
 from tutelage.serving.telemetry_gauges import Meters
+
+# The kinds of events there are, and what each says.
+EVENTS: dict[str, str] = {
+    "rollout.running": "a rollout began, or took a step",
+    "rollout.paused": "a rollout was frozen",
+    "rollout.promoted": "its candidate became the stable release",
+    "rollout.rolled_back": "its candidate did harm and was taken out of traffic",
+    "rollout.aborted": "somebody ended it, and the stable release stayed",
+    "engine.crashed": "the engine stopped answering",
+    "engine.restarted": "the engine answers again",
+    "backend.down": "one of several servers stopped answering and gets no requests",
+    "backend.up": "it answers again and gets requests",
+    "budget.spent": "a budget is used up for its period",
+    "keep_alive.failed": "a hosted model did not answer the call that keeps it",
+    "keep_alive.ok": "it answered again",
+    "gateway.started": "the gateway takes requests",
+    "gateway.stopped": "the gateway has drained and stopped",
+    "alert.firing": "a rule began to fire",
+    "alert.resolved": "it no longer does",
+}
 
 
 @dataclass(frozen=True)
