@@ -62,8 +62,7 @@ class AlertBook:
         event.weighed = True
         for kind in ENDS.get(event.kind, ()):
             for row in _firing(session):
-                same = row.labels.get("subject", "") == event.subject
-                if row.labels.get("kind") == kind and same:
+                if row.labels.get("kind") == kind and _same(row, event):
                     self._end(session, row, event.message, now)
         for finding in matching(self.rules.values(), event):
             self._raise(session, finding, now, seen=event.at)
@@ -99,7 +98,9 @@ class AlertBook:
     def _end_or_repeat(self, session: Session, row: AlertRow, look: Look, now: datetime) -> None:
         rule = self.rules.get(row.rule)
         unseen = now - row.seen_at
-        allowed = patience_s(rule, self.alerts.every, fine=row.key in look.fine)
+        allowed = patience_s(
+            rule, self.alerts.every, fine=row.key in look.fine, kind=row.labels.get("kind")
+        )
         if unseen > timedelta(seconds=allowed):
             why = "the rule is no longer in force" if rule is None else ""
             self._end(session, row, why, now)
@@ -207,6 +208,12 @@ def list_silences(store: Store, now: datetime | None = None) -> list[SilenceRow]
     query = select(SilenceRow).where(SilenceRow.until > (now or utc_now()))
     with store.session() as session:
         return list(session.scalars(query.order_by(SilenceRow.until)))
+
+
+def _same(row: AlertRow, event: EventRow) -> bool:
+    """Return whether an event speaks of what an alert is about."""
+    mine = (row.labels.get("subject", ""), row.labels.get("deployment"))
+    return mine == (event.subject, event.deployment)
 
 
 def _firing_query() -> Select[AlertRow]:

@@ -20,16 +20,19 @@ from tutelage.serving.measures import Figure, Labels, Window, check, evaluate, n
 from tutelage.store.alerts import EventRow
 
 _GROUPS = 100  # alerts of one rule at a time, at most
+_UNHEARD_S = 86_400.0  # then an event whose end would be told has ended all the same
 _LOOKS = 3  # an alert ends after this many looks at which it did not hold
 # Kinds that are over as soon as they are told: no alert stays open for them.
 NOTED_TOPICS = ("rollout", "gateway", "budget", "key")
 # What ends an open alert, by the kind of event that says it is over.
 ENDS = {
     "engine.restarted": ("engine.crashed",),
+    "gateway.started": ("engine.crashed",),
     "backend.up": ("backend.down",),
     "keep_alive.ok": ("keep_alive.failed",),
     "drift.ended": ("drift.found",),
 }
+_ENDED = frozenset(kind for kinds in ENDS.values() for kind in kinds)
 
 
 def _rule(name: str, level: str, **fields: object) -> AlertRule:
@@ -40,11 +43,11 @@ BUILT_IN: tuple[AlertRule, ...] = (
     _rule("rolled-back", "error", event="rollout.rolled_back"),
     _rule("rollout-paused", "warning", event="rollout.paused"),
     _rule("promoted", "info", event="rollout.promoted"),
-    _rule("engine-crashed", "error", event="engine.crashed", window="10m"),
-    _rule("backend-down", "warning", event="backend.down", window="1h"),
+    _rule("engine-crashed", "error", event="engine.crashed"),
+    _rule("backend-down", "warning", event="backend.down"),
     _rule("budget-spent", "warning", event="budget.spent"),
-    _rule("drift", "warning", event="drift.*", window="1h"),
-    _rule("keep-alive", "warning", event="keep_alive.failed", window="1h"),
+    _rule("drift", "warning", event="drift.found"),
+    _rule("keep-alive", "warning", event="keep_alive.failed"),
     _rule("error-rate", "error", metric="error_rate", above=0.05, hold="1m"),
     _rule("overload", "warning", metric="refused_rate", above=0.05, hold="1m"),
     _rule("engine-down", "error", metric="tutelage_engine_up", below=1, hold="30s"),
@@ -188,12 +191,17 @@ def matching(rules: Iterable[AlertRule], event: EventRow) -> list[Finding]:
     ]
 
 
-def patience_s(rule: AlertRule | None, every_s: float, *, fine: bool) -> float:
+def patience_s(
+    rule: AlertRule | None, every_s: float, *, fine: bool = False, kind: str | None = None
+) -> float:
     """Return how long an alert may go unseen before it has ended.
 
     A metric that is known to be fine ends it after three looks, which also outlasts the looks of
-    other gateways on the same store. Where nothing is known, or for an event, its window counts.
+    other gateways on the same store. Where nothing is known, or for an event (`kind`) whose end
+    nobody tells, its window counts.
     """
     if rule is None or fine:
         return _LOOKS * every_s
-    return seconds(rule.window) + (_LOOKS * every_s if rule.metric is not None else 0.0)
+    if rule.metric is not None:
+        return seconds(rule.window) + _LOOKS * every_s
+    return _UNHEARD_S if kind in _ENDED else seconds(rule.window)

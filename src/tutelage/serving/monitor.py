@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class Monitor(Hook):
-    """One gateway's watch. Raises ConfigError for an alert rule that can't be evaluated."""
+    """One gateway's watch. Raises ConfigError if `alerts.off` names no built-in rule."""
 
     def __init__(self, state: GatewayState, home: Path) -> None:
         self.state, self.alerts = state, state.project.alerts
@@ -45,16 +45,20 @@ class Monitor(Hook):
         self._meters = Meters(registry)
         self._gauges = Gauges(state, home, self._meters)
         self._spend = Spend(state, SpendMeters(registry))
-        rules = rules_of(self.alerts)
-        self._watch = Watch(rules, registry)
-        self._book = AlertBook(state.store, state.project.name, self.alerts, rules)
+        self._rules = rules_of(self.alerts)
+        self._watch = Watch((), registry)
+        self._book = AlertBook(state.store, state.project.name, self.alerts, self._rules)
         self._dispatcher = Dispatcher(state.store, self.alerts.webhooks, self._meters.notices)
         self._alarm = StoreAlarm(state.project.name, self.alerts.webhooks)
         self._tasks: list[asyncio.Task[None]] = []
         self._forgot = -_FORGET_EVERY_S
 
     async def start(self) -> None:
-        """Begin to watch."""
+        """Begin to watch: by now every other part has put its metrics into the registry.
+
+        Raises ConfigError for a rule that can't be evaluated.
+        """
+        self._watch = Watch(self._rules, self.state.telemetry.registry)
         self.state.events.tell(Happening("gateway.started", "the gateway has started"))
         self._watch.look(time.monotonic())
         self._tasks = [asyncio.create_task(_forever(self._look_or_alarm, self.alerts.every))]

@@ -179,13 +179,28 @@ def test_a_crashing_engine_is_one_alert_that_its_return_ends(store: Store) -> No
     ]  # fmt: skip
 
 
-def test_an_event_without_a_counterpart_ends_when_no_more_come(store: Store) -> None:
+def test_an_event_whose_end_nobody_tells_ends_after_its_window(store: Store) -> None:
     with store.begin() as session:
-        add_event(session, Happening("drift.found", "answers are longer", "warning", "colours"))
-    kept = book(store)
+        add_event(session, Happening("disk.slow", "writes take long", "warning"))
+    own = AlertRule(name="own", event="disk.slow", window="10m")
+    kept = book(store, rules=[own])
     assert len(kept.settle(Look(), after(0))) == 1
-    assert len(kept.settle(Look(), after(3590))) == 1
-    assert kept.settle(Look(), after(3610)) == []
+    assert len(kept.settle(Look(), after(590))) == 1
+    assert kept.settle(Look(), after(610)) == []
+
+
+def test_drift_stays_open_until_its_own_end(store: Store) -> None:
+    def tell(kind: str, deployment: str) -> None:
+        with store.begin() as session:
+            add_event(session, Happening(kind, "m", "warning", deployment, "r1 length"))
+
+    kept = book(store)
+    tell("drift.found", "a")
+    kept.settle(Look(), after(0))
+    tell("drift.ended", "b")
+    assert len(kept.settle(Look(), after(7200))) == 1
+    tell("drift.ended", "a")
+    assert kept.settle(Look(), after(7210)) == []
 
 
 def test_events_are_lost_from_the_oldest_on_and_counted_when_nothing_can_be_written() -> None:
