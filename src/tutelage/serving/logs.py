@@ -31,14 +31,11 @@ _ROOM = 10_000  # lines
 _LONGEST = 4000  # characters of a message
 _OWN = "tutelage"
 # What a line may carry besides its message; anything else that is attached to a record is dropped.
-FIELDS = (
-    "event", "deployment", "release", "arm", "rollout", "step", "key", "subject", "status",
-    "latency_ms", "first_token_ms", "prompt_tokens", "completion_tokens", "finish_reason",
-    "stream", "failed_checks", "client_request", "trace",
-)  # fmt: skip
+FIELDS = ("event", "deployment", "release", "rollout", "key", "subject", "status")
 _VALUES = re.compile(r"\[parameters: .*", re.S)  # a database's error repeats the rows it was given
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 _requests = logging.getLogger("tutelage.requests")
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _level_before = [logging.NOTSET]  # of the package's logger, until the last gateway has stopped
 
 
@@ -47,8 +44,11 @@ class JsonLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
+        made = getattr(record, "line", None)
+        if made is not None:
+            return _encode({"at": _iso(record.created), **made})
         line: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "at": _iso(record.created),
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix(f"{_OWN}."),
             "message": _VALUES.sub("[parameters left out]", record.getMessage())[:_LONGEST],
@@ -66,7 +66,11 @@ class JsonLine(logging.Formatter):
                 f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"
                 for frame in traceback.extract_tb(record.exc_info[2])
             ]
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _encode(line)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 class _Queued(QueueHandler):
@@ -86,6 +90,17 @@ class _Queued(QueueHandler):
             self.lost += 1
 
 
+class _Listener(QueueListener):
+    """Waits for room before it ends, instead of failing where the queue is full."""
+
+    def __init__(self, room: queue.Queue[Any], handler: logging.Handler) -> None:
+        super().__init__(room, handler)
+        self._room = room
+
+    def enqueue_sentinel(self) -> None:
+        self._room.put(None)
+
+
 @contextmanager
 def gateway_log(settings: Telemetry, folder: Path) -> Iterator[None]:
     """Write the package's log lines as the settings say while this lasts.
@@ -98,8 +113,8 @@ def gateway_log(settings: Telemetry, folder: Path) -> Iterator[None]:
     logger, level = logging.getLogger(_OWN), getattr(logging, settings.level.upper())
     lines = _lines(settings.log, folder)
     lines.setFormatter(JsonLine())
-    queued = _Queued(queue.Queue(_ROOM))
-    listener = QueueListener(queued.queue, lines)
+    room: queue.Queue[Any] = queue.Queue(_ROOM)
+    queued, listener = _Queued(room), _Listener(room, lines)
     handlers: list[logging.Handler] = [queued]
     if settings.log == "file":
         shown = logging.StreamHandler(sys.stderr)
@@ -134,35 +149,48 @@ class RequestLines(Hook):
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:
         """Log the request that ended."""
-        failed = [name for name, check in outcome.checks.items() if not check.get("ok", True)]
-        _requests.info(
-            "answered" if outcome.status == 200 else "not answered",
-            extra={
-                "event": "request",
-                "request": ask.record,
-                "deployment": ask.deployment,
-                "release": ask.release[:12],
-                "arm": ask.arm,
-                "rollout": ask.rollout,
-                "step": ask.step,
-                "key": ask.key,
-                "status": outcome.status,
-                "latency_ms": round(outcome.latency_ms, 2),
-                "first_token_ms": _rounded(outcome.first_token_ms),
-                "prompt_tokens": outcome.prompt_tokens,
-                "completion_tokens": outcome.completion_tokens,
-                "finish_reason": outcome.finish_reason or None,
-                "stream": ask.stream,
-                "failed_checks": failed or None,
-                "client_request": _plain(ask.headers.get("x-request-id")),
-                "trace": trace_of(ask),
-            },
-        )
+        if not _requests.isEnabledFor(logging.INFO):
+            return
+        message = "answered" if outcome.status == 200 else "not answered"
+        record = logging.LogRecord(_requests.name, logging.INFO, "", 0, message, None, None)
+        record.line = _line(ask, outcome, message)  # made here: a record's own fields cost more
+        _requests.handle(record)
+
+
+def _line(ask: Ask, outcome: Outcome, message: str) -> dict[str, Any]:
+    line = {
+        "level": "info",
+        "logger": "requests",
+        "message": message,
+        "event": "request",
+        "request": ask.record,
+        "deployment": ask.deployment,
+        "release": ask.release[:12],
+        "arm": ask.arm,
+        "status": outcome.status,
+        "latency_ms": round(outcome.latency_ms, 2),
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "stream": ask.stream,
+    }
+    more: dict[str, Any] = {
+        "rollout": ask.rollout,
+        "step": ask.step,
+        "key": ask.key,
+        "first_token_ms": _rounded(outcome.first_token_ms),
+        "finish_reason": outcome.finish_reason or None,
+        "failed_checks": [k for k, check in outcome.checks.items() if not check.get("ok", True)],
+        "client_request": _plain(ask.headers.get("x-request-id")),
+        "trace": trace_of(ask),
+    }
+    line.update((name, value) for name, value in more.items() if value is not None and value != [])
+    return line
 
 
 def trace_of(ask: Ask) -> str | None:
     """Return the trace id, 32 hex digits, of a request that came with a W3C traceparent."""
-    found = _TRACEPARENT.match(ask.headers.get("traceparent", ""))
+    header = ask.headers.get("traceparent")
+    found = _TRACEPARENT.match(header) if header else None
     return found[1] if found else None
 
 
