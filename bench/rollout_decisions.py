@@ -1,9 +1,15 @@
 """How often a rollout is stopped, rightly and wrongly: the sequential tests against a bare ratio.
 
 Requests of both arms are drawn at random (log-normal latencies, rare errors) and put through
-`release.rollback.judge`. A run counts as stopped if any look, after any request, would have said
-fail. The bare ratio is the rule p99 > 1.2 x baseline, looked at every 50 canary requests: over all
-requests so far, or (window) over those since the last look.
+`release.rollback.judge` and `release.rollout.advance`. Three tables:
+
+- fixed share: a run counts as stopped if any look, after any request, would have said fail. The
+  bare ratio is the rule p99 > 1.2 x baseline, looked at every 50 canary requests: over all
+  requests so far, or (window) over those since the last look.
+- whole rollouts by the default steps 1, 5, 25, 100 %: promoted or rolled back, after how many
+  canary requests.
+- live scores: a candidate as good as stable and one 5 points worse, with every answer scored and
+  with one in fifty.
 """
 
 from __future__ import annotations
@@ -12,42 +18,27 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tutelage.core.config import Limits
-from tutelage.release.rollback import ArmLog, judge
+from rollout_cases import Log, Scenario, fixed, history, with_history
+from tutelage.core.config import Deploy, Limits
+from tutelage.release.arms import ArmLog
+from tutelage.release.rollback import judge, unseen
+from tutelage.release.rollout import Counts, RolloutPlan, RolloutState, advance
+from tutelage.release.strategies.canary import Canary
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
 
 LIMITS = Limits()
-MEDIAN_MS, SPREAD = 400.0, 0.4  # of the baseline's log-normal latency
-BASE_ERRORS = 0.002
 LOOK_EVERY = 50  # canary requests, for the bare ratio
+MOST = 8000  # canary requests of a whole rollout
 
-
-@dataclass(frozen=True)
-class Scenario:
-    """One kind of candidate. `good` ones should never be stopped."""
-
-    name: str
-    good: bool
-    weight: float = 0.05  # share of the requests that the canary gets
-    slower: float = 1.0  # factor on every canary latency
-    tail: tuple[float, float] = (0.0, 1.0)  # share of canary requests, and the factor on them
-    errors: float = BASE_ERRORS  # of the canary
-    outage: float = 0.0  # share of both arms' requests in the middle that fails
-    swing: float = 0.0  # both arms' load rises and falls by this factor
-    starts_at: float = 0.0  # the harm starts after this share of the run
-
-
-SCENARIOS = (
+FIXED = (
     Scenario("equal", True),
     Scenario("equal", True, 0.25),
     Scenario("equal", True, 0.5),
@@ -56,15 +47,44 @@ SCENARIOS = (
     Scenario("outage of both arms", True, 0.25, outage=0.6),
     Scenario("2 x slower", False, slower=2.0),
     Scenario("2 x slower", False, 0.25, slower=2.0),
-    Scenario("2 x slower", False, 0.5, slower=2.0),
+    Scenario("2 x slower, wide spread", False, 0.25, slower=2.0, spread=0.8),
     Scenario("1.5 x slower", False, slower=1.5),
     Scenario("1.5 x slower", False, 0.25, slower=1.5),
+    Scenario("1.5 x slower, wide spread", False, 0.25, slower=1.5, spread=0.8),
     Scenario("5 % are 4 x slower", False, tail=(0.05, 4.0)),
     Scenario("2 x from half way", False, 0.25, slower=2.0, starts_at=0.5),
     Scenario("10 % errors", False, errors=0.10),
     Scenario("10 % errors", False, 0.25, errors=0.10),
     Scenario("5 % errors", False, errors=0.05),
+    Scenario("20 % flagged", False, 0.25, flags=0.20),
 )
+WHOLE = (
+    Scenario("equal", True),
+    Scenario("at the limit, 1.2 x", True, slower=1.2),
+    Scenario("load swings 3 x", True, swing=3.0),
+    Scenario("outage of both arms", True, outage=0.6),
+    Scenario("2 x slower", False, slower=2.0),
+    Scenario("1.5 x slower", False, slower=1.5),
+    Scenario("10 % errors", False, errors=0.10),
+    Scenario("5 % errors", False, errors=0.05),
+    Scenario("20 % flagged", False, flags=0.20),
+)
+SCORED = (
+    Scenario("equal, all scored", True, scored=1.0),
+    Scenario("5 points worse, all scored", False, scored=1.0, points=5.0),
+    Scenario("15 points worse, all scored", False, scored=1.0, points=15.0),
+    Scenario("5 points worse, 2 % scored", False, scored=0.02, points=5.0),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of it is run."""
+
+    good: int
+    bad: int
+    scored: int
+    requests: int  # canary requests of a run at a fixed share
 
 
 def main() -> None:
@@ -73,13 +93,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs a scenario")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    good, bad, requests = (300, 60, 400) if options.quick else (1000, 150, 500)
-    rows = []
-    for scenario in SCENARIOS:
-        runs = good if scenario.good else bad
-        rows.append(measure(scenario, runs, requests, np.random.default_rng(options.seed)))
-        if not options.json:
-            print(f"{scenario.name} ({scenario.weight:.0%}) done", file=sys.stderr, flush=True)
+    size = Size(100, 40, 20, 500) if options.quick else Size(1000, 200, 300, 1000)
+    rows = run(size, options.seed, quiet=options.json)
     report = {
         "name": "rollout_decisions",
         "machine": common.machine(),
@@ -89,49 +104,87 @@ def main() -> None:
     if options.json:
         print(json.dumps(report))
         return
-    print(common.table(rows))
-    print("\n" + "\n".join(f"{key} {value}" for key, value in headline(rows).items()))
+    for table in ("fixed", "whole", "scored"):
+        shown = [{k: v for k, v in row.items() if k != "table"} for row in rows
+                 if row["table"] == table]  # fmt: skip
+        print(f"{common.table(shown)}\n")
+    print("\n".join(f"{key} {value}" for key, value in report["headline"].items()))
+
+
+def run(size: Size, seed: int, *, quiet: bool) -> list[dict[str, Any]]:
+    """Return all rows of the three tables."""
+    rows: list[dict[str, Any]] = []
+    for scenario in FIXED:
+        runs = size.good if scenario.good else size.bad
+        rng = np.random.default_rng(seed)
+        rows.append({"table": "fixed", **at_a_share(scenario, runs, size.requests, rng)})
+        _told(rows[-1], quiet=quiet)
+    plan = Canary().plan(Deploy())
+    for scenario in WHOLE:
+        runs = size.good if scenario.good else size.bad
+        rng = np.random.default_rng(seed)
+        rows.append({"table": "whole", **rollouts(scenario, runs, plan, rng)})
+        _told(rows[-1], quiet=quiet)
+    for scenario in SCORED:
+        runs = size.scored if scenario.good else min(size.scored, size.bad)
+        rng = np.random.default_rng(seed)
+        rows.append({"table": "scored", **rollouts(scenario, runs, plan, rng)})
+        _told(rows[-1], quiet=quiet)
+    return rows
+
+
+def _told(row: dict[str, Any], *, quiet: bool) -> None:
+    if not quiet:
+        print(f"{row['table']}: {row['scenario']} done", file=sys.stderr, flush=True)
 
 
 def headline(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Return the figures that the documentation quotes."""
-    good = [row for row in rows if row["good"]]
-    runs = sum(row["runs"] for row in good)
-    wrong = sum(row["stopped_%"] * row["runs"] for row in good) / runs
+    at_share = [row for row in rows if row["table"] == "fixed"]
+    good = [row for row in at_share if row["good"]]
     equal = [row for row in good if row["scenario"] == "equal"]
+    wrong = sum(row["stopped_%"] * row["runs"] for row in good) / sum(row["runs"] for row in good)
 
-    def after(scenario: str, canary: str) -> float:
-        found = (r for r in rows if (r["scenario"], r["canary"]) == (scenario, canary))
-        return float(next(found)["after_median"])
-
-    def mean(column: str) -> float:
-        return round(float(np.mean([row[column] for row in equal])), 1)
+    def of(table: str, scenario: str, column: str, canary: str | None = None) -> float:
+        found = (
+            row for row in rows
+            if (row["table"], row["scenario"]) == (table, scenario)
+            and (canary is None or row["canary"] == canary)
+        )  # fmt: skip
+        return float(next(found)[column])
 
     return {
         "false_rollbacks_%": round(wrong, 3),
         "bare_ratio_false_rollbacks_%": round(
             sum(r["bare_ratio_%"] for r in equal) / len(equal), 1
         ),
-        "requests_to_catch_2x_at_5%": after("2 x slower", "5 %"),
-        "requests_to_catch_10%_errors_at_5%": after("10 % errors", "5 %"),
-        "requests_to_catch_10%_errors_at_25%": after("10 % errors", "25 %"),
+        "outage_rollbacks_%": of("whole", "outage of both arms", "rolled_back_%"),
+        "equal_promoted_%": of("whole", "equal", "promoted_%"),
+        "equal_rolled_back_%": of("whole", "equal", "rolled_back_%"),
+        "2x_caught_in_200_%": of("fixed", "2 x slower", "within_200_%", "25 %"),
+        "10%_errors_caught_in_200_%": of("fixed", "10 % errors", "within_200_%", "25 %"),
+        "1.5x_caught_in_1000_%": of("fixed", "1.5 x slower", "stopped_%", "25 %"),
+        "requests_to_catch_2x_at_5%": of("fixed", "2 x slower", "after_median", "5 %"),
+        "requests_to_catch_10%_errors_at_5%": of("fixed", "10 % errors", "after_median", "5 %"),
+        "5_points_worse_promoted_%": of("scored", "5 points worse, all scored", "promoted_%"),
+        "equal_scored_promoted_%": of("scored", "equal, all scored", "promoted_%"),
     }
 
 
-def measure(
+def at_a_share(
     scenario: Scenario, runs: int, requests: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Return one row of the table: `requests` canary requests a run."""
+    """Return one row: about `requests` canary requests a run at one share."""
     stops: list[int] = []
     tests: Counter[str] = Counter()
     bare = window = 0
     for _ in range(runs):
-        baseline, canary = draw(scenario, requests, rng)
+        log = fixed(scenario, requests, rng)
+        baseline, canary = log.arms()
         bare += bare_ratio(baseline, canary)
         window += bare_ratio(baseline, canary, window=True)
-        found = judge(baseline, canary, LIMITS)
-        if found.verdict == "fail":
-            stopped, name = first_stop(baseline, canary)
+        if judge(baseline, canary, LIMITS).verdict == "fail":
+            stopped, name = first_stop(log, len(canary))
             stops.append(stopped)
             tests[name] += 1
     begun = round(scenario.starts_at * requests)
@@ -142,6 +195,7 @@ def measure(
         "good": scenario.good,
         "runs": runs,
         "stopped_%": round(100 * len(stops) / runs, 2),
+        "within_200_%": round(100 * sum(stop <= 200 for stop in late) / runs, 1),
         "after_median": float(np.median(late)) if late else float("nan"),
         "after_p90": float(np.quantile(late, 0.9)) if late else float("nan"),
         "by": tests.most_common(1)[0][0] if tests else "",
@@ -150,60 +204,87 @@ def measure(
     }
 
 
-def draw(scenario: Scenario, requests: int, rng: np.random.Generator) -> tuple[ArmLog, ArmLog]:
-    """Return both arms' logs, with `requests` canary requests on average."""
-    count = round(requests / scenario.weight)
-    at = np.arange(count, dtype=np.float64)
-    place = at / count
-    is_canary = rng.random(count) < scenario.weight
-    harmed = is_canary & (place >= scenario.starts_at)
-    latency = MEDIAN_MS * rng.lognormal(0.0, SPREAD, count)
-    if scenario.swing:
-        latency *= 1 + (scenario.swing - 1) * (0.5 + 0.5 * np.sin(place * 6 * np.pi))
-    share, factor = scenario.tail
-    latency = np.where(harmed & (rng.random(count) < share), latency * factor, latency)
-    latency = np.where(harmed, latency * scenario.slower, latency)
-    rate = np.where(harmed, scenario.errors, BASE_ERRORS)
-    if scenario.outage:
-        rate = np.where((place > 0.4) & (place < 0.6), scenario.outage, rate)
-    failed = rng.random(count) < rate
-
-    def arm(keep: NDArray[np.bool_]) -> ArmLog:
-        none, step = np.zeros(int(keep.sum()), bool), np.zeros(int(keep.sum()), np.int64)
-        return ArmLog(at[keep], latency[keep], failed[keep], none, step)
-
-    return arm(~is_canary), arm(is_canary)
-
-
-def first_stop(baseline: ArmLog, canary: ArmLog) -> tuple[int, str]:
+def first_stop(log: Log, total: int) -> tuple[int, str]:
     """Return after how many canary requests the verdict became fail, and by which test."""
-    low, high = 0, len(canary)
+    low, high = 0, total
     while high - low > 1:
         middle = (low + high) // 2
-        seen = upto(baseline, canary, middle)
-        low, high = (low, middle) if judge(*seen, LIMITS).verdict == "fail" else (middle, high)
-    evidence = judge(*upto(baseline, canary, high), LIMITS).evidence
+        failed = judge(*log.arms(middle), LIMITS).verdict == "fail"
+        low, high = (low, middle) if failed else (middle, high)
+    evidence = judge(*log.arms(high), LIMITS).evidence
     peaks = {name: test["peak"] for name, test in evidence.get("tests", {}).items()}
     return high, max(peaks, key=lambda name: peaks[name]) if peaks else "hard fault"
 
 
-def upto(baseline: ArmLog, canary: ArmLog, count: int) -> tuple[ArmLog, ArmLog]:
-    """Return what both logs held when the canary had `count` requests."""
-    last = canary.at[count - 1]
-    return cut(baseline, baseline.at <= last), cut(canary, canary.at <= last)
+def rollouts(
+    scenario: Scenario, runs: int, plan: RolloutPlan, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return one row: what became of whole rollouts by a plan."""
+    ends: Counter[str] = Counter()
+    seen: list[int] = []
+    hidden = ""
+    for _ in range(runs):
+        end, requests, hidden = journey(scenario, plan, rng)
+        ends[end] += 1
+        seen.append(requests)
+    return {
+        "scenario": scenario.name,
+        "good": scenario.good,
+        "runs": runs,
+        **{f"{end}_%": round(100 * ends[end] / runs, 2)
+           for end in ("promoted", "rolled_back", "waits")},
+        "requests_median": float(np.median(seen)),
+        "requests_p90": float(np.quantile(seen, 0.9)),
+        "last_not_seen": hidden,
+    }  # fmt: skip
 
 
-def cut(arm: ArmLog, keep: NDArray[np.bool_]) -> ArmLog:
-    """Return the part of a log that `keep` marks."""
-    pick: Callable[[NDArray[Any]], NDArray[Any]] = lambda values: values[keep]  # noqa: E731
-    return replace(
-        arm,
-        at=pick(arm.at),
-        latency_ms=pick(arm.latency_ms),
-        failed=pick(arm.failed),
-        flagged=pick(arm.flagged),
-        step=pick(arm.step),
-    )
+def journey(
+    scenario: Scenario, plan: RolloutPlan, rng: np.random.Generator
+) -> tuple[str, int, str]:
+    """Return how one rollout ends, after how many canary requests, and what it did not see.
+
+    It is looked at when a step has enough requests and then as more come; a fail of any moment
+    before is a fail then too.
+    """
+    state = RolloutState(plan, "running")
+    log = Log(scenario, rng, _expected(plan))
+    before = history(rng)
+    here = total = 0
+    hidden = ""
+    while total < MOST:
+        wanted = max(plan.min_requests - here, _pace(total))
+        got = log.draw(max(1, round(wanted / plan.steps[state.step] * 100)),
+                       plan.steps[state.step] / 100, state.step)  # fmt: skip
+        here, total = here + got, total + got
+        baseline, canary = log.arms()
+        baseline, scores = with_history(baseline, before), log.scores()
+        verdict = judge(baseline, canary, LIMITS, scores)
+        move = advance(state, verdict, Counts(here, total))
+        if move is None:
+            continue
+        if move.to in ("promoted", "rolled_back"):
+            return move.to, total, hidden
+        if move.step != state.step:
+            here = 0
+            if move.weight >= 100:
+                hidden = "; ".join(unseen(baseline, canary, LIMITS, scores))
+        note = {str(move.evidence["note"])} if "note" in move.evidence else set()
+        noted = frozenset() if move.step != state.step else state.noted | note
+        state = RolloutState(plan, move.to, move.step, noted)
+    return "waits", total, hidden
+
+
+def _pace(total: int) -> int:
+    """Return how many canary requests are drawn between two looks."""
+    return 10 if total < 500 else 100
+
+
+def _expected(plan: RolloutPlan) -> int:
+    """Return about how many requests of both arms a rollout takes, without waiting."""
+    last_small = plan.min_total - plan.min_requests * (len(plan.steps) - 2)
+    small = sum(plan.min_requests / step for step in plan.steps[:-2])
+    return round(100 * (small + last_small / plan.steps[-2]) + plan.min_requests)
 
 
 def bare_ratio(baseline: ArmLog, canary: ArmLog, *, window: bool = False) -> bool:

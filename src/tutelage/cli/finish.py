@@ -190,6 +190,14 @@ def quickstart_view(data: Mapping[str, Any], directory: Path) -> RenderableType:
     return Group(Text(), panel, Text(), where, Text(), then)
 
 
+def _pulse(kept: Mapping[str, Any]) -> str:
+    """Return when a model that is kept alive last answered, and when it is called again."""
+    last, due = kept["last_success"], kept["due_at"]
+    told = f"last answered {last}, due {due}" if last else "not called yet"
+    problem = f"; {kept['problem']}" if kept["problem"] else ""
+    return f"{kept['name']}, every {kept['every']}: {told}{problem}"
+
+
 def status_view(data: Mapping[str, Any]) -> RenderableType:
     """Return where the loop stands."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
@@ -201,18 +209,7 @@ def status_view(data: Mapping[str, Any]) -> RenderableType:
     learning = data["learning"]
     table.add_row(Text("●", style="cyan"), "serve", data["serving"]["sentence"])
     table.add_row(Text("●", style="cyan"), "learn", learning["sentence"])
+    for kept in data["keep_alive"]:
+        style = "red" if kept["problem"] else "green" if kept["last_success"] else "dim"
+        table.add_row(Text("●", style=style), "kept alive", Text(_pulse(kept)))
     return Group(Text(data["project"], style="bold"), indented(table), Text(data["next"]))
-
-
-def rollout_view(data: Mapping[str, Any]) -> RenderableType:
-    """Return a rollout's step, evidence and journal."""
-    from tutelage.cli.screens import simple_table
-
-    parts: list[RenderableType] = [Text(data["sentence"])]
-    rollout = data.get("rollout")
-    if rollout:
-        rows = [
-            (j["at"], j["to_state"], f"{j['weight']:g} %", j["reason"]) for j in rollout["journal"]
-        ]
-        parts.append(indented(simple_table(("when", "state", "traffic", "why"), rows)))
-    return Group(*parts)

@@ -1,4 +1,4 @@
-"""Which release answers a deployment's clients, and every change of that: one transaction each.
+"""Every change of which release answers a deployment's clients: one transaction each.
 
 A transition carries the fence it was decided at. If somebody moved the rollout since, the fence
 in the row is higher and the late writer gets Conflict: it can't undo what it has not seen.
@@ -7,17 +7,15 @@ in the row is higher and the late writer gets Conflict: it can't undo what it ha
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import Conflict, DataError, nearest
+from tutelage.core.errors import Conflict, DataError
 from tutelage.release.rollout import (
-    ACTIVE,
     TERMINAL,
     RolloutPlan,
     RolloutState,
@@ -25,27 +23,18 @@ from tutelage.release.rollout import (
     Transition,
     finish,
 )
+from tutelage.release.rollout import pause as paused
+from tutelage.release.rollout import resume as resumed
+from tutelage.release.routes import Route as Route
+from tutelage.release.routes import active_in, require_deployment
+from tutelage.release.routes import active_rollout as active_rollout
+from tutelage.release.routes import deployments as deployments
+from tutelage.release.routes import journal as journal
+from tutelage.release.routes import last_rollout as last_rollout
+from tutelage.release.routes import route as route
+from tutelage.release.routes import state_of as state_of
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
-
-
-@dataclass(frozen=True)
-class Route:
-    """What the router needs: who answers, and what share (percent) the canary gets.
-
-    While a rollout is pending its candidate is named with weight 0, so that it can be loaded.
-    `salt` keys the sticky bucket of a user; `fence` is the rollout's, for `apply_transition`.
-    """
-
-    deployment: str
-    stable: str
-    canary: str | None = None
-    weight: float = 0.0
-    salt: str = ""
-    rollout: str | None = None
-    step: int | None = None
-    state: str | None = None
-    fence: int | None = None
 
 
 def ensure_deployment(store: Store, name: str, release: str) -> DeploymentRow:
@@ -61,60 +50,6 @@ def ensure_deployment(store: Store, name: str, release: str) -> DeploymentRow:
         return row
 
 
-def deployments(store: Store) -> list[DeploymentRow]:
-    """Return every deployment, by name."""
-    with store.session() as session:
-        return list(session.scalars(select(DeploymentRow).order_by(DeploymentRow.name)))
-
-
-def route(store: Store, deployment: str) -> Route:
-    """Return where requests for `deployment` go now. Raises DataError if there is none."""
-    with store.session() as session:
-        row = _require_deployment(session, deployment)
-        active = _active(session, deployment)
-        if active is None:
-            return Route(row.name, row.stable, salt=row.salt)
-        return Route(
-            deployment=row.name,
-            stable=row.stable,
-            canary=active.candidate,
-            weight=state_of(active).weight,
-            salt=row.salt,
-            rollout=active.id,
-            step=active.step,
-            state=active.state,
-            fence=active.fence,
-        )
-
-
-def state_of(row: RolloutRow) -> RolloutState:
-    """Return the state machine's view of a rollout row."""
-    state: StateName = row.state  # type: ignore[assignment]
-    return RolloutState(RolloutPlan.from_dict(row.plan), state, row.step)
-
-
-def active_rollout(store: Store, deployment: str) -> RolloutRow | None:
-    """Return the rollout that is under way, or None."""
-    with store.session() as session:
-        return _active(session, deployment)
-
-
-def last_rollout(store: Store, deployment: str) -> RolloutRow | None:
-    """Return the newest rollout, under way or ended, or None."""
-    with store.session() as session:
-        query = select(RolloutRow).where(RolloutRow.deployment == deployment)
-        return session.scalars(
-            query.order_by(RolloutRow.created_at.desc(), RolloutRow.id).limit(1)
-        ).first()
-
-
-def journal(store: Store, rollout: str) -> list[TransitionRow]:
-    """Return every transition of a rollout, oldest first."""
-    with store.session() as session:
-        query = select(TransitionRow).where(TransitionRow.rollout == rollout)
-        return list(session.scalars(query.order_by(TransitionRow.fence)))
-
-
 def start_rollout(
     store: Store,
     deployment: str,
@@ -128,9 +63,9 @@ def start_rollout(
     Raises Conflict if one is under way or the candidate is stable already.
     """
     with store.begin() as session:
-        row = _require_deployment(session, deployment, lock=True)
+        row = require_deployment(session, deployment, lock=True)
         _require_release(session, candidate)
-        _refuse_taken(row, _active(session, deployment), candidate)
+        _refuse_taken(row, active_in(session, deployment), candidate)
         return _open(session, row, candidate, plan, strategy)
 
 
@@ -154,14 +89,35 @@ def apply_transition(store: Store, rollout: str, fence: int, transition: Transit
         return row
 
 
-def promote(store: Store, deployment: str, *, reason: str = "promoted by hand") -> RolloutRow:
-    """End the rollout under way with its candidate as stable, whatever the evidence."""
-    return _end(store, deployment, "promoted", reason)
+def promote(
+    store: Store, deployment: str, *, reason: str = "promoted by hand", rollout: str | None = None
+) -> RolloutRow:
+    """End the rollout under way with its candidate as stable, whatever the evidence.
+
+    `rollout`, here and below, is the id of the one that is meant: Conflict if another is under way.
+    """
+    return _move(store, deployment, lambda state: finish(state, "promoted", reason), rollout)
 
 
-def abort(store: Store, deployment: str, *, reason: str = "aborted by hand") -> RolloutRow:
+def abort(
+    store: Store, deployment: str, *, reason: str = "aborted by hand", rollout: str | None = None
+) -> RolloutRow:
     """End the rollout under way; all traffic goes to stable."""
-    return _end(store, deployment, "aborted", reason)
+    return _move(store, deployment, lambda state: finish(state, "aborted", reason), rollout)
+
+
+def pause(
+    store: Store, deployment: str, *, reason: str = "paused by hand", rollout: str | None = None
+) -> RolloutRow:
+    """Keep the candidate's share as it is: no step until `resume`; harm still rolls it back."""
+    return _move(store, deployment, lambda state: paused(state, reason), rollout)
+
+
+def resume(
+    store: Store, deployment: str, *, reason: str = "resumed by hand", rollout: str | None = None
+) -> RolloutRow:
+    """Let a paused (or frozen) rollout go on from its step."""
+    return _move(store, deployment, lambda state: resumed(state, reason), rollout)
 
 
 def switch(
@@ -172,9 +128,9 @@ def switch(
     Raises Conflict if it is stable already or another release's rollout is under way.
     """
     with store.begin() as session:
-        row = _require_deployment(session, deployment, lock=True)
+        row = require_deployment(session, deployment, lock=True)
         _require_release(session, release)
-        active = _active(session, deployment)
+        active = active_in(session, deployment)
         if active is not None and active.candidate == release:
             return _finish(session, active, "promoted", reason)
         _refuse_taken(row, active, release)
@@ -182,16 +138,23 @@ def switch(
         return _finish(session, direct, "promoted", reason)
 
 
-def rollback(store: Store, deployment: str, *, reason: str = "rolled back by hand") -> RolloutRow:
+def rollback(
+    store: Store,
+    deployment: str,
+    *,
+    reason: str = "rolled back by hand",
+    rollout: str | None = None,
+) -> RolloutRow:
     """End the rollout under way, or, without one, make the previous release stable again.
 
     Raises Conflict if there is neither.
     """
     with store.begin() as session:
-        row = _require_deployment(session, deployment, lock=True)
-        active = _active(session, deployment)
-        if active is not None:
-            return _finish(session, active, "rolled_back", reason)
+        row = require_deployment(session, deployment, lock=True)
+        active = active_in(session, deployment)
+        if active is not None or rollout is not None:
+            found = _meant(active, deployment, rollout)
+            return _finish(session, found, "rolled_back", reason)
         if row.previous is None:
             raise Conflict(
                 "there is no earlier release to go back to",
@@ -202,17 +165,41 @@ def rollback(store: Store, deployment: str, *, reason: str = "rolled back by han
         return _finish(session, back, "promoted", reason)
 
 
-def _end(store: Store, deployment: str, to: StateName, reason: str) -> RolloutRow:
+def _move(
+    store: Store,
+    deployment: str,
+    move: Callable[[RolloutState], Transition | None],
+    rollout: str | None,
+) -> RolloutRow:
     with store.begin() as session:
-        _require_deployment(session, deployment, lock=True)
-        active = _active(session, deployment)
-        if active is None:
+        require_deployment(session, deployment, lock=True)
+        row = _meant(active_in(session, deployment), deployment, rollout)
+        transition = move(state_of(row))
+        if transition is None:
             raise Conflict(
-                "no rollout is under way",
+                f"the rollout is {row.state}: that can't be done now",
                 where=deployment,
-                fix="Start one with `tutelage rollout start RELEASE`",
+                fix="Look at it with `tutelage rollout status`",
             )
-        return _finish(session, active, to, reason)
+        _write(session, row, transition)
+        return row
+
+
+def _meant(active: RolloutRow | None, deployment: str, rollout: str | None) -> RolloutRow:
+    """Return the rollout under way; raise Conflict if there is none or another one is meant."""
+    if active is None:
+        raise Conflict(
+            "no rollout is under way",
+            where=deployment,
+            fix="Start one with `tutelage rollout start RELEASE`",
+        )
+    if rollout is not None and active.id != rollout:
+        raise Conflict(
+            f"another rollout is under way ({active.id}, not {rollout})",
+            where=deployment,
+            fix="Look at it with `tutelage rollout status` before you move it",
+        )
+    return active
 
 
 def _finish(session: Session, row: RolloutRow, to: StateName, reason: str) -> RolloutRow:
@@ -284,30 +271,10 @@ def _write(session: Session, row: RolloutRow, transition: Transition) -> None:
 
 
 def _make_stable(session: Session, row: RolloutRow) -> None:
-    deployment = _require_deployment(session, row.deployment, lock=True)
+    deployment = require_deployment(session, row.deployment, lock=True)
     if deployment.stable != row.baseline:
         raise Conflict("the stable release changed during the rollout", where=row.deployment)
     deployment.previous, deployment.stable = deployment.stable, row.candidate
-
-
-def _active(session: Session, deployment: str) -> RolloutRow | None:
-    query = select(RolloutRow).where(
-        RolloutRow.deployment == deployment, RolloutRow.state.in_(ACTIVE)
-    )
-    return session.scalars(query.limit(1)).first()
-
-
-def _require_deployment(session: Session, name: str, *, lock: bool = False) -> DeploymentRow:
-    row = session.get(DeploymentRow, name, with_for_update=lock)
-    if row is None:
-        known = list(session.scalars(select(DeploymentRow.name)))
-        near = nearest(name, known)
-        hint = f"Did you mean {near!r}? " if near else ""
-        raise DataError(
-            f"there is no deployment {name!r}",
-            fix=f"{hint}Known: {', '.join(sorted(known)) or 'none, run `tutelage up`'}",
-        )
-    return row
 
 
 def _require_release(session: Session, release: str) -> None:

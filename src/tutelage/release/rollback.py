@@ -1,85 +1,24 @@
 """Decide from the log whether a candidate may go on: sequential tests that may always be looked at.
 
 No clock and no IO: the caller brings what both arms saw, `judge` says pass, fail, inconclusive,
-no_data or collector_error, and why. The statistics are in sequential.py.
+no_data or collector_error, and why. The statistics are in sequential.py and means.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.config import Limits
+from tutelage.release import power
 from tutelage.release import sequential as seq
-
-VerdictName = Literal["pass", "fail", "inconclusive", "no_data", "collector_error"]
-
-
-class Sample(NamedTuple):
-    """One finished request of an arm."""
-
-    at: float  # seconds since any fixed point, when it ended; orders the two arms
-    latency_ms: float
-    failed: bool = False  # the server's fault: status 5xx, timeout, empty answer
-    flagged: bool = False  # an output check did not hold
-    step: int = 0  # the rollout's step; -1: before the rollout, only used to place thresholds
-
-
-@dataclass(frozen=True)
-class ArmLog:
-    """What one arm did over the whole rollout, in order of time. All arrays have length N.
-
-    `memory` holds the latest samples of the engine's memory use, a ratio 0..1; `fault` names
-    something that needs no statistics (engine crash, hash mismatch, golden prompts failed);
-    `problem` says why the log itself can't be trusted.
-    """
-
-    at: NDArray[np.float64]  # seconds
-    latency_ms: NDArray[np.float64]
-    failed: NDArray[np.bool_]
-    flagged: NDArray[np.bool_]
-    step: NDArray[np.int64]
-    memory: tuple[float, ...] = ()
-    fault: str | None = None
-    problem: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        samples: Iterable[Sample],
-        *,
-        memory: Iterable[float] = (),
-        fault: str | None = None,
-        problem: str | None = None,
-    ) -> ArmLog:
-        """Return the log of `samples`, sorted by time."""
-        rows = sorted(samples, key=lambda sample: sample.at)
-        return cls(
-            np.array([r.at for r in rows], dtype=np.float64),
-            np.array([r.latency_ms for r in rows], dtype=np.float64),
-            np.array([r.failed for r in rows], dtype=np.bool_),
-            np.array([r.flagged for r in rows], dtype=np.bool_),
-            np.array([r.step for r in rows], dtype=np.int64),
-            tuple(memory),
-            fault,
-            problem,
-        )
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-
-@dataclass(frozen=True)
-class StepVerdict:
-    """What the evidence says now. `evidence` is plain data for the journal and the page."""
-
-    verdict: VerdictName
-    reasons: tuple[str, ...] = ()
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+from tutelage.release.arms import ArmLog, Merged, ScoreLog
+from tutelage.release.quality import score_tests
+from tutelage.release.verdict import StepVerdict
 
 
 @dataclass(frozen=True)
@@ -98,74 +37,90 @@ class Outcome:
     says: str  # what a bad request is, in words
 
 
-TESTS = ("latency_p50", "latency_p90", "latency_p99", "errors", "flags", "error_rate")
+TESTS = ("latency_p50", "latency_p90", "latency_p99", "errors", "flags", "error_rate", "scores")
 QUANTILES = (0.5, 0.9, 0.99)
 _WARY = 0.5  # the share of the needed log evidence from which a step is no longer taken
 _LOG_MAX = 690.0  # e is shown up to e^690
 _FIRST = 5
 
 
-def judge(baseline: ArmLog, canary: ArmLog, limits: Limits) -> StepVerdict:
+def judge(
+    baseline: ArmLog, canary: ArmLog, limits: Limits, scores: ScoreLog | None = None
+) -> StepVerdict:
     """Return the verdict on everything both arms have done since the rollout began.
 
-    Six tests share `limits.alpha` (Bonferroni): canary latencies over `limits.latency` exceed the
+    Seven tests share `limits.alpha` (Bonferroni): canary latencies over `limits.latency` exceed the
     concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail
     more often; are flagged more often; fail at a rate over `limits.error_rate` where no baseline is
-    beside them (the last step). Each may be looked at after every request (sequential.py): with a
-    candidate that is no worse, the probability that any ever says fail is at most alpha.
-    Some faults need no statistics: see `hard_faults`.
+    beside them (the last step); scores of its answers are lower. Each may be looked at after every
+    request (sequential.py): with a candidate that is no worse, the probability that any ever says
+    fail is at most alpha. Some faults need no statistics: see `hard_faults`.
     """
     problem = baseline.problem or canary.problem or _unreadable(baseline, canary)
     if problem:
         return StepVerdict("collector_error", (problem,), {"problem": problem})
     faults = hard_faults(baseline, canary, limits)
-    live = canary.step >= 0
+    live = canary.live
     if faults:
         return StepVerdict("fail", tuple(faults), {"faults": faults, **_counts(baseline, canary)})
     if not live.any():
         return StepVerdict("no_data", ("the canary has no request yet",), _counts(baseline, canary))
     tests = run_tests(baseline, canary, limits)
+    marks = score_tests(scores or {}, limits, len(TESTS), int(live.sum()))
     threshold = len(TESTS) / limits.alpha
     evidence = {
         "threshold": threshold,
         "tests": {t.name: _test_dict(t) for t in tests},
+        **({"scores": {m.metric: m.as_dict() for m in marks}} if marks else {}),
         **_counts(baseline, canary),
     }
-    failed = [t for t in tests if t.peak >= threshold]
+    failed = [_sentence(t, threshold) for t in tests if t.peak >= threshold]
+    failed += [m.sentence() for m in marks if m.failed]
     if failed:
-        return StepVerdict("fail", tuple(_sentence(t, threshold) for t in failed), evidence)
-    wary = [t for t in tests if t.e >= threshold**_WARY]
+        return StepVerdict("fail", tuple(failed), evidence)
+    wary = [_sentence(t, threshold) for t in tests if t.e >= threshold**_WARY]
+    wary += [m.sentence() for m in marks if m.wary]
     if wary:
-        return StepVerdict("inconclusive", tuple(_sentence(t, threshold) for t in wary), evidence)
+        return StepVerdict("inconclusive", tuple(wary), evidence)
     rate = float(canary.failed[live].mean())
     if rate > limits.error_rate:
         reason = f"{rate:.1%} of the canary's requests failed, over {limits.error_rate:.1%}"
         return StepVerdict("inconclusive", (reason,), evidence)
-    return StepVerdict("pass", ("no test speaks against the canary",), evidence)
+    withheld = "; ".join(m.withheld for m in marks if m.withheld)
+    return StepVerdict("pass", ("no test speaks against the canary",), evidence, withheld)
+
+
+def unseen(
+    baseline: ArmLog, canary: ArmLog, limits: Limits, scores: ScoreLog | None = None
+) -> list[str]:
+    """Return, kind by kind, the harm that these requests would not have shown (power.py)."""
+    return power.unseen(baseline, canary, limits, scores or {}, len(TESTS))
 
 
 def hard_faults(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[str]:
     """Return what ends a rollout at once: a named fault, all of the canary's first five requests
-    failed (unless the baseline's newest five failed too), memory twice running over the limit.
+    failed (unless the baseline's newest five failed too), memory twice running over the limit
+    (unless it was over it before the candidate came).
     """
     faults = [canary.fault] if canary.fault else []
-    first = canary.failed[canary.step >= 0][:_FIRST]
+    first = canary.failed[canary.live][:_FIRST]
     outage = len(baseline) >= _FIRST and bool(baseline.failed[-_FIRST:].all())
     if len(first) == _FIRST and first.all() and not outage:
         faults.append(f"the canary's first {_FIRST} requests all failed")
-    newest = canary.memory[-2:]
-    if len(newest) == 2 and min(newest) > limits.memory:
-        faults.append(
-            f"memory at {newest[0]:.0%} and {newest[1]:.0%}, twice over {limits.memory:.0%}"
-        )
+    for kind, samples in canary.memory.items():
+        newest, before = samples[-2:], baseline.memory.get(kind, ())
+        full = bool(before) and before[-1] > limits.memory
+        if len(newest) == 2 and min(newest) > limits.memory and not full:
+            used = f"{newest[0]:.0%} and {newest[1]:.0%}"
+            faults.append(f"{kind} at {used}, twice over {limits.memory:.0%}")
     return faults
 
 
 def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]:
-    """Return the six tests' figures, in the order of TESTS."""
-    old = baseline.step < 0
+    """Return the figures of the tests on requests, in the order of TESTS."""
+    old = ~baseline.live
     history = baseline.latency_ms[old & ~baseline.failed]
-    now = _Merged.of(baseline, canary, limits.latency)
+    now = Merged.of(baseline, canary, limits.latency)
     answered = now.only(~now.failed)  # a quick failure is no quick answer
     ends = seq.block_ends(answered.canary)
     limit_QN = seq.thresholds(answered.latency, answered.canary, ends, QUANTILES, history)
@@ -179,29 +134,6 @@ def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]
     tests.append(_share("flags", "flagged by an output check", now.flagged, now.canary, ends))
     tests.append(_rate(now, ends, limits.error_rate))
     return tests
-
-
-@dataclass(frozen=True)
-class _Merged:
-    """Both arms' requests since the rollout began, in order of time; arrays of length N."""
-
-    canary: NDArray[np.bool_]
-    latency: NDArray[np.float64]  # the canary's divided by the limit
-    failed: NDArray[np.bool_]
-    flagged: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, baseline: ArmLog, canary: ArmLog, limit: float) -> _Merged:
-        a, b = baseline.step >= 0, canary.step >= 0
-        order = np.argsort(np.concatenate((baseline.at[a], canary.at[b])), kind="stable")
-        is_canary = np.concatenate((np.zeros(a.sum(), bool), np.ones(b.sum(), bool)))
-        latency = np.concatenate((baseline.latency_ms[a], canary.latency_ms[b] / limit))
-        failed = np.concatenate((baseline.failed[a], canary.failed[b]))
-        flagged = np.concatenate((baseline.flagged[a], canary.flagged[b]))
-        return cls(is_canary[order], latency[order], failed[order], flagged[order])
-
-    def only(self, keep: NDArray[np.bool_]) -> _Merged:
-        return _Merged(self.canary[keep], self.latency[keep], self.failed[keep], self.flagged[keep])
 
 
 def _share(
@@ -224,7 +156,7 @@ def _share(
     )
 
 
-def _rate(now: _Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
+def _rate(now: Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
     """Return the test of the canary's own error rate, over blocks that held no baseline request:
     where there is one, it is the better measure, and an outage of both arms proves nothing.
     """
@@ -270,16 +202,21 @@ def _counts(baseline: ArmLog, canary: ArmLog) -> dict[str, Any]:
 
 
 def _arm_dict(arm: ArmLog) -> dict[str, Any]:
-    live = arm.step >= 0
-    latency = arm.latency_ms[live & ~arm.failed]
+    latency = arm.latency_ms[arm.live & ~arm.failed]
     shown = np.quantile(latency, (0.5, 0.9, 0.99)) if len(latency) else (None, None, None)
     names = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99")
     return {
-        "requests": int(live.sum()),
-        "failed": int(arm.failed[live].sum()),
-        "flagged": int(arm.flagged[live].sum()),
+        "requests": int(arm.live.sum()),
+        "failed": int(arm.failed[arm.live].sum()),
+        "flagged": int(arm.flagged[arm.live].sum()),
         **{n: None if v is None else round(float(v), 2) for n, v in zip(names, shown, strict=True)},
+        **_memory_dict(arm.memory),
     }
+
+
+def _memory_dict(memory: Mapping[str, tuple[float, ...]]) -> dict[str, Any]:
+    newest = {kind: round(samples[-1], 4) for kind, samples in memory.items() if samples}
+    return {"memory": newest} if newest else {}
 
 
 def _unreadable(baseline: ArmLog, canary: ArmLog) -> str | None:

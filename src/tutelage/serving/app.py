@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from tutelage.serving.admin import admin_routes
 from tutelage.serving.chat import chat
 from tutelage.serving.keys import caller_of
+from tutelage.serving.rollout_admin import rollout_routes
 from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import CONTENT_TYPE
 from tutelage.serving.wire import HttpError, json_response, unknown_model
@@ -33,6 +34,7 @@ def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> S
         Route("/metrics", _metrics),
         *extra_routes,
         *admin_routes(),
+        *rollout_routes(),
     ]
     app = Starlette(
         routes=routes, exception_handlers={HTTPException: _http_error, Exception: _server_error}

@@ -1,8 +1,8 @@
-"""The background task that keeps engine, router and rollouts in step with the store.
+"""The background tasks that keep engine, router and rollouts in step with the store.
 
-Each tick: load what the routes name into the engine, swap the router's snapshot, judge every
-active rollout from the log and write the move it calls for under its fence. Nothing is kept in
-memory that a restart would need: evidence is recomputed from the records.
+One swaps the router's snapshot as soon as what the routes name is loaded; the other judges every
+rollout from the log and writes the move it calls for under its fence. Nothing is kept in memory
+that a restart would need: evidence is recomputed from the records.
 """
 
 from __future__ import annotations
@@ -10,41 +10,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.errors import Conflict, TutelageError
 from tutelage.core.workspace import Workspace
-from tutelage.release.bundle import get_release, verify_release
-from tutelage.release.deployments import active_rollout, apply_transition, state_of
-from tutelage.release.evidence import count, read_arms
-from tutelage.release.rollback import judge
-from tutelage.release.rollout import Transition, advance, begin, finish
+from tutelage.release.bundle import get_release
+from tutelage.release.deployments import apply_transition
+from tutelage.release.evidence import Facts, count, read_evidence
+from tutelage.release.rollback import judge, unseen
+from tutelage.release.rollout import Counts, Transition, advance, begin, finish
+from tutelage.release.routes import active_rollout, noted, state_of
+from tutelage.serving.engine_memory import EngineMemory
 from tutelage.serving.golden import check_golden
-from tutelage.serving.keys import load_keys
-from tutelage.serving.router import Entry, Profile
+from tutelage.serving.key_store import load_keys
+from tutelage.serving.residency import Host, Residency
+from tutelage.serving.router import Entry
 from tutelage.serving.state import GatewayState, load_entries
 from tutelage.store.releases import RolloutRow
 
-_MEMORY_EVERY_S = 5.0
+LEASE_S = 15.0  # without a look at the store: then all traffic goes to stable
+_GRACE_S = LEASE_S + 5.0  # between the last route that names a release and its removal
 _SHARE = 20.0  # judging may use a twentieth of the time
 _LONGEST_PAUSE_S = 10.0  # between two looks at a rollout without new records
 _log = logging.getLogger(__name__)
 
 Told = Callable[[str], None]
-
-
-class Host(Protocol):
-    """What holds releases: a launcher."""
-
-    async def ensure(self, release_id: str, adapter: Path | None) -> None: ...
-
-    async def remove(self, release_id: str) -> None: ...
 
 
 class Controller:
@@ -63,43 +57,61 @@ class Controller:
         tell: Told = lambda text: None,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
-        self.state, self.host, self.workspace = state, host, workspace
+        self.state, self.host = state, host
         self.interval_s, self.tell, self.moved = interval_s, tell, moved
+        # Other gateways on the same engine may answer from it until their lease and requests end.
+        grace_s = _GRACE_S + state.project.deploy.timeout * bool(getattr(host, "shared", False))
+        self.residency = Residency(host, state.store, workspace, state.inflight, grace_s=grace_s)
+        self.memory = EngineMemory(host)
         self._served: dict[str, tuple[str, str | None]] = {}  # deployment -> stable, canary
-        self.loaded: dict[str, Profile] = {}
         self._lock = asyncio.Lock()
-        self._faults: dict[str, str] = {}  # rollout -> what needs no statistics
         self._restarts: dict[str, int] = {}  # rollout -> engine restarts when it was first seen
-        self._memory: list[float] = []
-        self._memory_at = 0.0
         self._judged: dict[str, tuple[int, float, float]] = {}  # records, when, how long
+        self._heard: dict[str, tuple[int, float]] = {}  # rollout -> canary requests, since when
 
     async def run(self) -> None:
-        """Tick until cancelled; an error is logged and the next tick tries again."""
+        """Keep in step until cancelled; an error is logged and the next round tries again.
+
+        Routes are followed beside the judging, so that neither a long look at the log nor a
+        locked store delays what another gateway or an operator has decided.
+        """
+        try:
+            await asyncio.gather(self._forever(self.sync), self._forever(self.judge))
+        finally:
+            await self.residency.close()
+
+    async def _forever(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(self.interval_s)
             try:
-                await self.tick()
+                await work()
             except (TutelageError, SQLAlchemyError, OSError, TimeoutError) as error:
                 _log.warning("the controller will try again: %s", error)
 
     async def tick(self) -> None:
         """Bring everything in step once."""
         await self.sync()
+        await self.judge()
+
+    async def judge(self) -> None:
+        """Look at every rollout once; where one moved, follow it at once."""
         for entry in list(self.state.router.entries.values()):
             if entry.route.rollout is not None and await self._look(entry):
                 await self.sync()
 
     async def sync(self, *, first: bool = False) -> None:
-        """Load the releases that routes name, swap the snapshot, drop what nobody needs.
+        """Read the routes, swap the snapshot where their releases are loaded, drop the unused.
 
         With `first`, a stable release that can't be loaded is an error; later its deployment
-        keeps the route it has.
+        keeps the route it has until it can.
         """
         async with self._lock:
             store = self.state.store
             self.state.keys.replace(await asyncio.to_thread(load_keys, store))
-            fresh = await asyncio.to_thread(load_entries, store, self.state.project, self.loaded)
+            known = self.residency.loaded
+            fresh = await asyncio.to_thread(
+                load_entries, store, self.state.project, known, self.state.around
+            )
             entries: dict[str, Entry] = {}
             for name, entry in fresh.items():
                 settled = await self._settle(entry, first=first)
@@ -107,8 +119,10 @@ class Controller:
                 if kept is not None:
                     entries[name] = kept
                     self.state.telemetry.weight.labels(name).set(kept.route.weight)
+            await self.residency.place(placement(entries.values()))
             self.state.router.replace(entries)
-            await self._drop_unused(entries)
+            self.state.router.renew(LEASE_S)
+            await self.residency.drop_unused(_named([*entries.values(), *fresh.values()]))
         self._say_moved({n: (e.route.stable, e.route.canary) for n, e in fresh.items()})
 
     def _say_moved(self, served: dict[str, tuple[str, str | None]]) -> None:
@@ -118,39 +132,18 @@ class Controller:
             self.moved()
 
     async def _settle(self, entry: Entry, *, first: bool) -> Entry | None:
-        """Return the entry with its releases in the engine; None if stable can't be loaded."""
-        try:
-            await self._ensure(entry.stable)
-        except TutelageError as error:
-            if first:
-                raise
-            _log.error("%s keeps its route: %s", entry.route.deployment, error)
+        """Return the entry with the releases that are loaded; None if stable is not yet."""
+        if first:
+            await self.residency.load(entry.stable)
+        elif not self.residency.want(entry.stable):
             return None
+        if entry.previous is not None:
+            self.residency.want(entry.previous)
         if entry.canary is None or entry.route.rollout is None:
             return entry
-        try:
-            await self._ensure(entry.canary)
-        except TutelageError as error:
-            self._faults[entry.route.rollout] = f"the candidate can't be loaded: {error}"
-            return replace(entry, canary=None)
-        return entry
-
-    async def _ensure(self, profile: Profile) -> None:
-        if profile.id in self.loaded:
-            return
-        row = await asyncio.to_thread(get_release, self.state.store, profile.id)
-        await asyncio.to_thread(verify_release, self.workspace, row)
-        adapter = self.workspace.home / profile.adapter if profile.adapter else None
-        await self.host.ensure(profile.id, adapter)
-        self.loaded[profile.id] = profile
-
-    async def _drop_unused(self, entries: dict[str, Entry]) -> None:
-        named = {p.id for e in entries.values() for p in (e.stable, e.canary) if p is not None}
-        for release in [r for r in self.loaded if r not in named]:
-            if self.state.inflight[release] == 0:
-                del self.loaded[release]
-                del self.state.inflight[release]
-                await self.host.remove(release)
+        if entry.route.state == "pending" and entry.canary.id not in self.residency.loaded:
+            await self.memory.before(entry.route.rollout)
+        return entry if self.residency.want(entry.canary) else replace(entry, canary=None)
 
     async def _look(self, entry: Entry) -> bool:
         """Judge one rollout; return whether it moved."""
@@ -175,7 +168,7 @@ class Controller:
 
     async def _prepare(self, row: RolloutRow, entry: Entry) -> Transition | None:
         """Return the move out of pending: running if the candidate holds, else rolled back."""
-        fault = self._faults.get(row.id)
+        fault = self._load_fault(row)
         evidence: dict[str, Any] = {}
         if fault is None and entry.canary is not None:
             release = await asyncio.to_thread(get_release, self.state.store, row.candidate)
@@ -187,24 +180,46 @@ class Controller:
             move = begin(state_of(row)) if entry.canary is not None else None
         return replace(move, evidence=evidence) if move and evidence else move
 
+    def _load_fault(self, row: RolloutRow) -> str | None:
+        problem = self.residency.fault(row.candidate)
+        return f"the candidate can't be loaded: {problem}" if problem else None
+
     async def _weigh(self, row: RolloutRow) -> Transition | None:
         """Return the move that the log calls for, or None."""
-        fault = self._faults.get(row.id) or self._crash(row)
-        memory = await self._memory_use()
+        fault = self._load_fault(row) or self._crash(row)
+        await self.memory.look(row.id)
         if fault is None and not self._due(row.id):
             return None
         started = time.monotonic()
         written = self.state.log.records_written
-
-        def work() -> Transition | None:
-            stable, canary = read_arms(self.state.store, row, memory=memory, fault=fault)
-            verdict = judge(stable, canary, self.state.project.deploy.limits)
-            return advance(state_of(row), verdict, count(self.state.store, row))
-
-        move = await asyncio.to_thread(work)
+        facts = self.memory.facts(row.id, fault)
+        counts = self._patient(row, await asyncio.to_thread(count, self.state.store, row))
+        move = await asyncio.to_thread(self._decide, row, facts, counts)
         now = time.monotonic()
         self._judged[row.id] = (written, now, now - started)
         return move
+
+    def _decide(self, row: RolloutRow, facts: Facts, counts: Counts) -> Transition | None:
+        store, limits = self.state.store, self.state.project.deploy.limits
+        found = read_evidence(store, row, facts)
+        verdict = judge(found.baseline, found.canary, limits, found.scores)
+        state = replace(state_of(row), noted=noted(store, row))
+        move = advance(state, verdict, counts)
+        if move is None or verdict.verdict != "pass":
+            return move
+        hidden = unseen(found.baseline, found.canary, limits, found.scores)
+        return replace(move, evidence={**move.evidence, "unseen": hidden})
+
+    def _patient(self, row: RolloutRow, counts: Counts) -> Counts:
+        """Return the counts with no more silence than this process has lived through.
+
+        The log knows the wall clock only, and that may jump.
+        """
+        seen, since = self._heard.get(row.id, (-1, 0.0))
+        if seen != counts.total:
+            since = time.monotonic()
+            self._heard[row.id] = (counts.total, since)
+        return replace(counts, quiet_s=min(counts.quiet_s, time.monotonic() - since))
 
     def _due(self, rollout: str) -> bool:
         """Return whether to look again: new records, and judging stays cheap."""
@@ -219,16 +234,25 @@ class Controller:
         before = self._restarts.setdefault(row.id, restarts)
         return "the engine crashed during the rollout" if restarts > before else None
 
-    async def _memory_use(self) -> tuple[float, ...]:
-        """Return the engine's last memory samples as ratios of the machine's memory."""
-        stats = getattr(self.host, "stats", None)
-        if stats is None or time.monotonic() - self._memory_at < _MEMORY_EVERY_S:
-            return tuple(self._memory)
-        self._memory_at = time.monotonic()
-        try:
-            used_mb = float((await asyncio.wait_for(stats(), 2.0)).get("pss_mb") or 0.0)
-        except (TutelageError, TimeoutError, OSError, ValueError) as error:
-            _log.warning("the engine's memory is not known: %s", error)
-            return tuple(self._memory)
-        self._memory = [*self._memory, used_mb * 2**20 / psutil.virtual_memory().total][-2:]
-        return tuple(self._memory)
+
+def placement(entries: Iterable[Entry]) -> dict[str, tuple[int, ...]]:
+    """Return which replicas serve which release, for deployments whose rollout is rolling.
+
+    In step i the replicas 0..i have the candidate and the others stable; the last replica keeps
+    stable to the end, so that there is always somewhere to return to. A release that is not
+    named is served by all.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for entry in entries:
+        route = entry.route
+        if route.replicas < 2 or route.canary is None or not entry.live or route.weight <= 0:
+            continue
+        moved = round(route.weight / 100 * route.replicas)
+        found[route.stable] = tuple(range(min(moved, route.replicas - 1), route.replicas))
+        found[route.canary] = tuple(range(moved))
+    return found
+
+
+def _named(entries: list[Entry]) -> set[str]:
+    parts = [p for e in entries for p in (e.stable, e.canary, e.previous) if p is not None]
+    return {profile.id for profile in parts}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +18,10 @@ from tutelage.core.config import Deploy
 from tutelage.core.errors import nearest
 from tutelage.core.output import OutputFormat
 from tutelage.release.bundle import ReleaseManifest
-from tutelage.release.deployments import Route
-from tutelage.serving.guards.base import ActiveGuard, GuardContext, build_guards
+from tutelage.release.rollout import LIVE
+from tutelage.release.routes import Route
+from tutelage.serving.guards.base import ActiveGuard, GuardContext, Surroundings, build_guards
 from tutelage.serving.wire import HttpError
-
-LIVE = ("running", "paused")  # states of a rollout in which its records count
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Profile:
     adapter: str | None = None  # path relative to .tutelage
 
 
-def build_profile(manifest: ReleaseManifest, deploy: Deploy) -> Profile:
+def build_profile(
+    manifest: ReleaseManifest, deploy: Deploy, around: Surroundings | None = None
+) -> Profile:
     """Return the profile of a release. Raises ConfigError for an unknown guard."""
     decoding, output = manifest.decoding, manifest.output
     settings: dict[str, Any] = {"model": manifest.id, "temperature": decoding.temperature}
@@ -49,8 +52,14 @@ def build_profile(manifest: ReleaseManifest, deploy: Deploy) -> Profile:
     if decoding.json_schema:
         form = {"name": "answer", "schema": decoding.json_schema, "strict": True}
         settings["response_format"] = {"type": "json_schema", "json_schema": form}
+    around = around or Surroundings()
     context = GuardContext(
-        OutputFormat(output.field, output.labels), output.json_schema, manifest.specials
+        OutputFormat(output.field, output.labels),
+        output.json_schema,
+        manifest.specials,
+        manifest.prompt,
+        around.window,
+        around.root,
     )
     guards = build_guards(deploy.guards, context)
     return Profile(
@@ -75,6 +84,7 @@ class Entry:
     route: Route
     stable: Profile
     canary: Profile | None = None
+    previous: Profile | None = None  # was stable until a while ago, and is kept loaded
 
     @property
     def live(self) -> bool:
@@ -95,13 +105,22 @@ class Pick:
 
 @dataclass
 class Router:
-    """The snapshot. `replace` swaps it whole; requests under way keep what they picked."""
+    """The snapshot. `replace` swaps it whole; requests under way keep what they picked.
+
+    It is held under a lease: whoever can't read the store can't know that a rollout was stopped,
+    so from then on its requests go to stable.
+    """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    trusted_until: float = math.inf  # time.monotonic()
 
     def replace(self, entries: Mapping[str, Entry]) -> None:
         """Take a new snapshot."""
         self.entries = dict(entries)
+
+    def renew(self, seconds: float) -> None:
+        """Trust the snapshot for so long: it was compared with the store just now."""
+        self.trusted_until = time.monotonic() + seconds
 
     def pick(self, deployment: str, key: str) -> Pick:
         """Return who answers `key`'s request (a user, or a request id for nobody's).
@@ -112,7 +131,7 @@ class Router:
         if entry is None:
             raise self._unknown(deployment)
         route = entry.route
-        if not entry.live or entry.canary is None:
+        if not entry.live or entry.canary is None or time.monotonic() > self.trusted_until:
             return Pick(deployment, "stable", entry.stable)
         chosen = bucket(route.salt, route.rollout or "", key) < route.weight
         profile = entry.canary if chosen else entry.stable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from tutelage.core.artifact import utc_now
@@ -101,4 +101,5 @@ def _profile(store: Store, release: str, project: Project, around: Around) -> Pr
     with store.session() as session:
         row = session.get_one(ReleaseRow, release)
     manifest = manifest_of(row).model_copy(update={"name": row.name})
-    return build_profile(manifest, project.deploy, around(row))
+    # A manifest that was changed has another id; its loading refuses it under the row's.
+    return replace(build_profile(manifest, project.deploy, around(row)), id=row.id)

@@ -1,14 +1,20 @@
-"""Start, watch and end rollouts: plain data in and out, for the CLI, the page and Python."""
+"""Start, watch, pause and end rollouts: plain data in and out, for the CLI, the page and Python."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from tutelage.core import plugins
+from tutelage.core.config import Deploy
+from tutelage.core.errors import DataError
 from tutelage.release import bundle, deployments
-from tutelage.release.evidence import count, read_arms
-from tutelage.release.rollback import judge
-from tutelage.release.rollout import ACTIVE, Counts, RolloutState
+from tutelage.release.evidence import count, read_evidence
+from tutelage.release.rollback import judge, unseen
+from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutPlan, RolloutState
+from tutelage.release.routes import journal, last_rollout, rollouts, state_of
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.registry import catch_up
@@ -16,47 +22,120 @@ from tutelage.workflows.release import base_release
 
 
 def start(
-    ctx: Context, candidate: str, deployment: str | None = None, *, strategy: str = "canary"
+    ctx: Context,
+    candidate: str,
+    deployment: str | None = None,
+    *,
+    strategy: str | None = None,
+    steps: Sequence[float] | None = None,
+    split: float | None = None,
 ) -> dict[str, Any]:
     """Start a rollout of a release (name or id) and return its status.
 
-    A deployment that does not exist is made, with the base release as stable.
-    Raises ModelError if the release's files changed, Conflict if a rollout is under way.
+    `strategy`, `steps` (percent, a canary's) and `split` (percent, an A/B's) go before those of
+    the settings. A deployment that does not exist is made, with the base release as stable.
+    Raises ModelError if the release's files changed, Conflict if a rollout is under way,
+    DataError for steps that do not rise to 100.
     """
     row = bundle.get_release(ctx.store, candidate)
     bundle.verify_release(ctx.workspace, row)
     name = deployment or ctx.config.name
+    chosen = strategy or ctx.config.deploy.strategy
+    plan = plan_of(_changed(ctx.config.deploy, steps, split), chosen)
     if deployment_row(ctx, name) is None:
         base = base_release(ctx)
         deployments.ensure_deployment(ctx.store, name, base.artifact.hash)
-    plan = plugins.load("strategies", strategy)().plan(ctx.config.deploy)
-    deployments.start_rollout(ctx.store, name, row.id, plan, strategy=strategy)
+    deployments.start_rollout(ctx.store, name, row.id, plan, strategy=chosen)
     catch_up(ctx)
     return status(ctx, name)
 
 
-def promote(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
-    """Make the candidate of the rollout under way stable now; return the status."""
-    name = deployment or ctx.config.name
-    deployments.promote(ctx.store, name)
-    catch_up(ctx)
-    return status(ctx, name)
+def plan_of(deploy: Deploy, strategy: str) -> RolloutPlan:
+    """Return what a strategy makes of the settings; an unknown one lists those there are."""
+    plan: RolloutPlan = plugins.load("strategies", strategy)().plan(deploy)
+    return plan
 
 
-def abort(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
+def _changed(deploy: Deploy, steps: Sequence[float] | None, split: float | None) -> Deploy:
+    values: dict[str, Any] = {"canary": steps and list(steps), "split": split}
+    asked = {name: value for name, value in values.items() if value is not None}
+    try:
+        return Deploy.model_validate({**deploy.model_dump(), **asked})
+    except ValidationError as error:
+        what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        named = f"{', '.join(f'{name} {value}' for name, value in asked.items())}"
+        raise DataError(f"{named} can't be used: {what}") from error
+
+
+def promote(
+    ctx: Context, deployment: str | None = None, *, rollout: str | None = None
+) -> dict[str, Any]:
+    """Make the candidate of the rollout under way stable now; return the status.
+
+    Here and below `rollout` is the id of the one that is meant: Conflict if it is another's turn.
+    """
+    return _move(ctx, deployments.promote, deployment, rollout)
+
+
+def abort(
+    ctx: Context, deployment: str | None = None, *, rollout: str | None = None
+) -> dict[str, Any]:
     """End the rollout under way, all traffic to stable; return the status."""
-    name = deployment or ctx.config.name
-    deployments.abort(ctx.store, name)
-    catch_up(ctx)
-    return status(ctx, name)
+    return _move(ctx, deployments.abort, deployment, rollout)
 
 
-def rollback(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
+def pause(
+    ctx: Context, deployment: str | None = None, *, rollout: str | None = None
+) -> dict[str, Any]:
+    """Take no further step until `resume`; harm still rolls it back. Return the status."""
+    return _move(ctx, deployments.pause, deployment, rollout)
+
+
+def resume(
+    ctx: Context, deployment: str | None = None, *, rollout: str | None = None
+) -> dict[str, Any]:
+    """Let a paused or frozen rollout go on; return the status."""
+    return _move(ctx, deployments.resume, deployment, rollout)
+
+
+def rollback(
+    ctx: Context, deployment: str | None = None, *, rollout: str | None = None
+) -> dict[str, Any]:
     """End the rollout under way, or return to the release before; return the status."""
+    return _move(ctx, deployments.rollback, deployment, rollout)
+
+
+def _move(
+    ctx: Context,
+    move: Callable[..., RolloutRow],
+    deployment: str | None,
+    rollout: str | None,
+) -> dict[str, Any]:
     name = deployment or ctx.config.name
-    deployments.rollback(ctx.store, name)
+    move(ctx.store, name, rollout=rollout)
     catch_up(ctx)
     return status(ctx, name)
+
+
+def history(ctx: Context, deployment: str | None = None) -> list[dict[str, Any]]:
+    """Return the newest rollouts, of one deployment or of all: what moved and how it ended."""
+    found = []
+    for row in rollouts(ctx.store, deployment):
+        moves = journal(ctx.store, row.id)
+        found.append(
+            {
+                "id": row.id,
+                "deployment": row.deployment,
+                "strategy": row.strategy,
+                "candidate": _name(ctx, row.candidate),
+                "baseline": _name(ctx, row.baseline),
+                "state": row.state,
+                "weight": state_of(row).weight,
+                "started_at": row.created_at.isoformat(timespec="seconds"),
+                "why": moves[-1].reason if moves else "",
+            }
+        )
+    return found
 
 
 def switch(ctx: Context, release: str, deployment: str | None = None) -> dict[str, Any]:
@@ -88,7 +167,7 @@ def status(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
             "rollout": None,
             "sentence": "nothing serves yet; `tutelage up` starts the gateway",
         }
-    newest = deployments.last_rollout(ctx.store, name)
+    newest = last_rollout(ctx.store, name)
     stable = _name(ctx, row.stable)
     found = _rollout(ctx, newest) if newest else None
     return {
@@ -107,7 +186,7 @@ def deployment_row(ctx: Context, name: str) -> DeploymentRow | None:
 
 
 def _rollout(ctx: Context, row: RolloutRow) -> dict[str, Any]:
-    state = deployments.state_of(row)
+    state = state_of(row)
     counts = count(ctx.store, row)
     data: dict[str, Any] = {
         "id": row.id,
@@ -116,6 +195,7 @@ def _rollout(ctx: Context, row: RolloutRow) -> dict[str, Any]:
         "step": row.step,
         "steps": list(state.plan.steps),
         "weight": state.weight,
+        "mirrored": state.mirrored,
         "candidate": _name(ctx, row.candidate),
         "baseline": _name(ctx, row.baseline),
         "requests": {
@@ -136,15 +216,28 @@ def _rollout(ctx: Context, row: RolloutRow) -> dict[str, Any]:
                 "reason": move.reason,
                 "evidence": move.evidence,
             }
-            for move in deployments.journal(ctx.store, row.id)
+            for move in journal(ctx.store, row.id)
         ],
     }
     if row.state in ACTIVE:
-        verdict = judge(*read_arms(ctx.store, row), ctx.config.deploy.limits)
-        data["verdict"] = verdict.verdict
-        data["reasons"] = list(verdict.reasons)
-        data["evidence"] = dict(verdict.evidence)
+        data |= _verdict(ctx, row)
     return data
+
+
+def _verdict(ctx: Context, row: RolloutRow) -> dict[str, Any]:
+    """Return what the log says now, and what it could not have shown yet."""
+    limits, found = ctx.config.deploy.limits, read_evidence(ctx.store, row)
+    verdict = judge(found.baseline, found.canary, limits, found.scores)
+    hidden: list[str] = []
+    if verdict.verdict in ("pass", "inconclusive"):
+        hidden = unseen(found.baseline, found.canary, limits, found.scores)
+    return {
+        "verdict": verdict.verdict,
+        "reasons": list(verdict.reasons),
+        "withheld": verdict.withheld,
+        "evidence": dict(verdict.evidence),
+        "unseen": hidden,
+    }
 
 
 def progress(state: RolloutState, counts: Counts) -> float:
@@ -164,16 +257,26 @@ def _sentence(stable: str, rollout: dict[str, Any] | None) -> str:
     asked = rollout["requests"]
     if state == "pending":
         return f"{candidate} is being loaded; {stable} answers every request"
-    if state in ("running", "paused"):
-        word = "frozen at" if state == "paused" else "gets"
-        return (
-            f"{candidate} {word} {rollout['weight']:g} % of the requests "
+    if state in LIVE:
+        seen = (
             f"(step {rollout['step'] + 1} of {len(rollout['steps'])}, "
-            f"{asked['step']} of {asked['min_step']} seen), {stable} the rest"
+            f"{asked['step']} of {asked['min_step']} seen)"
+        )
+        stands = "" if state == "running" else f"; the rollout is {state}"
+        if rollout["mirrored"]:
+            return (
+                f"{candidate} sees {rollout['mirrored']:g} % of the requests {seen}, "
+                f"{stable} answers them all{stands}"
+            )
+        return (
+            f"{candidate} gets {rollout['weight']:g} % of the requests {seen}, "
+            f"{stable} the rest{stands}"
         )
     why = rollout["journal"][-1]["reason"] if rollout["journal"] else state
     if state == "promoted":
         return f"{stable} answers every request ({rollout['strategy']}: {why})"
+    if state == "completed":
+        return f"{stable} answers every request; the trial of {candidate} is completed: {why}"
     return f"{stable} answers every request; {candidate} was {state.replace('_', ' ')}: {why}"
 
 

@@ -26,8 +26,8 @@ from tutelage.release.deployments import (
     state_of,
     switch,
 )
-from tutelage.release.rollback import StepVerdict
 from tutelage.release.rollout import Counts, RolloutPlan, advance, begin, finish
+from tutelage.release.verdict import StepVerdict
 from tutelage.store.base import open_store
 
 PLAN = RolloutPlan((25.0, 100.0), min_requests=2, min_total=4)
@@ -94,7 +94,7 @@ def test_the_route_follows_the_rollout_to_its_end(two: Two) -> None:
         (2, "running", "running", 100),
         (3, "running", "promoted", 100),
     ]
-    assert moves[-1].evidence == {"tests": {"errors": {"e": 0.5}}}
+    assert moves[-1].evidence == {"verdict": "pass", "tests": {"errors": {"e": 0.5}}}
     assert all(m.reason for m in moves)
 
 

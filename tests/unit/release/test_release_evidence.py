@@ -9,7 +9,7 @@ from tests.unit.release.conftest import Home
 
 from tutelage.core.config import Limits
 from tutelage.release.deployments import ensure_deployment, start_rollout
-from tutelage.release.evidence import count, read_arms
+from tutelage.release.evidence import Facts, count, read_evidence
 from tutelage.release.rollback import judge
 from tutelage.release.rollout import RolloutPlan
 from tutelage.store.base import make_engine
@@ -54,12 +54,13 @@ def test_arms_hold_what_each_release_answered(rollout: tuple[Home, RolloutRow]) 
     ]
     with home.store.begin() as session:
         session.add_all(rows)
-    stable, canary = read_arms(home.store, row, memory=(0.5,), fault=None)
+    found = read_evidence(home.store, row, Facts({"memory": (0.5,)}))
+    stable, canary = found.baseline, found.canary
     assert list(stable.step) == [-1, 0]
     assert list(canary.failed) == [False, True, False, False]
     assert list(canary.flagged) == [True, False, False, False]
     assert list(canary.step) == [0, 1, 0, 0]
-    assert canary.memory == (0.5,)
+    assert canary.memory == {"memory": (0.5,)}
     counts = count(home.store, row, now=at + timedelta(seconds=64))
     assert (counts.step, counts.total, counts.quiet_s) == (3, 4, 60)
 
@@ -68,8 +69,8 @@ def test_quiet_is_counted_from_the_step_when_nobody_came(rollout: tuple[Home, Ro
     home, row = rollout
     counts = count(home.store, row, now=row.step_started_at + timedelta(seconds=30))
     assert (counts.step, counts.total, counts.quiet_s) == (0, 0, 30)
-    stable, canary = read_arms(home.store, row)
-    assert judge(stable, canary, Limits()).verdict == "no_data"
+    found = read_evidence(home.store, row)
+    assert judge(found.baseline, found.canary, Limits()).verdict == "no_data"
 
 
 def test_a_store_that_can_not_be_read_is_a_collector_error(
@@ -78,6 +79,7 @@ def test_a_store_that_can_not_be_read_is_a_collector_error(
     home, row = rollout
     with make_engine(str(home.store.engine.url)).begin() as connection:
         connection.exec_driver_sql("DROP TABLE records")
-    found = judge(*read_arms(home.store, row), Limits())
+    read = read_evidence(home.store, row)
+    found = judge(read.baseline, read.canary, Limits())
     assert found.verdict == "collector_error"
     assert "the request log can't be read (no such table" in found.reasons[0]

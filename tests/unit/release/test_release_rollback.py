@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tutelage.core.config import Limits
-from tutelage.release.rollback import TESTS, ArmLog, Sample, StepVerdict, judge
+from tutelage.release.arms import ArmLog, Sample
+from tutelage.release.rollback import TESTS, judge
+from tutelage.release.verdict import StepVerdict
 
 LIMITS = Limits()
 
@@ -78,8 +80,8 @@ def test_a_fail_says_what_was_seen() -> None:
     found = judge(*arms(np.random.default_rng(0), 100, slower=2.5), LIMITS)
     assert found.verdict == "fail"
     assert any("slower than 1.2 x the baseline's p90" in reason for reason in found.reasons)
-    assert set(found.evidence["tests"]) == set(TESTS)
-    assert found.evidence["threshold"] == pytest.approx(600)
+    assert set(found.evidence["tests"]) == set(TESTS) - {"scores"}
+    assert found.evidence["threshold"] == pytest.approx(700)
     assert found.evidence["canary"]["latency_ms_p50"] > found.evidence["baseline"]["latency_ms_p50"]
 
 
@@ -144,9 +146,20 @@ def test_five_failures_in_an_outage_of_both_arms_are_not() -> None:
 def test_memory_must_be_over_twice_running() -> None:
     good, baseline = ArmLog.of(samples(20)), ArmLog.of(samples(60))
     for memory, verdict in [((0.97,), "pass"), ((0.97, 0.9), "pass"), ((0.5, 0.96, 0.97), "fail")]:
-        assert judge(baseline, replace(good, memory=memory), LIMITS).verdict == verdict
-    found = judge(baseline, replace(good, memory=(0.96, 0.97)), LIMITS)
-    assert found.reasons == ("memory at 96% and 97%, twice over 95%",)
+        full = replace(good, memory={"GPU memory": memory})
+        assert judge(baseline, full, LIMITS).verdict == verdict
+    full = replace(good, memory={"GPU memory": (0.96, 0.97), "KV cache": (0.2, 0.3)})
+    found = judge(baseline, full, LIMITS)
+    assert found.reasons == ("GPU memory at 96% and 97%, twice over 95%",)
+
+
+def test_memory_that_was_full_before_is_not_the_candidate_s_fault() -> None:
+    good, baseline = ArmLog.of(samples(20)), ArmLog.of(samples(60))
+    full = replace(good, memory={"memory": (0.96, 0.97)})
+    before = replace(baseline, memory={"memory": (0.96,)})
+    assert judge(before, full, LIMITS).verdict == "pass"
+    fine = replace(baseline, memory={"memory": (0.5,)})
+    assert judge(fine, full, LIMITS).verdict == "fail"
 
 
 def test_a_named_fault_needs_no_statistics() -> None:

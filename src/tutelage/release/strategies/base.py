@@ -14,3 +14,14 @@ class Strategy(Protocol):
     def plan(self, deploy: Deploy) -> RolloutPlan:
         """Return the steps (percent) and what each must show before the next."""
         ...
+
+
+def promoting(deploy: Deploy, steps: tuple[float, ...], *, rehearse: bool) -> RolloutPlan:
+    """Return a plan that ends with the candidate as stable, after a mirrored step if asked."""
+    first = deploy.rehearse if deploy.rehearse is not None else rehearse
+    return RolloutPlan(
+        steps=(deploy.mirror, *steps) if first else steps,
+        min_requests=deploy.min_requests,
+        min_total=deploy.min_total,
+        shadow=int(first),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tutelage.core.config import Deploy
 from tutelage.release.rollout import RolloutPlan
+from tutelage.release.strategies.base import promoting
 
 
 class Canary:
@@ -11,4 +12,4 @@ class Canary:
 
     def plan(self, deploy: Deploy) -> RolloutPlan:
         """Return the plan that the configuration asks for."""
-        return RolloutPlan(tuple(deploy.canary), deploy.min_requests, deploy.min_total)
+        return promoting(deploy, tuple(deploy.canary), rehearse=False)

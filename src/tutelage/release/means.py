@@ -1,0 +1,104 @@
+"""Scores of live answers: a drop that is proven, and a drop that is excluded, at any moment.
+
+Scores in 0..1 of both arms, in order of arrival, are cut into blocks as in sequential.py. A block
+with both arms gives d = mean(baseline) - mean(canary), in -1..1. For any bet 0 <= b < 1,
+
+    1 + b d           has expectation <= 1 if the canary is no worse,
+    1 + b (m - d)     has expectation <= 1 if the canary is worse by m or more,
+
+so their products are capitals that reach 1/a with probability <= a (betting on bounded means:
+Waudby-Smith & Ramdas 2024, JRSS-B 86(1), with several bets at once as in sequential.py). The
+first proves a drop. The second excludes one of m or more: non-inferiority that may be looked at
+all the time. Neither assumes a law, and both hold while the mix of requests changes, because a
+block compares answers of the same time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.release import sequential as seq
+from tutelage.release.arms import Scores
+
+BETS = (0.05, 0.15, 0.35, 0.6, 0.95)
+_FEWEST = 10  # blocks before the spread of their differences is taken from them
+_LEAST_SD = 0.1  # of a score, so that a run of equal scores claims no power
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScoreBlocks:
+    """The blocks of one metric that hold both arms: arrays of length B."""
+
+    difference: Floats  # mean(baseline) - mean(canary)
+    canary: NDArray[np.int64]  # canary scores
+    baseline: NDArray[np.int64]
+    sd: float  # of one score, both arms pooled
+
+    @classmethod
+    def of(cls, scores: Scores) -> ScoreBlocks:
+        """Return the blocks of scores in order of arrival."""
+        ends = seq.block_ends(scores.canary)
+        sizes = np.diff(np.concatenate(([0], ends)))
+        of_canary = seq.block_sums(scores.canary, ends)
+        others = sizes - of_canary
+        both = (of_canary > 0) & (others > 0)
+        total = _sums(scores.value, ends)[both]
+        ours = _sums(np.where(scores.canary, scores.value, 0.0), ends)[both]
+        of_canary, others = of_canary[both], others[both]
+        difference = (total - ours) / others - ours / of_canary
+        sd = float(scores.value.std()) if len(scores.value) else 0.5
+        return cls(difference, of_canary, others, max(_LEAST_SD, sd))
+
+    def __len__(self) -> int:
+        return len(self.difference)
+
+    def worse(self) -> Floats:
+        """Return the log capital against "the canary is no worse"; shape (B,)."""
+        return self._capital(self.difference)
+
+    def within(self, margin: float) -> Floats:
+        """Return the log capital against "the canary is worse by `margin` or more"; shape (B,)."""
+        return self._capital((margin - self.difference) / (1 + margin))
+
+    def spread(self) -> float:
+        """Return the standard deviation of a block's difference where the arms are equal."""
+        if len(self) >= _FEWEST:
+            return max(float(self.difference.std()), _LEAST_SD / 10)
+        if len(self) == 0:
+            return self.sd
+        return self.sd * float(np.sqrt(np.mean(1 / self.canary + 1 / self.baseline)))
+
+    def _capital(self, gain: Floats) -> Floats:
+        bets = np.array(BETS)[:, None]
+        return seq.log_capital(np.log1p(bets * gain))
+
+
+def blocks_needed(drop: float, spread: float, log_threshold: float) -> float:
+    """Return after how many blocks a difference of `drop` is found in 80 % of runs.
+
+    The capital of the best bet grows by x^2 / 2 with x = drop sqrt(B) / spread, its standard
+    deviation is x; `log_threshold` counts the price of betting on several at once.
+    """
+    return (_needed(log_threshold) * spread / drop) ** 2
+
+
+def drop_seen(blocks: int, spread: float, log_threshold: float) -> float:
+    """Return the smallest drop that `blocks` blocks find in 80 % of runs, at most 1."""
+    return min(1.0, _needed(log_threshold) * spread / np.sqrt(blocks)) if blocks else 1.0
+
+
+def _needed(log_threshold: float) -> float:
+    z = 0.8416  # the 80th percentile of the normal law
+    goal = log_threshold + np.log(len(BETS) / (1 - seq.IDLE))
+    return float(z + np.sqrt(z * z + 2 * goal))
+
+
+def _sums(values: Floats, ends: NDArray[np.int64]) -> Floats:
+    running = np.concatenate(([0.0], np.cumsum(values)))
+    found: Floats = np.diff(running[np.concatenate(([0], ends))])
+    return found

@@ -1,0 +1,39 @@
+"""Who may use a path under /admin, and how a user's error is told over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tutelage.core.errors import Conflict, DataError, TutelageError
+from tutelage.serving.keys import KeyRole, caller_of
+from tutelage.serving.state import GatewayState
+from tutelage.serving.wire import HttpError, json_response
+
+Handler = Callable[[GatewayState, Request], Awaitable[Any]]
+
+
+def guarded(role: KeyRole, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint that answers with what `handler` gives, to callers of the role."""
+
+    async def endpoint(request: Request) -> Response:
+        state: GatewayState = request.app.state.gateway
+        try:
+            if not caller_of(request).may(role):
+                raise HttpError(403, f"This needs a key with the role '{role}'.", code="forbidden")
+            return json_response(await handler(state, request))
+        except HttpError as error:
+            return error.response()
+        except TutelageError as error:
+            return from_user_error(error).response()
+
+    return endpoint
+
+
+def from_user_error(error: TutelageError) -> HttpError:
+    """Return the HTTP form of an error that a person can act on."""
+    status = 409 if isinstance(error, Conflict) else 404 if isinstance(error, DataError) else 400
+    return HttpError(status, error.sentence(), code=type(error).__name__.lower())

@@ -1,0 +1,187 @@
+"""Shadow traffic: copies of requests that the candidate answers and nobody sees.
+
+A copy never delays, changes or bills its request. There are few at a time, one is only made while
+the engine has room to spare, and it is dropped as soon as a request wants its place. Its answer
+is checked and logged with the arm `shadow`, so that a rollout can judge it; with no key, so that
+no budget pays for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tutelage.core.artifact import utc_now
+from tutelage.inference.chat import as_dicts, conversation
+from tutelage.release.evidence import TURNED_AWAY
+from tutelage.serving.guards.checking import Checking
+from tutelage.serving.hooks import Ask, Hook, Outcome
+from tutelage.serving.log_policy import keeps_texts
+from tutelage.serving.request_log import safe_text
+from tutelage.serving.router import Entry, Profile, bucket
+from tutelage.serving.state import GatewayState
+from tutelage.serving.upstream_answer import Answer
+from tutelage.serving.wire import HttpError, encode
+
+ARM = "shadow"
+_SHARE = 4  # copies at once: a quarter of the requests that the engine takes
+
+
+class Mirror(Hook):
+    """Sends copies of a share of the requests to the candidate of a shadow step."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+        self._room = state.project.deploy.concurrency
+        self._most = max(1, self._room // _SHARE)
+        self._running: set[str] = set()  # records of requests under way
+        self._copies: dict[str, asyncio.Task[None]] = {}  # by the record they copy
+        self.made = self.shed = 0
+
+    async def admit(self, ask: Ask) -> None:
+        """Copy the request if it is of the share and there is room; never wait."""
+        self._running.add(ask.record)
+        self._make_room()
+        entry = self._state.router.entries.get(ask.deployment)
+        if entry is None or not self._is_of_the_share(ask, entry):
+            return
+        if len(self._copies) >= self._most or self._load() >= self._room:
+            self.shed += 1
+            return
+        self.made += 1
+        task = asyncio.create_task(self._copy(ask, entry))
+        self._copies[ask.record] = task
+        task.add_done_callback(lambda _: self._copies.pop(ask.record, None))
+
+    def finished(self, ask: Ask, outcome: Outcome) -> None:
+        """Forget the request; the copy of one that was turned away ends too."""
+        self._running.discard(ask.record)
+        copy = self._copies.get(ask.record)
+        if copy is not None and outcome.status in TURNED_AWAY:
+            copy.cancel()
+
+    async def close(self) -> None:
+        """Drop all copies under way."""
+        copies = list(self._copies.values())
+        for copy in copies:
+            copy.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+
+    def _is_of_the_share(self, ask: Ask, entry: Entry) -> bool:
+        route = entry.route
+        if not route.mirrored or entry.canary is None or ask.rollout != route.rollout:
+            return False
+        return bucket(route.salt, f"{route.rollout}\x00mirror", ask.record) < route.mirrored
+
+    def _load(self) -> int:
+        return len(self._running) + len(self._copies)
+
+    def _make_room(self) -> None:
+        """Drop the newest copies while there is more at the engine than it takes."""
+        for record in reversed(list(self._copies)):
+            if self._load() <= self._room:
+                return
+            self.shed += 1
+            self._copies.pop(record).cancel()
+
+    async def _copy(self, ask: Ask, entry: Entry) -> None:
+        profile = entry.canary
+        if profile is None:
+            return
+        checking = Checking(profile.guards, ask.messages, self._state.telemetry.flagged)
+        copy = _Copy(ask, profile, checking)
+        self._state.inflight[profile.id] += 1
+        try:
+            copy.take(await self._state.upstream.complete(_body(ask, entry.stable, profile)))
+            await copy.check()
+        except HttpError as error:
+            copy.status, copy.error = error.status, error.message
+        finally:
+            self._state.inflight[profile.id] -= 1
+        self._keep(copy)
+
+    def _keep(self, copy: _Copy) -> None:
+        ask, profile, state = copy.ask, copy.profile, self._state
+        latency_ms = (time.perf_counter() - copy.started) * 1000
+        tokens = (copy.usage.get("prompt_tokens", 0), copy.usage.get("completion_tokens", 0))
+        arm = (ask.deployment, profile.id, ARM)
+        state.telemetry.finished(arm, copy.status, latency_ms, None, tokens)
+        clean, texts = state.redactor, keeps_texts(state.project.deploy, ask.record)
+        state.log.record(
+            {
+                "id": f"{ask.record}-{ARM}",
+                "deployment": ask.deployment,
+                "release": profile.id,
+                "rollout": ask.rollout,
+                "step": ask.step,
+                "arm": ARM,
+                "user": None,
+                "key_name": None,
+                "split": state.side(ask.group),
+                "group_key": hashlib.sha256(ask.group.encode()).hexdigest(),
+                "messages": [
+                    {"role": m.role, "content": clean(safe_text(m.content))}
+                    for m in (ask.messages if texts else ())
+                ],
+                "response": clean(safe_text(copy.text)) if texts else "",
+                "finish_reason": copy.finish_reason[:16] or "error",
+                "status": copy.status,
+                "error": clean(copy.error) if copy.error else copy.error,
+                "latency_ms": latency_ms,
+                "first_token_ms": None,
+                "prompt_tokens": tokens[0],
+                "completion_tokens": tokens[1],
+                "checks": {
+                    name: {**check, "why": clean(check["why"])}
+                    for name, check in copy.checking.notes.items()
+                },
+                "at": utc_now(),
+            }
+        )
+
+
+@dataclass
+class _Copy:
+    """One copy on its way."""
+
+    ask: Ask
+    profile: Profile
+    checking: Checking
+    started: float = field(default_factory=time.perf_counter)
+    text: str = ""
+    finish_reason: str = ""
+    status: int = 200
+    error: str | None = None
+    usage: Mapping[str, int] = field(default_factory=dict)
+
+    def take(self, answer: Answer) -> None:
+        """Keep what the engine said."""
+        self.text = answer.text
+        if not answer.text and answer.tool_calls:
+            self.text = encode({"tool_calls": answer.tool_calls}).decode()
+        self.finish_reason, self.usage = answer.finish_reason, answer.usage
+
+    async def check(self) -> None:
+        """Let the candidate's guards see the answer; one that blocks makes it a 422."""
+        why = await self.checking.answer(self.text, self.finish_reason)
+        if why is not None:
+            self.status, self.error = 422, f"The answer was held back: {why}."
+
+
+def _body(ask: Ask, stable: Profile, candidate: Profile) -> dict[str, Any]:
+    """Return what the candidate's engine is asked: the client's wishes, its own release."""
+    asked = ask.body()
+    wishes = {k: v for k, v in asked.items() if k not in stable.settings}
+    turns = conversation(ask.messages, candidate.prompt, candidate.specials)
+    body = {**wishes, **candidate.settings, "messages": as_dicts(turns)}
+    body["max_tokens"] = min(ask.max_tokens, candidate.max_tokens)
+    stop = [*candidate.stop, *list(asked.get("stop") or ())[len(stable.stop) :]]
+    if stop:
+        body["stop"] = stop
+    else:
+        body.pop("stop", None)
+    return body
