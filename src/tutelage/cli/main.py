@@ -11,6 +11,7 @@ from tutelage.cli import (
     compare,
     deploy,
     evaluate,
+    guard,
     hosted,
     human,
     judge,
@@ -60,7 +61,7 @@ def _root(
 
 for module in (project, train, search, evaluate, compare, serve, alerts, usage):
     module.register(app)
-for noun in (alerts, data, deploy, hosted, human, judge, keys, prompt, release, rollout):
+for noun in (alerts, data, deploy, guard, hosted, human, judge, keys, prompt, release, rollout):
     app.add_typer(noun.app)
 
 

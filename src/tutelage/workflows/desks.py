@@ -9,6 +9,7 @@ from tutelage.workflows.context import Context
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.deploy import DeploymentsDesk
+    from tutelage.workflows.guards_desk import GuardsDesk
     from tutelage.workflows.human_desk import HumanDesk
     from tutelage.workflows.judge_desk import JudgeDesk
     from tutelage.workflows.keys import KeysDesk
@@ -116,3 +117,10 @@ class Desks:
         from tutelage.workflows.usage import UsageDesk
 
         return UsageDesk(self.context)
+
+    @property
+    def guards(self) -> GuardsDesk:
+        """Checks of live traffic: what is in force, trials on a file, what they said."""
+        from tutelage.workflows.guards_desk import GuardsDesk
+
+        return GuardsDesk(self.context)

@@ -39,6 +39,7 @@ from tutelage.serving.slots import Slots
 from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import Telemetry
 from tutelage.workflows.context import Context
+from tutelage.workflows.guards import surroundings
 from tutelage.workflows.registry_child import RegistryChild
 from tutelage.workflows.serve_engine import make_launcher, make_upstream, tell_of_backends
 from tutelage.workflows.serve_hooks import hooks
@@ -220,6 +221,7 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
             redactor=_redactor(ctx),
             events=events,
             host=launcher,
+            around=surroundings(ctx),
         )
         tell_of_backends(launcher, state)
         state.hooks = hooks(ctx, state)
@@ -301,7 +303,7 @@ def _require_keys(ctx: Context, host: str) -> None:
     if not _is_loopback(host) and not load_keys(ctx.store):
         raise EnvironmentProblem(
             f"there is no API key, and {host} can be reached from other machines",
-            fix="Serve on 127.0.0.1, make a key there (POST /admin/keys), then serve here",
+            fix="Make one first: `tutelage keys create NAME`",
         )
 
 

@@ -9,6 +9,7 @@ from tutelage.serving.mirror import Mirror
 from tutelage.serving.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
+from tutelage.workflows.guards import drift_monitor
 from tutelage.workflows.serve_engine import keep_alive
 from tutelage.workflows.serve_monitor import monitor_hooks
 
@@ -17,6 +18,7 @@ def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     """Return the hooks this project asks for. Those that refuse come before those that copy."""
     found: list[Hook] = [RateLimits(state), Budgets(state), Retention(state)]
     found += monitor_hooks(ctx, state)
+    found += drift_monitor(ctx, state)
     found.append(keep_alive(ctx, state))
     found.append(Mirror(state))
     return tuple(found)

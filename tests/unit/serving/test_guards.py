@@ -213,8 +213,7 @@ def golden(rows: int = 60) -> Window:
         "the patient has had a fever and a cough " * draw.randint(2, 6) + "since the weekend"
         for _ in range(rows)
     ]
-    return Window.of([(text, "take it easy and drink a lot of water " * 3) for text in texts],
-                     OutputFormat())  # fmt: skip
+    return Window.of(texts, ["take it easy and drink a lot of water " * 3] * rows, OutputFormat())
 
 
 def test_lengths_and_languages_that_no_golden_row_has_are_flagged() -> None:
@@ -239,7 +238,7 @@ def test_too_few_golden_rows_judge_nothing() -> None:
 
 def test_a_window_is_read_as_it_was_written() -> None:
     output = OutputFormat("family", ("warm", "cold"))
-    window = Window.of([("red", '{"family": "warm"}'), ("sun", "hot")] * 3, output)
+    window = Window.of(["red", "sun"] * 3, ['{"family": "warm"}', "hot"] * 3, output)
     assert window.labels == {"warm": 3, "(other)": 3} and window.rows == 6
     assert Window.read(window.text()) == window
     with pytest.raises(ValueError, match="not a golden window"):

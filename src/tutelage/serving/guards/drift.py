@@ -84,9 +84,10 @@ class NumberSeries:
 
     def index(self) -> float:
         """Return the stability index of the latest values against the golden rows."""
-        if min(len(self._latest), len(self._golden)) < _LEAST_TOLD:
+        old, new = np.array(self._golden), np.array(self._latest)
+        if min(len(old), len(new)) < _LEAST_TOLD:
             return 0.0
-        return stability(*length_shares(np.array(self._golden), np.array(self._latest)))
+        return _beyond_chance(*length_shares(old, new), len(old), len(new))
 
     def tell(self) -> str:
         """Return what changed, in words."""
@@ -130,9 +131,10 @@ class LabelSeries:
 
     def index(self) -> float:
         """Return the stability index of the latest values against the golden rows."""
-        if min(len(self._latest), self._golden.sum()) < _LEAST_TOLD:
+        old, new = int(self._golden.sum()), len(self._latest)
+        if min(old, new) < _LEAST_TOLD:
             return 0.0
-        return stability(self._golden / self._golden.sum(), self._shares())
+        return _beyond_chance(self._golden / old, self._shares(), old, new)
 
     def tell(self) -> str:
         """Return what changed most, in words."""
@@ -143,6 +145,15 @@ class LabelSeries:
     def _shares(self) -> Floats:
         counts = np.bincount(np.array(self._latest), minlength=len(self._labels))
         return counts / max(1, len(self._latest))
+
+
+def _beyond_chance(one: Floats, two: Floats, rows: int, values: int) -> float:
+    """Return the stability index less what two samples of one distribution have on average.
+
+    That is (B - 1)(1/n + 1/m) for the B bins that hold anything (Yurdakul and Naranjo 2020).
+    """
+    bins = int(((one > 0) | (two > 0)).sum())
+    return max(0.0, stability(one, two) - (bins - 1) * (1 / rows + 1 / values))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tutelage.core.config_guards import Action, StatisticsLayer
 from tutelage.core.example import Message
 from tutelage.data.filters.language import guess_by_words, other_language
 from tutelage.serving.guards.base import WHOLE, GuardContext, Objection, strongest, whole
-from tutelage.serving.guards.window import Side
+from tutelage.serving.guards.window import Side, Window
 
 _JUDGED = 200  # characters of a text whose language is looked at
 
@@ -26,12 +26,12 @@ class StatisticsGuard:
     def __init__(self, context: GuardContext) -> None:
         asked = context.options
         options = asked if isinstance(asked, StatisticsLayer) else StatisticsLayer()
-        window = context.window
-        enough = window is not None and window.rows >= options.rows
+        window = context.window or Window()
+        self._rows = options.rows
+        enough = max(len(window.request.lengths), len(window.answer.lengths)) >= self._rows
         self._length: Action = (options.length or options.action) if enough else "off"
         self._language: Action = (options.language or options.action) if enough else "off"
-        self._request = window.request if window else Side()
-        self._answer = window.answer if window else Side()
+        self._request, self._answer = window.request, window.answer
         self._bounds = self._request.bounds(), self._answer.bounds()
         self.action: Action = strongest([self._length, self._language])
         self.hold = WHOLE if self.action == "block" else 0
@@ -53,6 +53,8 @@ class StatisticsGuard:
         self, name: str, text: str, side: Side, bounds: tuple[float, float]
     ) -> list[Objection]:
         found: list[Objection] = []
+        if len(side.lengths) < self._rows:
+            return found
         if self._length != "off" and not bounds[0] <= len(text) <= bounds[1]:
             low, high = side.lengths[0], side.lengths[-1]
             why = f"{name} has {len(text):,} characters; golden rows have {low:,} to {high:,}"

@@ -6,9 +6,8 @@ It is what live traffic is compared with. It counts; it reads no files and judge
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -69,22 +68,21 @@ class Window:
 
     @classmethod
     def of(
-        cls, rows: Iterable[tuple[str, str]], output: OutputFormat, *, free: bool = True
+        cls,
+        requests: Sequence[str],
+        answers: Sequence[str],
+        output: OutputFormat,
+        *,
+        free: bool = True,
     ) -> Window:
-        """Return the window of (request, answer) texts; of more than 1,000 rows an even thousand.
+        """Return the window of some texts; of more than 1,000 of a side an even thousand.
 
         Answers that are not `free` text, or have a field or labels, are in no language.
         """
-        rows = list(rows)
-        if len(rows) > MOST_ROWS:
-            rows = [rows[i * len(rows) // MOST_ROWS] for i in range(MOST_ROWS)]
+        requests, answers = _thinned(requests), _thinned(answers)
         closed = bool(output.field or output.labels)
-        answers = [answer for _, answer in rows]
-        return cls(
-            _side([request for request, _ in rows]),
-            _side(answers, languages=free and not closed),
-            dict(Counter(label_of(answer, output) for answer in answers)) if closed else {},
-        )
+        labels = Counter(label_of(answer, output) for answer in answers) if closed else {}
+        return cls(_side(requests), _side(answers, languages=free and not closed), dict(labels))
 
     def text(self) -> str:
         """Return the window as one line of JSON."""
@@ -110,9 +108,11 @@ def language_of(text: str) -> str | None:
     return other_language(text, _NO_LANGUAGE)
 
 
-def rank(values: Sequence[int], value: int) -> float:
-    """Return the share of sorted `values` that are at most `value`, 0..1."""
-    return bisect_right(values, value) / max(1, len(values))
+def _thinned(texts: Sequence[str]) -> Sequence[str]:
+    count = len(texts)
+    if count <= MOST_ROWS:
+        return texts
+    return [texts[i * count // MOST_ROWS] for i in range(MOST_ROWS)]
 
 
 def _side(texts: Sequence[str], *, languages: bool = True) -> Side:

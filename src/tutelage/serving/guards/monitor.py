@@ -1,0 +1,258 @@
+"""Watches what passes through a gateway for drift from the golden rows, beside the requests.
+
+A request costs it a few microseconds: lengths and the beginnings of texts go into a short queue,
+and a thread looks at up to fifty a second of them, drawn at random. Changes become events; texts
+are dropped as soon as they were looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from sqlalchemy.exc import SQLAlchemyError
+
+from tutelage.core.config_guards import StatisticsLayer
+from tutelage.core.errors import TutelageError
+from tutelage.core.example import Message
+from tutelage.core.output import OutputFormat
+from tutelage.data.filters.language import other_language
+from tutelage.release.bundle import manifest_of
+from tutelage.serving.events import Happening
+from tutelage.serving.guards.drift import Drift, LabelSeries, NumberSeries, Watch
+from tutelage.serving.guards.window import Side, Window, label_of
+from tutelage.serving.hooks import Ask, Hook, Outcome
+from tutelage.serving.state import GatewayState
+from tutelage.store.releases import ReleaseRow
+
+PER_SECOND = 50  # requests looked at, at most
+_QUEUE = 1_000  # requests kept for the next look
+_TEXT = 400  # characters of a text that a language is told by
+_LABELLED = 4_000  # characters of an answer that may hold a label
+_MAIN, _ELSE = "the usual", "another"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is kept of a request until it is looked at. Lengths in characters."""
+
+    request_length: int
+    request: str
+    answer_length: int
+    answer: str
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], answer: str, *, labels: bool) -> Sight:
+        """Return what to keep of a request and its answer."""
+        text = "\n".join(turn.content for turn in messages if turn.role != "system")
+        most = _LABELLED if labels else _TEXT
+        return cls(len(text), text[:_TEXT], len(answer), answer[:most])
+
+
+class Watches:
+    """The series of one release in one deployment, against its golden window."""
+
+    def __init__(
+        self, window: Window, output: OutputFormat, layer: StatisticsLayer, seed: int
+    ) -> None:
+        self._output = output
+        self._mains = window.request.main, window.answer.main
+        made: dict[str, NumberSeries | LabelSeries] = {}
+        rng = np.random.default_rng(seed)
+        for name, side in (("request", window.request), ("answer", window.answer)):
+            if len(side.lengths) < layer.rows:
+                continue
+            made[f"{name} length"] = NumberSeries(side.lengths, rng, layer.window)
+            if side.main is not None and sum(side.languages.values()) >= layer.rows:
+                made[f"{name} language"] = LabelSeries(_languages(side), rng, layer.window)
+        if sum(window.labels.values()) >= layer.rows:
+            made["label"] = LabelSeries(window.labels, rng, layer.window)
+        threshold = float(layer.run_length * max(1, len(made)))
+        self._watches = {
+            name: Watch(name, series, threshold, layer.notable) for name, series in made.items()
+        }
+
+    def add(self, sight: Sight) -> list[Drift]:
+        """Take one request; return what changed by it."""
+        values = self._values(sight)
+        changes = (
+            watch.add(values[name]) for name, watch in self._watches.items() if name in values
+        )
+        return [change for change in changes if change is not None]
+
+    def states(self) -> list[Drift]:
+        """Return what every series shows now."""
+        return [watch.state() for watch in self._watches.values()]
+
+    def _values(self, sight: Sight) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "request length": sight.request_length,
+            "answer length": sight.answer_length,
+        }
+        if "label" in self._watches:
+            found["label"] = label_of(sight.answer, self._output)
+        texts = (("request language", sight.request), ("answer language", sight.answer))
+        for (name, text), main in zip(texts, self._mains, strict=True):
+            if name in self._watches and main is not None:
+                found[name] = _ELSE if other_language(text, main) else _MAIN
+        return found
+
+
+def _languages(side: Side) -> dict[str, int]:
+    """Return how many rows are in the usual language, and how many surely are not."""
+    usual = side.languages[str(side.main)]
+    surely = sum(side.languages.values())
+    return {_MAIN: len(side.lengths) - surely + usual, _ELSE: surely - usual}
+
+
+class DriftMonitor(Hook):
+    """The gateway's watch. `sights` restores what a release was seen to do before a restart."""
+
+    def __init__(
+        self,
+        state: GatewayState,
+        *,
+        seed: int = 7,
+        every_s: float = 1.0,
+        sights: Callable[[str, str], Iterable[Sight]] = lambda deployment, release: (),
+    ) -> None:
+        self._state, self._seed, self._every_s, self._sights = state, seed, every_s, sights
+        self._layer = state.project.deploy.guards.statistics
+        self._random = random.Random(seed)
+        self._queue: deque[tuple[str, str, Sight]] = deque()
+        self._watches: dict[tuple[str, str], Watches | None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.skipped = 0  # requests that were not looked at
+        self._meters = _Meters(state.telemetry.registry)
+
+    async def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Look at what is waiting, and end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.to_thread(self.look)
+
+    def finished(self, ask: Ask, outcome: Outcome) -> None:
+        """Keep an answered request for the next look."""
+        if outcome.status != 200:
+            return
+        if len(self._queue) >= _QUEUE:
+            self.skipped += 1
+            return
+        labels = self._state.project.output.format()
+        closed = bool(labels.field or labels.labels)
+        sight = Sight.of(ask.messages, outcome.text, labels=closed)
+        self._queue.append((ask.deployment, ask.release, sight))
+
+    def look(self) -> None:
+        """Look at what is waiting, in a thread of its own."""
+        waiting = [self._queue.popleft() for _ in range(len(self._queue))]
+        most = max(1, round(PER_SECOND * self._every_s))
+        if len(waiting) > most:
+            self.skipped += len(waiting) - most
+            waiting = [waiting[i] for i in sorted(self._random.sample(range(len(waiting)), most))]
+        touched = set()
+        for deployment, release, sight in waiting:
+            watches = self._of(deployment, release)
+            if watches is not None:
+                touched.add((deployment, release))
+                for change in watches.add(sight):
+                    self._tell(deployment, release, change)
+        for deployment, release in touched:
+            self._meters.show(deployment, release, self.states(deployment, release))
+        self._meters.skipped(self.skipped)
+
+    def states(self, deployment: str, release: str) -> list[Drift]:
+        """Return what is known of a release; empty if nothing is watched."""
+        watches = self._watches.get((deployment, release))
+        return watches.states() if watches else []
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                if self._queue:
+                    await asyncio.to_thread(self.look)
+            except (TutelageError, SQLAlchemyError, OSError) as error:
+                _log.warning("drift is looked at again later: %s", error)
+
+    def _of(self, deployment: str, release: str) -> Watches | None:
+        key = (deployment, release)
+        if key not in self._watches:
+            with self._state.store.session() as session:
+                row = session.get_one(ReleaseRow, release)
+            made = watches_of(row, self._state.around(row).window, self._layer, self._seed)
+            for sight in self._sights(deployment, release) if made else ():
+                made.add(sight)
+            self._watches[key] = made
+        return self._watches[key]
+
+    def _tell(self, deployment: str, release: str, change: Drift) -> None:
+        """Make a change an event, which alerts follow."""
+        kind = "drift.found" if change.drifted else "drift.ended"
+        turned = "has drifted from" if change.drifted else "is back at"
+        message = f"the {change.series} {turned} the golden rows: {change.why}"
+        self._state.events.tell(
+            Happening(
+                kind,
+                message,
+                level="warning" if change.drifted else "info",
+                deployment=deployment,
+                subject=f"{release[:12]} {change.series}",
+                data={"release": release, **change.as_dict()},
+            )
+        )
+
+
+def watches_of(
+    row: ReleaseRow, window: Window | None, layer: StatisticsLayer, seed: int
+) -> Watches | None:
+    """Return the series of a release, or None where there is no window to compare with."""
+    if window is None:
+        return None
+    output = manifest_of(row).output
+    return Watches(window, OutputFormat(output.field, output.labels), layer, seed)
+
+
+class _Meters:
+    """What Prometheus is shown."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("deployment", "release", "series")
+        self._index = Gauge(
+            "tutelage_drift_index",
+            "Stability index of the latest requests against the golden rows, chance taken off.",
+            labels,
+            registry=registry,
+        )
+        self._found = Gauge(
+            "tutelage_drift_found", "1 while a series has drifted.", labels, registry=registry
+        )
+        self._skipped = Counter(
+            "tutelage_drift_skipped", "Requests not looked at for drift.", registry=registry
+        )
+        self._told = 0
+
+    def show(self, deployment: str, release: str, states: Iterable[Drift]) -> None:
+        """Show the state of a release's series."""
+        for drift in states:
+            labels = (deployment, release[:12], drift.series)
+            self._index.labels(*labels).set(drift.index)
+            self._found.labels(*labels).set(float(drift.drifted))
+
+    def skipped(self, count: int) -> None:
+        """Show how many requests were not looked at."""
+        self._skipped.inc(count - self._told)
+        self._told = count
