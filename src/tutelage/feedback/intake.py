@@ -19,6 +19,7 @@ from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError, nearest
 from tutelage.feedback.signals import DECLARED, Feedback, read_feedback
 from tutelage.serving.body import read_json
+from tutelage.serving.keys import caller_of
 from tutelage.serving.request_log import KeyReused, LogFull, LogSlow, safe_text
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire import HttpError, json_response
@@ -32,7 +33,7 @@ def routes(state: GatewayState) -> list[BaseRoute]:
 
     async def feedback(request: Request) -> Response:
         try:
-            caller = state.keys.identify(request.headers)
+            caller = caller_of(request)
             body = _clean(state, await read_json(request))
             found = read_feedback(body, output, caller.name)
             await _keep(state, found, _retry_key(request, caller.name))

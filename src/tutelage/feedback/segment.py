@@ -34,7 +34,7 @@ def corrected(store: Store, output: OutputFormat | None = None) -> list[Correcte
 
     Of equal rows on several sides the most held-out one counts (test before validation before
     train). `output` reads the label from the answer. A record that arrives after its edit counts
-    as soon as both are there.
+    as soon as both are there; one whose texts the log did not keep never does.
     """
     with store.session() as session:
         edits = newest(list(session.scalars(select(SignalRow).where(SignalRow.kind == "edit"))))
@@ -43,7 +43,7 @@ def corrected(store: Store, output: OutputFormat | None = None) -> list[Correcte
             .where(RecordRow.id.in_(select(SignalRow.record).where(SignalRow.kind == "edit")))
             .order_by(RecordRow.at, RecordRow.id)
         )
-        found = [_corrected(row, edits[row.id, "edit"], output) for row in rows]
+        found = [_corrected(row, edits[row.id, "edit"], output) for row in rows if row.messages]
     unique: dict[str, Corrected] = {}
     for item in found:
         kept = unique.get(item.example.id)

@@ -6,7 +6,8 @@ Every database call runs in a worker thread, off the hot path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from tutelage.serving.pricing import Pricing
 from tutelage.serving.state import GatewayState
 from tutelage.serving.usage import read_usage, report
 from tutelage.serving.usage_span import span
+from tutelage.serving.wire import HttpError
 
 _FIELDS = (
     "role", "expires_at", "deployments", "requests_per_minute", "tokens_per_minute", "budgets",
@@ -49,29 +51,34 @@ async def _keys(state: GatewayState, request: Request) -> Any:
 
 async def _create(state: GatewayState, request: Request) -> Any:
     body = await read_json(request)
-    name, limits = body.pop("name", ""), _limits(body)
-    _priced(state, limits)
-    if not isinstance(name, str):
-        raise DataError("a key's name must be text", fix="Name who will use it")
-    role = str(limits.pop("role", "client"))
 
     def work() -> dict[str, Any]:
-        secret = create_key(state.store, name, role, **limits)
+        with _as_400():
+            name, limits = str(body.pop("name", "")), _limits(state, body)
+            role = str(limits.pop("role", "client"))
+            secret = create_key(state.store, name, role, **limits)
         return {**_one(state, name), "key": secret}
 
     return await _then_refresh(state, work)
 
 
 async def _update(state: GatewayState, request: Request) -> Any:
-    name, changes = request.path_params["name"], _limits(await read_json(request))
-    _priced(state, changes)
-    return await _then_refresh(state, lambda: update_key(state.store, name, changes))
+    name, body = request.path_params["name"], await read_json(request)
+
+    def work() -> dict[str, Any]:
+        update_key(state.store, name, {})  # 404 if there is none
+        with _as_400():
+            return update_key(state.store, name, _limits(state, body))
+
+    return await _then_refresh(state, work)
 
 
 async def _rotate(state: GatewayState, request: Request) -> Any:
     name = request.path_params["name"]
     empty = request.headers.get("content-length", "0") == "0"
-    grace = 0.0 if empty else _length((await read_json(request)).get("grace", "0s"))
+    body = {} if empty else await read_json(request)
+    with _as_400():
+        grace = _length(body.get("grace", "0s"))
 
     def work() -> dict[str, Any]:
         secret = rotate_key(state.store, name, grace)
@@ -92,7 +99,8 @@ async def _revoke(state: GatewayState, request: Request) -> Any:
 
 async def _usage(state: GatewayState, request: Request) -> Any:
     asked = request.query_params
-    since, until = span(asked.get("since"), asked.get("until"))
+    with _as_400():
+        since, until = span(asked.get("since"), asked.get("until"))
     by = [field for field in (asked.get("by") or "deployment,release").split(",") if field]
     pricing = Pricing(state.project)
 
@@ -101,7 +109,9 @@ async def _usage(state: GatewayState, request: Request) -> Any:
         for name in ("key", "deployment"):
             wanted = asked.get(name)
             lines = [line for line in lines if wanted in (None, getattr(line, name))]
-        return {"since": since, "until": until, **report(state.store, pricing, lines, by)}
+        with _as_400():
+            found = report(state.store, pricing, lines, by)
+        return {"since": since, "until": until, **found}
 
     return await asyncio.to_thread(work)
 
@@ -111,7 +121,16 @@ async def _budgets(state: GatewayState, request: Request) -> Any:
     return {"object": "list", "data": await asyncio.to_thread(levels, state.store, accounts)}
 
 
-def _limits(body: Mapping[str, Any]) -> dict[str, Any]:
+@contextmanager
+def _as_400() -> Iterator[None]:
+    """Tell a client that what it sent makes no sense."""
+    try:
+        yield
+    except DataError as error:
+        raise HttpError(400, error.sentence(), code="invalid_value") from error
+
+
+def _limits(state: GatewayState, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body's limits; `expires` is a length of time from now."""
     found = dict(body)
     if "expires" in found:
@@ -124,6 +143,7 @@ def _limits(body: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError(
             f"a key has no {unknown[0]!r}", fix=f"Known: name, expires, {', '.join(_FIELDS)}"
         )
+    _need_prices(state, found.get("budgets"))
     return found
 
 
@@ -134,8 +154,7 @@ def _length(text: Any) -> float:
         raise DataError(str(error)) from None
 
 
-def _priced(state: GatewayState, limits: Mapping[str, Any]) -> None:
-    budgets = limits.get("budgets") or ()
+def _need_prices(state: GatewayState, budgets: Any) -> None:
     if Pricing(state.project).known or not isinstance(budgets, list):
         return
     if any(isinstance(one, dict) and one.get("unit") == "cost" for one in budgets):

@@ -158,8 +158,8 @@ def _change(session: Session, row: KeyRow, changes: Mapping[str, Any]) -> None:
     for name, value in changes.items():
         if name not in _CHANGEABLE:
             near = nearest(name, list(_CHANGEABLE))
-            hint = f"did you mean {near!r}" if near else f"known are {', '.join(_CHANGEABLE)}"
-            raise DataError(f"a key has no {name!r}", fix=hint)
+            hint = f"Did you mean {near!r}? " if near else ""
+            raise DataError(f"a key has no {name!r}", fix=f"{hint}Known: {', '.join(_CHANGEABLE)}")
         if name == "role" and value not in ROLES:
             raise DataError(f"{value!r} is not a role", fix=f"Choose one of {', '.join(ROLES)}")
         if name == "expires_at":
