@@ -63,7 +63,8 @@ class Monitor(Hook):
         self._watch.look(time.monotonic())
         self._tasks = [asyncio.create_task(_forever(self._look_or_alarm, self.alerts.every))]
         if self.alerts.webhooks:
-            self._tasks.append(asyncio.create_task(_forever(self.deliver, _DELIVER_EVERY_S)))
+            pause = min(_DELIVER_EVERY_S, self.alerts.every)
+            self._tasks.append(asyncio.create_task(_forever(self.deliver, pause)))
 
     async def admit(self, ask: Ask) -> None:
         """Name the request in every log line that it causes."""

@@ -104,9 +104,15 @@ class Gauges:
         rise = self._engine.look(up, restarts)
         if rise:
             self._meters.restarts.inc(rise)
-        stats = await _ask(host, "stats") if up else None
+        # A rollout asks servers for what grew since it last asked: it must be the only one then.
+        asked = hasattr(host, "servers") and self._rolling()
+        stats = await _ask(host, "stats") if up and not asked else None
         if isinstance(stats, Mapping):
             self._take(stats)
+
+    def _rolling(self) -> bool:
+        entries = self._state.router.entries.values()
+        return any(entry.route.rollout is not None for entry in entries)
 
     def _take(self, stats: Mapping[str, Any]) -> None:
         if stats.get("pss_mb"):

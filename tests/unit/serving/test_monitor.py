@@ -69,7 +69,7 @@ def test_an_alert_outlives_a_restart_and_is_ended_by_the_next_gateway(
     tmp_path: Path, backend: FakeBackend, receiver: Receiver
 ) -> None:
     hook = {"name": "ops", "url": receiver.url, "level": "warning"}
-    rule = ERRORS | {"window": "3s"}
+    rule = ERRORS | {"window": "2s"}
     ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook], rules=[rule])
     backend.script.by_model["*"] = {"status": 500}
     with Serving(ctx) as serving:
