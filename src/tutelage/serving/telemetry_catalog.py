@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from tutelage.serving.backends import BackendMetrics
+from tutelage.serving.guards.monitor import DriftMeters
 from tutelage.serving.log_meters import LogMeters
 from tutelage.serving.spend_meters import SpendMeters
 from tutelage.serving.telemetry import Telemetry
@@ -24,6 +25,8 @@ EVENTS: dict[str, str] = {
     "backend.down": "one of several servers stopped answering and gets no requests",
     "backend.up": "it answers again and gets requests",
     "budget.spent": "a budget is used up for its period",
+    "drift.found": "live traffic no longer looks like the golden rows",
+    "drift.ended": "it does again",
     "keep_alive.failed": "a hosted model did not answer the call that keeps it",
     "keep_alive.ok": "it answered again",
     "gateway.started": "the gateway takes requests",
@@ -48,6 +51,7 @@ def registry_of_all() -> CollectorRegistry:
     telemetry = Telemetry()
     LogMeters(telemetry)
     Meters(telemetry.registry)
+    DriftMeters(telemetry.registry)
     SpendMeters(telemetry.registry)
     BackendMetrics((), telemetry.registry)
     return telemetry.registry

@@ -131,7 +131,7 @@ class DriftMonitor(Hook):
         self._watches: dict[tuple[str, str], Watches | None] = {}
         self._task: asyncio.Task[None] | None = None
         self.skipped = 0  # requests that were not looked at
-        self._meters = _Meters(state.telemetry.registry)
+        self._meters = DriftMeters(state.telemetry.registry)
 
     async def start(self) -> None:
         """Begin to look."""
@@ -226,7 +226,7 @@ def watches_of(
     return Watches(window, OutputFormat(output.field, output.labels), layer, seed)
 
 
-class _Meters:
+class DriftMeters:
     """What Prometheus is shown."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
