@@ -41,7 +41,7 @@ def _rule(name: str, level: str, **fields: object) -> AlertRule:
 
 BUILT_IN: tuple[AlertRule, ...] = (
     _rule("rolled-back", "error", event="rollout.rolled_back"),
-    _rule("rollout-paused", "warning", event="rollout.paused"),
+    _rule("rollout-frozen", "warning", event="rollout.frozen"),
     _rule("promoted", "info", event="rollout.promoted"),
     _rule("engine-crashed", "error", event="engine.crashed"),
     _rule("backend-down", "warning", event="backend.down"),

@@ -32,7 +32,7 @@ _PAUSE_S = 0.5
 _OVERLAP = 50  # journal rows looked at again: two writers may commit out of order
 _KEEP = timedelta(days=90)
 _STALE = timedelta(hours=1)  # a move older than this is kept, and nobody is alerted to it
-_LEVELS: dict[str, Level] = {"rolled_back": "error", "paused": "warning", "aborted": "warning"}
+_LEVELS: dict[str, Level] = {"rolled_back": "error", "frozen": "warning", "aborted": "warning"}
 
 
 @dataclass(frozen=True)

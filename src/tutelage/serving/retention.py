@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
+from tutelage.release.rollout import ACTIVE
 from tutelage.serving.hooks import Hook
 from tutelage.serving.state import GatewayState
 from tutelage.serving.usage import sums_of_records
@@ -27,7 +28,6 @@ from tutelage.store.usage import BudgetRow, UsageRow
 
 _EVERY_S = 3600.0
 _AT_ONCE = 500  # records a transaction, so that the log's writer never waits for long
-_ACTIVE = ("pending", "running", "paused")  # rollouts that still read their records
 _BUDGETS_KEPT = timedelta(days=400)
 _SUMS = ("requests", "failed", "prompt_tokens", "completion_tokens", "seconds")
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def delete_old(store: Store, before: datetime) -> int:
 
 
 def _delete_some(store: Store, before: datetime) -> int:
-    active = select(RolloutRow.id).where(RolloutRow.state.in_(_ACTIVE))
+    active = select(RolloutRow.id).where(RolloutRow.state.in_(ACTIVE))
     in_use = RecordRow.rollout.is_not(None) & RecordRow.rollout.in_(active)
     with store.begin() as session:
         old = select(RecordRow.id).where(RecordRow.at < before, ~in_use).limit(_AT_ONCE)

@@ -16,7 +16,9 @@ from tutelage.serving.telemetry_gauges import Meters
 # The kinds of events there are, and what each says.
 EVENTS: dict[str, str] = {
     "rollout.running": "a rollout began, or took a step",
-    "rollout.paused": "a rollout was frozen",
+    "rollout.frozen": "a rollout was frozen",
+    "rollout.paused": "a rollout was paused by hand",
+    "rollout.completed": "a trial has ended, and stable stays",
     "rollout.promoted": "its candidate became the stable release",
     "rollout.rolled_back": "its candidate did harm and was taken out of traffic",
     "rollout.aborted": "somebody ended it, and the stable release stayed",

@@ -18,6 +18,7 @@ from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.events import Emit, Event
 from tutelage.core.example import normalise
 from tutelage.data.version import load_version
+from tutelage.release.rollout import ACTIVE
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.demo import demo_rows, write_demo
 from tutelage.workflows.memory import PeakMemory
@@ -157,7 +158,7 @@ def _drive(
     while len(replies) < _MOST_REQUESTS:
         state = status()
         rollout = state.get("rollout")
-        if rollout is None or rollout["state"] not in ("pending", "running", "paused"):
+        if rollout is None or rollout["state"] not in ACTIVE:
             break
         if rollout["state"] == "running" and rollout["weight"] != seen_step:
             seen_step = rollout["weight"]

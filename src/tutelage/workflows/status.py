@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tutelage.feedback.segment import learning_summary
+from tutelage.release.rollout import ACTIVE
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.keep_alive import pulses
@@ -63,7 +64,7 @@ def advice(
     if stages["release"] is None:
         return "Next: look at the report; no release was made because the verdict is not a pass."
     rollout = serving.get("rollout")
-    if rollout and rollout["state"] in ("pending", "running", "paused"):
+    if rollout and rollout["state"] in ACTIVE:
         return (
             f"Next: the rollout of {rollout['candidate']} is {rollout['state']}; "
             "`tutelage rollout status` shows it."

@@ -1,0 +1,205 @@
+"""Shadow traffic: the candidate answers copies, nobody sees them, nobody pays or waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tests.fakes.gateway import begin_rollout
+from tests.unit.serving.conftest import Running
+from tests.unit.serving.test_serving_app import fetch
+from tests.unit.serving.test_serving_controller import drive
+
+from tutelage.core.config import Deploy
+from tutelage.core.example import Message
+from tutelage.release.bundle import BaseRef, ReleaseManifest
+from tutelage.release.deployments import journal, route
+from tutelage.release.routes import Route
+from tutelage.serving.hooks import Ask, Outcome
+from tutelage.serving.mirror import Mirror
+from tutelage.serving.router import Entry, Router, build_profile
+from tutelage.serving.state import GatewayState
+from tutelage.serving.upstream_answer import Answer
+from tutelage.serving.wire import HttpError
+from tutelage.store.records import RecordRow
+
+Start = Callable[..., Running]
+
+
+def shadow(ctx: Any) -> str:
+    return begin_rollout(ctx, (100,), shadow=1, end="complete", min_requests=5, min_total=20)
+
+
+def test_a_shadow_sees_every_request_and_answers_nobody(gateway: Start) -> None:
+    running = gateway(shadow)
+    key = fetch(f"{running.url}/admin/keys", {"name": "web"})[1]["key"]
+    running.script.by_model["*"] = {"when": {"Candidate": {"text": '{"family": "cold"}'}}}
+    answer = running.client(api_key=key).chat.completions.create(
+        model="colours", messages=[{"role": "user", "content": "snow"}]
+    )
+    assert answer.choices[0].message.content == '{"family": "warm"}'
+    row = drive(running, lambda row: row.state == "completed")
+    assert route(running.ctx.store, "colours").stable == row.baseline
+    moves = journal(running.ctx.store, row.id)
+    assert [(m.to_state, m.weight) for m in moves] == [("running", 0.0), ("completed", 0.0)]
+    assert "mirrored requests at 100 % held every limit" in moves[-1].reason
+    assert moves[-1].evidence["unseen"]
+    copies = [r for r in running.records() if r.arm == "shadow"]
+    assert len(copies) >= 20
+    assert {r.release for r in copies} == {row.candidate}
+    assert {r.rollout for r in copies} == {row.id}
+    assert {(r.key_name, r.user) for r in copies} == {(None, None)}, "no budget pays for a copy"
+    assert {r.response for r in copies} == {'{"family": "cold"}'}
+    assert copies[0].checks["schema"]["ok"] is True
+    with running.ctx.store.session() as session:
+        for copy in copies:
+            original = session.get(RecordRow, copy.id.removesuffix("-shadow"))
+            assert original is not None and original.arm == "stable"
+            assert (original.split, original.group_key) == (copy.split, copy.group_key)
+            assert original.response == '{"family": "warm"}'
+
+
+def test_a_shadow_that_fails_ends_and_no_client_noticed(gateway: Start) -> None:
+    running = gateway(shadow)
+    running.script.by_model["*"] = {"when": {"Candidate": {"status": 500}}}
+    row = drive(running, lambda row: row.state == "rolled_back")
+    assert "first 5 requests all failed" in journal(running.ctx.store, row.id)[-1].reason
+    seen = {(r.arm, r.status) for r in running.records()}
+    assert seen == {("stable", 200), ("shadow", 502)}
+
+
+class SlowUpstream:
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.bodies: list[dict[str, Any]] = []
+        self.error: HttpError | None = None
+
+    async def complete(self, body: dict[str, Any]) -> Answer:
+        self.bodies.append(body)
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        return Answer("cold", "stop", {"prompt_tokens": 3, "completion_tokens": 1})
+
+
+def manifest(prompt: str, **changes: Any) -> ReleaseManifest:
+    base = BaseRef(spec="demo", name="demo", digest="0" * 64)
+    return ReleaseManifest(kind="base", base=base, prompt=prompt, **changes)
+
+
+STABLE = build_profile(manifest("stable", decoding={"stop": ("#",), "max_tokens": 50}), Deploy())
+CANDIDATE = build_profile(manifest("new", decoding={"stop": ("!",), "max_tokens": 20}), Deploy())
+
+
+def mirror(concurrency: int, mirrored: float = 100.0) -> tuple[Mirror, SlowUpstream, list[Any]]:
+    rows: list[Any] = []
+    found = Route("d", STABLE.id, CANDIDATE.id, 0, "salt", "ro1", 0, "running", 1, mirrored)
+    telemetry = SimpleNamespace(finished=lambda *told: None, flagged=lambda *told: None)
+    state = SimpleNamespace(
+        project=SimpleNamespace(deploy=Deploy(concurrency=concurrency)),
+        router=Router({"d": Entry(found, STABLE, CANDIDATE)}),
+        upstream=SlowUpstream(),
+        telemetry=telemetry,
+        log=SimpleNamespace(record=rows.append),
+        redactor=str,
+        side=lambda group: "train",
+        inflight=Counter(),
+    )
+    return Mirror(cast(GatewayState, state)), state.upstream, rows
+
+
+def ask(number: int) -> Ask:
+    body = {**STABLE.settings, "messages": [], "max_tokens": 30, "stop": ["#", "x"], "tools": []}
+    return Ask(
+        record=f"rec_{number:024x}", deployment="d", release=STABLE.id, arm="stable",
+        rollout="ro1", step=0, key="web", role="client", user="u", group="g", stream=False,
+        messages=(Message(role="user", content="snow"),), max_tokens=30,
+        body=lambda: dict(body), started=0.0, headers={},
+    )  # fmt: skip
+
+
+def ended(status: int) -> Outcome:
+    return Outcome(status, None, "", "stop", 1, 1, 1.0, None, {})
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_copy_is_the_clients_wish_put_to_the_candidate() -> None:
+    async def go() -> None:
+        copier, upstream, rows = mirror(8)
+        await copier.admit(ask(1))
+        await settle()
+        (body,) = upstream.bodies
+        assert body["model"] == CANDIDATE.id
+        assert body["messages"][0] == {"role": "system", "content": "new"}
+        assert (body["max_tokens"], body["stop"], body["tools"]) == (20, ["!", "x"], [])
+        upstream.go.set()
+        await settle()
+        assert (rows[0]["arm"], rows[0]["status"], rows[0]["response"]) == ("shadow", 200, "cold")
+        await copier.close()
+
+    asyncio.run(go())
+
+
+def test_copies_give_way_as_soon_as_requests_need_the_room() -> None:
+    async def go() -> None:
+        copier, upstream, rows = mirror(8)
+        for number in range(4):
+            await copier.admit(ask(number))
+        await settle()
+        assert (copier.made, copier.shed) == (2, 2), "a quarter of the room at once"
+        for number in range(4, 8):
+            await copier.admit(ask(number))
+        await settle()
+        assert (copier.made, copier.shed) == (2, 8), "both were dropped, no other was made"
+        upstream.go.set()
+        await settle()
+        assert rows == []
+        copier.finished(ask(0), ended(200))
+        await copier.admit(ask(9))
+        assert copier.made == 2, "still full"
+        copier.finished(ask(1), ended(200))
+        copier.finished(ask(2), ended(200))
+        await copier.admit(ask(10))
+        assert copier.made == 3
+        await copier.close()
+
+    asyncio.run(go())
+
+
+def test_the_copy_of_a_refused_request_is_dropped_and_errors_are_kept() -> None:
+    async def go() -> None:
+        copier, upstream, rows = mirror(8)
+        await copier.admit(ask(1))
+        await settle()
+        copier.finished(ask(1), ended(429))
+        upstream.error = HttpError(504, "The engine took too long.", code="timeout")
+        await copier.admit(ask(2))
+        await settle()
+        upstream.go.set()
+        await settle()
+        assert [(r["id"][-8:], r["status"]) for r in rows] == [("2-shadow", 504)]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(("mirrored", "least", "most"), [(0, 0, 0), (30, 40, 80), (100, 200, 200)])
+def test_only_a_share_of_the_requests_is_copied(mirrored: float, least: int, most: int) -> None:
+    async def go() -> int:
+        copier, upstream, _ = mirror(2000, mirrored)
+        upstream.go.set()
+        for number in range(200):
+            await copier.admit(ask(number))
+        await copier.close()
+        return copier.made
+
+    assert least <= asyncio.run(go()) <= most
