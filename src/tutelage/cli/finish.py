@@ -209,6 +209,9 @@ def status_view(data: Mapping[str, Any]) -> RenderableType:
     learning = data["learning"]
     table.add_row(Text("●", style="cyan"), "serve", data["serving"]["sentence"])
     table.add_row(Text("●", style="cyan"), "learn", learning["sentence"])
+    for alert in data["alerts"]:
+        style = "red" if alert["level"] == "error" else "yellow"
+        table.add_row(Text("●", style=style), "alert", Text(alert["message"]))
     for kept in data["keep_alive"]:
         style = "red" if kept["problem"] else "green" if kept["last_success"] else "dim"
         table.add_row(Text("●", style=style), "kept alive", Text(_pulse(kept)))

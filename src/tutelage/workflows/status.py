@@ -8,6 +8,8 @@ from sqlalchemy import select
 
 from tutelage.feedback.segment import learning_summary
 from tutelage.release.rollout import ACTIVE
+from tutelage.serving.alert_store import list_alerts
+from tutelage.serving.monitor_views import alert_view
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.keep_alive import pulses
@@ -41,6 +43,7 @@ def loop_status(ctx: Context) -> dict[str, Any]:
         "serving": serving,
         "learning": learning,
         "keep_alive": pulses(ctx),
+        "alerts": [alert_view(row) for row in list_alerts(ctx.store)],
         "next": advice(ctx, stages, serving, learning),
     }
 
