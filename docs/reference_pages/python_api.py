@@ -16,6 +16,12 @@ _DESKS = (
     "release_desk",
     "judge_desk",
     "human_desk",
+    "rollout_desk",
+    "deploy",
+    "keys",
+    "usage",
+    "guards_desk",
+    "monitor_desk",
 )
 
 

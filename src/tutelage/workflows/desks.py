@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tutelage.workflows.context import Context
+from tutelage.workflows.serving_desks import ServingDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
-    from tutelage.workflows.deploy import DeploymentsDesk
-    from tutelage.workflows.guards_desk import GuardsDesk
     from tutelage.workflows.human_desk import HumanDesk
     from tutelage.workflows.judge_desk import JudgeDesk
-    from tutelage.workflows.keys import KeysDesk
-    from tutelage.workflows.monitor_desk import MonitorDesk
     from tutelage.workflows.prompt_desk import PromptsDesk
     from tutelage.workflows.release_desk import ReleasesDesk
     from tutelage.workflows.training_desk import TrainingDesk
-    from tutelage.workflows.usage import UsageDesk
 
 
-class Desks:
-    """One property a family of commands."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
+class Desks(ServingDesks):
+    """One property a family of commands; those of serving are inherited."""
 
     @property
     def data(self) -> DataDesk:
@@ -84,43 +76,8 @@ class Desks:
         return ReleasesDesk(self.context)
 
     @property
-    def monitor(self) -> MonitorDesk:
-        """What happened to what is served, what fires, and who was told."""
-        from tutelage.workflows.monitor_desk import MonitorDesk
-
-        return MonitorDesk(self.context)
-
-    @property
-    def deployments(self) -> DeploymentsDesk:
-        """The names that clients call, the servers behind them, and what is kept alive."""
-        from tutelage.workflows.deploy import DeploymentsDesk
-
-        return DeploymentsDesk(self.context)
-
-    @property
     def judge(self) -> JudgeDesk:
         """Models that mark answers, and how far experts agree with them."""
         from tutelage.workflows.judge_desk import JudgeDesk
 
         return JudgeDesk(self.context)
-
-    @property
-    def keys(self) -> KeysDesk:
-        """API keys: who may call the gateway, what, how fast and how much."""
-        from tutelage.workflows.keys import KeysDesk
-
-        return KeysDesk(self.context)
-
-    @property
-    def usage(self) -> UsageDesk:
-        """Tokens and cost by release, key, deployment and day; what is left of budgets."""
-        from tutelage.workflows.usage import UsageDesk
-
-        return UsageDesk(self.context)
-
-    @property
-    def guards(self) -> GuardsDesk:
-        """Checks of live traffic: what is in force, trials on a file, what they said."""
-        from tutelage.workflows.guards_desk import GuardsDesk
-
-        return GuardsDesk(self.context)

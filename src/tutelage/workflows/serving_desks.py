@@ -1,0 +1,64 @@
+"""The desks of what serves: rollouts, deployments, keys, use, checks and what was watched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tutelage.workflows.context import Context
+
+if TYPE_CHECKING:
+    from tutelage.workflows.deploy import DeploymentsDesk
+    from tutelage.workflows.guards_desk import GuardsDesk
+    from tutelage.workflows.keys import KeysDesk
+    from tutelage.workflows.monitor_desk import MonitorDesk
+    from tutelage.workflows.rollout_desk import RolloutsDesk
+    from tutelage.workflows.usage import UsageDesk
+
+
+class ServingDesks:
+    """One property a family of commands."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @property
+    def rollouts(self) -> RolloutsDesk:
+        """Moving traffic to a release: start, watch, pause, end."""
+        from tutelage.workflows.rollout_desk import RolloutsDesk
+
+        return RolloutsDesk(self.context)
+
+    @property
+    def monitor(self) -> MonitorDesk:
+        """What happened to what is served, what fires, and who was told."""
+        from tutelage.workflows.monitor_desk import MonitorDesk
+
+        return MonitorDesk(self.context)
+
+    @property
+    def deployments(self) -> DeploymentsDesk:
+        """The names that clients call, the servers behind them, and what is kept alive."""
+        from tutelage.workflows.deploy import DeploymentsDesk
+
+        return DeploymentsDesk(self.context)
+
+    @property
+    def keys(self) -> KeysDesk:
+        """API keys: who may call the gateway, what, how fast and how much."""
+        from tutelage.workflows.keys import KeysDesk
+
+        return KeysDesk(self.context)
+
+    @property
+    def usage(self) -> UsageDesk:
+        """Tokens and cost by release, key, deployment and day; what is left of budgets."""
+        from tutelage.workflows.usage import UsageDesk
+
+        return UsageDesk(self.context)
+
+    @property
+    def guards(self) -> GuardsDesk:
+        """Checks of live traffic: what is in force, trials on a file, what they said."""
+        from tutelage.workflows.guards_desk import GuardsDesk
+
+        return GuardsDesk(self.context)
