@@ -49,7 +49,8 @@ class AlertBook:
                 self._weigh(session, event, now)
             for finding in look.holds:
                 self._raise(session, finding, now)
-            for row in _firing(session):
+            session.flush()
+            for row in _firing(session, lock=True):
                 self._end_or_repeat(session, row, look, now)
             return _firing(session)
 
@@ -61,7 +62,7 @@ class AlertBook:
     def _weigh(self, session: Session, event: EventRow, now: datetime) -> None:
         event.weighed = True
         for kind in ENDS.get(event.kind, ()):
-            for row in _firing(session):
+            for row in _firing(session, lock=True):
                 if row.labels.get("kind") == kind and _same(row, event):
                     self._end(session, row, event.message, now)
         for finding in matching(self.rules.values(), event):
@@ -220,13 +221,18 @@ def _firing_query() -> Select[AlertRow]:
     return select(AlertRow).where(AlertRow.state == "firing")
 
 
-def _firing(session: Session) -> list[AlertRow]:
-    return list(session.scalars(_firing_query().order_by(AlertRow.id)))
+def _firing(session: Session, *, lock: bool = False) -> list[AlertRow]:
+    """Return the alerts that fire; with `lock`, as nobody else can change them meanwhile."""
+    query = _firing_query().order_by(AlertRow.id)
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return list(session.scalars(query))
 
 
 def _unweighed(session: Session) -> list[EventRow]:
+    """Return new events that no other gateway is weighing."""
     query = select(EventRow).where(EventRow.weighed.is_(False)).order_by(EventRow.id)
-    return list(session.scalars(query.limit(_BATCH)))
+    return list(session.scalars(query.limit(_BATCH).with_for_update(skip_locked=True)))
 
 
 def _keep_event(

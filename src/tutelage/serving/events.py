@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
@@ -182,18 +182,25 @@ def copy_moves(store: Store, keep: timedelta = _KEEP, now: datetime | None = Non
         last = session.scalar(select(func.max(TransitionRow.id)))
         if last is None or _copied(session, last, now - keep):
             return 0
-    with store.begin() as session:
-        after = _newest_copied(session) - _OVERLAP
-        query = (
-            select(TransitionRow, RolloutRow)
-            .join(RolloutRow, RolloutRow.id == TransitionRow.rollout)
-            .where(TransitionRow.id > after, TransitionRow.at >= now - keep)
-            .order_by(TransitionRow.id)
-        )
-        return sum(
-            add_event(session, _from_move(move, rollout), weighed=now - move.at > _STALE)
-            for move, rollout in session.execute(query)
-        )
+    try:
+        with store.begin() as session:
+            return _copy(session, now, keep)
+    except IntegrityError:  # another gateway copies them now
+        return 0
+
+
+def _copy(session: Session, now: datetime, keep: timedelta) -> int:
+    after = _newest_copied(session) - _OVERLAP
+    query = (
+        select(TransitionRow, RolloutRow)
+        .join(RolloutRow, RolloutRow.id == TransitionRow.rollout)
+        .where(TransitionRow.id > after, TransitionRow.at >= now - keep)
+        .order_by(TransitionRow.id)
+    )
+    return sum(
+        add_event(session, _from_move(move, rollout), weighed=now - move.at > _STALE)
+        for move, rollout in session.execute(query)
+    )
 
 
 def _copied(session: Session, last: int, since: datetime) -> bool:

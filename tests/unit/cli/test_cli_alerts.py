@@ -85,6 +85,8 @@ def test_what_fires_and_what_was_told(run: Run) -> None:
     }  # fmt: skip
     assert "engine-crashed" in run("alerts", "list").stdout
     assert "waiting" in run("alerts", "notices").stdout
+    assert "the engine stopped answering" in run("status").stdout
+    assert [row["alert"] for row in data(run("status", "--json"))["alerts"]] == ["engine-crashed"]
 
 
 def test_rules_and_measures_are_listed(run: Run) -> None:
