@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
@@ -37,7 +37,7 @@ from tutelage.serving.wire import HttpError
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow
 from tutelage.store.releases import ReleaseRow
-from tutelage.store.usage import BudgetRow, HoldRow
+from tutelage.store.usage import BudgetRow
 
 _RETRY_S = 60  # a client library should wait for no longer than this by itself
 Clock = Callable[[], datetime]
@@ -174,18 +174,13 @@ def levels(
     now = now or utc_now()
     periods = {account.id: period_of(account.per, now) for account in accounts}
     with store.session() as session:
-        query = select(BudgetRow.account, BudgetRow.period, BudgetRow.spent)
-        mine = query.where(BudgetRow.account.in_(list(periods)))
-        spent = {(a, p): s for a, p, s in session.execute(mine)}
-        sums = select(HoldRow.account, HoldRow.period, func.sum(HoldRow.amount))
-        held = {
-            (a, p): s for a, p, s in session.execute(sums.group_by(HoldRow.account, HoldRow.period))
-        }
+        mine = select(BudgetRow).where(BudgetRow.account.in_(list(periods)))
+        rows = {(row.account, row.period): row for row in session.scalars(mine)}
     found = []
     for account in accounts:
-        pair = account.id, periods[account.id]
+        row = rows.get((account.id, periods[account.id]))
         ends = period_end(account.per, now)
-        used = spent.get(pair, 0.0)
+        used = row.spent if row else 0.0
         found.append(
             {
                 "key": account.key,
@@ -194,7 +189,7 @@ def levels(
                 "per": account.per,
                 "limit": account.limit,
                 "spent": used,
-                "held": held.get(pair, 0.0),
+                "held": row.held if row else 0.0,
                 "left": max(0.0, account.limit - used),
                 "ends_at": ends,
             }

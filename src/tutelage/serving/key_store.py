@@ -209,9 +209,8 @@ def _deployments(session: Session, value: Any) -> list[str] | None:
         if name not in known:
             near = nearest(str(name), known)
             hint = f"Did you mean {near!r}? " if near else ""
-            raise DataError(
-                f"there is no deployment {name!r}", fix=f"{hint}Known: {', '.join(known) or 'none'}"
-            )
+            more = f"Known: {', '.join(known)}" if known else "`tutelage deploy create` makes one"
+            raise DataError(f"there is no deployment {name!r}", fix=f"{hint}{more}")
     return sorted({str(name) for name in value})
 
 

@@ -98,6 +98,7 @@ class Ledger:
             self._wake.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout)
+        self._book.close()
 
     async def reserve(self, record: str, claims: Sequence[Claim]) -> None:
         """Return once `record` holds all it claims.
@@ -184,6 +185,11 @@ class Ledger:
                 ask.answer(error)
             time.sleep(0.0 if self._closing else _POLL_S)
             return
+        except Exception as error:  # the thread must outlive what is wrong with one request
+            _log.exception("budgets failed on %d requests", len(asks) + len(ends))
+            for ask in asks:
+                ask.answer(error)
+            asks, answers = [], []  # what ended is charged in full once its holds expire
         with self._wake:
             for _ in ends:
                 self._ends.popleft()

@@ -19,6 +19,7 @@ class BudgetRow(Base):
     account: Mapped[str] = mapped_column(String(240), primary_key=True)
     period: Mapped[str] = mapped_column(String(16), primary_key=True)  # 2026-11, 2026-11-26, ...
     spent: Mapped[float] = mapped_column(default=0.0)
+    held: Mapped[float] = mapped_column(default=0.0)  # by requests under way: the sum of its holds
     updated_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
