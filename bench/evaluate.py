@@ -2,12 +2,12 @@
 
 1,000 test rows, a prompt with the 77 labels, greedy text of the same length. `ours` is the
 evaluation's own runner with the candidates it makes: the base model bare, with six examples and
-tuned, each writing freely and each held to the label list. `generate` is transformers' generate
-over the same prompts, padded on the left; `generate_prefix` gives it the keys and values of the
-instructions, computed once. The peers run the same candidates in free text alone, over
-`--peer-rows` rows drawn from the same: a row's time does not depend on how many follow.
-The tuned model is a LoRA trained for a few steps here, so it writes labels. `floor` is the time
-of the matrix products of the tokens that ours computed, at this machine's rate for large ones.
+tuned, each writing freely, held to the label list, and both, as an evaluation asks. `generate` is
+transformers' generate over the same prompts, padded on the left; `generate_prefix` gives it the
+keys and values of the instructions, computed once. The peers run the same candidates in free text
+alone, over `--peer-rows` rows drawn from the same: a row's time does not depend on how many follow.
+The tuned model is a LoRA trained for a few steps here, so it writes labels. `floor` is the time of
+the matrix products of the tokens that ours computed, at this machine's rate for large ones.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ SHOTS, BATCH = 6, 32
 TRAIN_ROWS, TRAIN_BATCH, RATE = 2000, 16, 1e-3
 SIDES = ("ours", "generate", "generate_prefix")
 FREE = ("base", "few_shot", "tuned")
+KINDS = {
+    "free": FREE,
+    "list": tuple(f"{name}_constrained" for name in FREE),
+    "all": tuple(f"{name}_both" for name in FREE),
+}
 
 
 def main() -> None:
@@ -92,30 +97,22 @@ def _run(wish: dict[str, Any], threads: int) -> dict[str, Any]:
 def headline(found: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return the ratios: their processor seconds a row over ours, and ours for 1,000 rows.
 
-    `vs_generate` is for all that ours does, free text and label lists, against free text alone;
+    `vs_generate` is for all that an evaluation asks, text and label lists, against text alone;
     `list_` is the three candidates held to the label list, `free_` the same three in free text.
     """
     numbers: dict[str, float] = {}
     if "ours" not in found:
         return numbers
-    each = {name: cost["cpu_s_row"] for name, cost in found["ours"]["candidates"].items()}
-    listed = sum(value for name, value in each.items() if name.endswith("_constrained"))
-    free = sum(each[name] for name in FREE)
+    ours = found["ours"]["candidates"]
+    for kind, names in KINDS.items():
+        numbers[f"{kind}_cpu_s"] = round(1000 * sum(ours[n]["cpu_s_row"] for n in names))
+        numbers[f"{kind}_minutes"] = round(1000 / 60 * sum(ours[n]["s_row"] for n in names), 2)
     for peer in ("generate", "generate_prefix"):
         if peer in found:
-            theirs = sum(cost["cpu_s_row"] for cost in found[peer]["candidates"].values())
-            numbers[f"vs_{peer}"] = round(theirs / (free + listed), 2)
-            numbers[f"free_vs_{peer}"] = round(theirs / free, 2)
-            numbers[f"list_vs_{peer}"] = round(theirs / listed, 2)
-    numbers["list_cpu_s"], numbers["all_cpu_s"] = (
-        round(1000 * listed),
-        round(1000 * (free + listed)),
-    )
-    seconds = {n: c["s_row"] for n, c in found["ours"]["candidates"].items()}
-    numbers["list_minutes"] = round(
-        sum(v for n, v in seconds.items() if n.endswith("_constrained")) * 1000 / 60, 2
-    )
-    numbers["all_minutes"] = round(sum(seconds.values()) * 1000 / 60, 2)
+            theirs = 1000 * sum(c["cpu_s_row"] for c in found[peer]["candidates"].values())
+            for kind in KINDS:
+                name = "vs" if kind == "all" else f"{kind}_vs"
+                numbers[f"{name}_{peer}"] = round(theirs / numbers[f"{kind}_cpu_s"], 2)
     numbers["floor_share"] = found["ours"]["floor_share"]
     numbers["peak_mb"] = found["ours"]["peak_mb"]
     return numbers
@@ -182,16 +179,21 @@ def ours(wish: dict[str, Any]) -> dict[str, Any]:
     engine.set_adapter(adapter)  # read and checked once, outside the clock
     engine.set_adapter(None)
     rate = gflops()
+    asked = {c.name: [c] for c in make_candidates(task, few_shot=SHOTS, tuned=True)}
+    for name in FREE:
+        asked[f"{name}_both"] = [*asked[name], *asked[f"{name}_constrained"]]
     costs: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "rows.jsonl")
-        for candidate in make_candidates(task, few_shot=SHOTS, tuned=True):
+    for name, candidates in asked.items():
+        with tempfile.TemporaryDirectory() as folder:
+            journal = Journal(Path(folder) / "rows.jsonl")
             engine._runner.forget()
-            costs[candidate.name] = measured(
-                lambda c=candidate: run(task, [c], bench, journal), wish["rows"]
+            costs[name] = measured(
+                lambda c=candidates, j=journal: run(task, c, bench, j), wish["rows"]
             )
-            right = sum(journal.get(candidate.name, row.id).text == row.answer for row in task.rows)
-            costs[candidate.name]["right"] = round(right / len(task.rows), 3)
+            for one in candidates:
+                right = sum(journal.get(one.name, row.id).text == row.answer for row in task.rows)
+                costs[name][f"right_{one.mode}"] = round(right / len(task.rows), 3)
+        print(name, costs[name], file=sys.stderr, flush=True)
     spent = sum(cost["cpu_s_row"] for cost in costs.values()) * wish["rows"]
     return {
         "candidates": costs,
@@ -268,7 +270,7 @@ def plain(wish: dict[str, Any]) -> dict[str, Any]:
     tuned = load_model(source, adapter=Path(wish["adapter"]))
     _, task = task_of(wish["rows"], lambda text: len(tokenizer(text)["input_ids"]))
     costs: dict[str, Any] = {}
-    for candidate in make_candidates(task, few_shot=SHOTS, tuned=True, constrained=False):
+    for candidate in make_candidates(task, few_shot=SHOTS, tuned=True, answers="free"):
         model: Any = tuned if candidate.adapter else base
         groups = [
             [render(tokenizer, prompt_for(candidate, row, task).messages).prompt_ids for row in g]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -33,6 +33,8 @@ class Evaluate(Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)  # of every interval
     few_shot: int = Field(default=6, ge=0)  # examples in the few-shot baseline's prompt
     max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
+    # with a closed list of labels: text as production writes it, the likeliest label, or both
+    answers: Literal["both", "free", "list"] = "both"
     batch_size: int = Field(default=32, ge=1)  # pinned: it can flip greedy ties
     # rows that are asked again one at a time, for what a single user waits; 0: none
     latency_rows: int = Field(default=20, ge=0)

@@ -18,6 +18,7 @@ from tutelage.inference.base import Prompt
 from tutelage.inference.chat import conversation, neutralise
 
 Mode = Literal["free", "constrained"]
+Answers = Literal["both", "free", "list"]
 BASE, FEW_SHOT, TUNED = "base", "few_shot", "tuned"
 STABLE = "stable"
 TFIDF = "tfidf"
@@ -41,21 +42,29 @@ class Candidate:
 
 
 def make_candidates(
-    task: Task, *, few_shot: int, tuned: bool, constrained: bool = True
+    task: Task, *, few_shot: int, tuned: bool, answers: Answers = "both"
 ) -> list[Candidate]:
-    """Return the candidates: free ones first, then the same with the label list enforced.
-
-    `constrained=False` leaves the latter out, for a model that shows no likelihoods.
-    """
+    """Return the candidates: free ones first, then the same with the label list enforced."""
     shots = pick_shots(task.train, few_shot)
-    free = [Candidate(BASE, "base model, zero-shot")]
+    named = [Candidate(BASE, "base model, zero-shot")]
     if shots:
-        free.append(Candidate(FEW_SHOT, f"base model, {len(shots)} examples", shots))
+        named.append(Candidate(FEW_SHOT, f"base model, {len(shots)} examples", shots))
     if tuned:
-        free.append(Candidate(TUNED, "tuned model", adapter=True))
-    if not task.labels or not constrained:
-        return free
-    return free + [with_list(candidate) for candidate in free]
+        named.append(Candidate(TUNED, "tuned model", adapter=True))
+    return shaped(task, named, answers)
+
+
+def shaped(task: Task, named: Sequence[Candidate], answers: Answers) -> list[Candidate]:
+    """Return the candidates as they are to answer: freely, held to the label list, or both.
+
+    Where there is no list they answer freely. Those that are only held to it keep their names.
+    """
+    if not task.labels or answers == "free":
+        return list(named)
+    held = [with_list(candidate) for candidate in named]
+    if answers == "list":
+        return [replace(one, name=own.name) for one, own in zip(held, named, strict=True)]
+    return [*named, *held]
 
 
 def with_list(candidate: Candidate) -> Candidate:

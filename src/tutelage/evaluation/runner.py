@@ -7,7 +7,7 @@ answers pick the likeliest of the row's list. Nothing is scored here.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +24,6 @@ from tutelage.inference.base import Generator, Prompt
 from tutelage.inference.label_choice import choose
 
 STAGE = "evaluate"
-_HELD_ROWS = 64  # weighed together; unlike text, what is picked does not depend on it
 _SEEDS_APART = 1_000_003  # engines add a row's place in its batch to the seed
 
 
@@ -75,20 +74,41 @@ def run(task: Task, candidates: Sequence[Candidate], bench: Bench, journal: Jour
     with the same batches as one that was not.
     """
     total, done = len(task.rows) * sum(len(_draws(task, c)) for c in candidates), 0
-    for candidate in sorted(candidates, key=lambda c: c.adapter):  # each adapter loaded once
-        switched = False
-        held = candidate.mode == "constrained"
-        groups = batches(task.rows, max(bench.batch_size, _HELD_ROWS if held else 1))
-        for sample in _draws(task, candidate):
-            for number, rows in enumerate(groups):
-                if any(journal.get(candidate.name, row.id, sample) is None for row in rows):
-                    if not switched:
-                        bench.engine.set_adapter(bench.adapter if candidate.adapter else None)
-                        switched = True
-                    asked = Asked(task, candidate, number, rows, sample)
+    groups = batches(task.rows, bench.batch_size)
+    adapter: object = None
+    for family in _families(candidates):
+        for number, rows in enumerate(groups):
+            for asked in _asks(task, family, number, rows):
+                if any(journal.get(asked.candidate.name, r.id, asked.sample) is None for r in rows):
+                    if adapter != family[0].adapter:
+                        adapter = family[0].adapter
+                        bench.engine.set_adapter(bench.adapter if adapter else None)
                     journal.append(_answer(asked, bench.engine))
                 done += len(rows)
-                bench.emit(Event(STAGE, "progress", candidate.title, done, total))
+                bench.emit(Event(STAGE, "progress", asked.candidate.title, done, total))
+
+
+def _families(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Return the candidates grouped by what they are asked with, each adapter's together.
+
+    Those of a family differ in how they answer: an engine need not read their prompt twice.
+    """
+    found: dict[tuple[object, ...], list[Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda c: c.adapter):
+        key = (candidate.adapter, candidate.prompt, tuple(shot.id for shot in candidate.shots))
+        found.setdefault(key, []).append(candidate)
+    return list(found.values())
+
+
+def _asks(
+    task: Task, family: Sequence[Candidate], number: int, rows: Sequence[Example]
+) -> Iterator[Asked]:
+    """Yield what is asked about one batch: free text, the same from a list, then what is drawn."""
+    for candidate in sorted(family, key=lambda c: c.mode != "free"):
+        yield Asked(task, candidate, number, rows)
+    for candidate in family:
+        for sample in _draws(task, candidate)[1:]:
+            yield Asked(task, candidate, number, rows, sample)
 
 
 def _draws(task: Task, candidate: Candidate) -> range:

@@ -42,10 +42,12 @@ def choices_of(scores: NDArray[np.float64]) -> list[Choice]:
 def choose(engine: Any, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Choice]:
     """Return the likeliest of `answers` a prompt, the shortest way the engine knows.
 
-    `engine` is a LabelScorer; what all answers end in is not weighed.
+    `engine` is a LabelScorer. What all answers end in is not weighed, as usual for multiple choice
+    by likelihood (Gao et al., lm-evaluation-harness); an engine that weighs whole lists may look
+    at the first token of it.
     """
     if hasattr(engine, "choose_labels"):
-        found: list[Choice] = engine.choose_labels(prompts, answers)
+        found: list[Choice] = engine.choose_labels(prompts, answers, ended=False)
         return found
     return choices_of(np.asarray(engine.score_labels(prompts, answers, whole=False)))
 

@@ -71,7 +71,7 @@ def can_share(model: Any) -> str | None:
 
 
 class Runner:
-    """Runs a model over batches. Nothing is kept between batches but the shared prefix."""
+    """Runs a model over batches. Kept between them: the shared prefix, and the newest prompts."""
 
     def __init__(self, model: Any, pad: int, *, share: bool = True) -> None:
         self.model = model
@@ -79,6 +79,7 @@ class Runner:
         self.why_plain = can_share(model) if share else "it was turned off"
         self._probed = False
         self._prefix: tuple[object, list[Pair]] | None = None
+        self._newest: tuple[object, Batch] | None = None
 
     @property
     def shares(self) -> bool:
@@ -98,27 +99,51 @@ class Runner:
         )
 
     def forget(self) -> None:
-        """Drop the kept prefix: the weights have changed."""
-        self._prefix = None
+        """Drop what is kept: the weights have changed."""
+        self._prefix = self._newest = None
 
-    def start(self, prompts: Sequence[Sequence[int]], prefix: Sequence[int], room: int) -> Batch:
-        """Compute the prompts, which all begin with `prefix`; `room` tokens may follow."""
+    def start(
+        self,
+        prompts: Sequence[Sequence[int]],
+        prefix: Sequence[int],
+        room: int,
+        *,
+        again: bool = False,
+    ) -> Batch:
+        """Compute the prompts, which all begin with `prefix`; `room` tokens may follow.
+
+        With `again`, the prompts of the call before are not computed a second time. What followed
+        them is overwritten then, so that batch must be done with.
+        """
         if not self.shares:
             return self._start_plain(prompts, prefix)
+        key = (len(prefix), tuple(map(tuple, prompts)))
         own = [list(p[len(prefix) :]) for p in prompts]
         counts = torch.tensor([len(p) for p in own])
-        slots = Slots(self._prefix_states(prefix), len(own), int(counts.max()) + room)
-        batch = Batch(counts + len(prefix), _NONE, slots, counts)
+        width = int(counts.max()) + room
+        if not again or self._newest is None or self._newest[0] != key:
+            self._newest = None
+            slots = Slots(self._prefix_states(prefix), len(own), width)
+            batch = Batch(counts + len(prefix), _NONE, slots, counts)
+            batch.logits = self._read(batch, own, len(prefix))
+            self._newest = (key, batch)
+        kept = self._newest[1]
+        if kept.slots.room < width:
+            kept.slots.grow(width)
+        return Batch(counts + len(prefix), kept.logits.clone(), kept.slots, counts)
+
+    def _read(self, batch: Batch, own: list[list[int]], first_position: int) -> torch.Tensor:
+        """Compute each row's own tokens into the batch; return the logits after them, (B, V)."""
         parts = []
+        counts = batch.filled
         for first, last in _portions([len(p) for p in own], _STREAM):
             ids = torch.tensor([token for p in own[first:last] for token in p])
             rows = torch.repeat_interleave(torch.arange(first, last), counts[first:last])
             at = torch.cat([torch.arange(len(p)) for p in own[first:last]])
             ends = counts[first:last].cumsum(0) - 1
-            tokens = Tokens(ids, rows, at, at + len(prefix))
+            tokens = Tokens(ids, rows, at, at + first_position)
             parts.append(self.stream(batch, tokens, keep=ends).cpu())
-        batch.logits = torch.cat(parts)
-        return batch
+        return torch.cat(parts)
 
     def step(self, batch: Batch, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> None:
         """Add one token to each row and leave the logits that follow in the batch.
@@ -196,7 +221,7 @@ class Runner:
         except Exception as error:
             return f"its attention is of another kind ({type(error).__name__}: {short(error)})"
         finally:
-            self._prefix = None
+            self.forget()
             self.model.train(training)
         gap = made.log_softmax(-1) - plain.float().cpu().log_softmax(-1)
         close = _CLOSE if self.model.dtype == torch.float32 else _CLOSE_NARROW

@@ -24,6 +24,7 @@ from tutelage.inference.transformers_labels import Trie, make_trie
 _LOGITS_MB = 64  # that the logits of one pass may take
 _MOST, _LEAST = 256, 16  # nodes a pass, whatever the vocabulary
 _FILL = 32  # nodes that make a pass worth its while
+_EAGER = 48  # nodes of a bounded walk's pass: what the first of them find may rule out the rest
 _STATES_MB = 384  # that keys and values of rows in flight should take
 _EXPECTED = 64  # nodes a row looks at, give or take, when it is bounded
 
@@ -149,7 +150,7 @@ class Search:
         top = logp.max(axis=1, keepdims=True)
         seeking = np.isneginf(best)
         must = self._open & np.where(seeking, logp >= top, logp > best)
-        must = _first_of_each(must, logp, self._most)
+        must = _first_of_each(must, logp, min(_EAGER, self._most))
         limit = np.where(seeking, top, best)
         rank = logp - np.where(np.isneginf(limit), 0.0, limit)
         lacking = min(_FILL, self._most) - int(must.sum())
@@ -224,9 +225,13 @@ def search(
     runner: Runner, prompts: Sequence[Sequence[int]], shared: int, answers: Answers, *,
     bounded: bool,
 ) -> Search:  # fmt: skip
-    """Return the finished walk for prompts (token ids) whose first `shared` tokens are the same."""
-    room = _EXPECTED if bounded else int(answers.inner.sum())
-    batch = runner.start(prompts, prompts[0][:shared], min(room, int(answers.inner.sum())))
+    """Return the finished walk for prompts (token ids) whose first `shared` tokens are the same.
+
+    Prompts that were just answered in free text are not computed again.
+    """
+    inner = int(answers.inner.sum())
+    room = min(_EXPECTED, inner) if bounded else inner
+    batch = runner.start(prompts, prompts[0][:shared], room, again=True)
     walk = Search(runner, batch, answers, bounded=bounded)
     walk.run()
     return walk

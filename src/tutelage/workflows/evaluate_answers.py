@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from tutelage.core.errors import ConfigError
 from tutelage.data.version import load_version
 from tutelage.evaluation.candidates import (
     BASE,
@@ -15,7 +16,7 @@ from tutelage.evaluation.candidates import (
     TUNED,
     Candidate,
     make_candidates,
-    with_list,
+    shaped,
 )
 from tutelage.evaluation.forgetting import Forgetting
 from tutelage.evaluation.latency import measure_alone
@@ -78,9 +79,17 @@ def _task(job: Job, loaded: LoadedEngine) -> Task:
 
 def _sittings(job: Job, task: Task, loaded: LoadedEngine) -> list[_Sitting]:
     """Return base and few-shot, then the candidate, then its rivals."""
-    lists, shared = not loaded.only_text, Journal(job.shared / "rows.jsonl")
-    few_shot = job.ctx.config.evaluate.few_shot
-    base = make_candidates(task, few_shot=few_shot, tuned=False, constrained=lists)
+    settings, shared = job.ctx.config.evaluate, Journal(job.shared / "rows.jsonl")
+    answers = settings.answers
+    if loaded.only_text and task.labels:
+        if answers == "list":
+            raise ConfigError(
+                "this service shows no likelihoods, so its model can't be held to a label list",
+                where="tutelage.yaml: evaluate.answers",
+                fix="Set it to both or free",
+            )
+        answers = "free"
+    base = make_candidates(task, few_shot=settings.few_shot, tuned=False, answers=answers)
     sittings = [_Sitting(None, base, shared)]
     everybody = [(TUNED, job.entrant, Journal(job.folder / "rows.jsonl"))] if job.entrant else []
     everybody += [(rival.name, rival, shared) for rival in job.rivals]
@@ -89,8 +98,7 @@ def _sittings(job: Job, task: Task, loaded: LoadedEngine) -> list[_Sitting]:
             continue
         prompt = None if who.prompt.strip() == task.prompt.strip() else who.prompt
         one = Candidate(name, who.title, adapter=who.folder is not None, prompt=prompt)
-        both = [one, with_list(one)] if task.labels and lists else [one]
-        sittings.append(_Sitting(who, both, journal))
+        sittings.append(_Sitting(who, shaped(task, [one], answers), journal))
     return sittings
 
 

@@ -31,6 +31,15 @@ def test_there_are_three_free_candidates_and_three_that_must_pick_a_label() -> N
     ]  # fmt: skip
 
 
+def test_answers_can_be_text_alone_or_the_list_alone_under_the_same_names() -> None:
+    task = colour_task()
+    for answers, mode in (("free", "free"), ("list", "constrained")):
+        made = make_candidates(task, few_shot=4, tuned=True, answers=answers)
+        assert [(c.name, c.mode) for c in made] == [
+            (name, mode) for name in ("base", "few_shot", "tuned")
+        ]  # fmt: skip
+
+
 def test_shots_come_from_train_cover_the_labels_and_never_change() -> None:
     rows = [example(f"w{i}", "warm") for i in range(20)] + [example("c", "cold")]
     picked = pick_shots(rows, 4)

@@ -296,6 +296,28 @@ def test_a_label_that_begins_the_text_is_the_likeliest_beginning(
         assert choice.log_p == pytest.approx(max(scores), abs=2e-4)
 
 
+def test_prompts_that_were_just_answered_are_not_read_again(
+    source: ModelSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = TransformersGenerator(source).choose_labels(prompts(), LABELS, ended=False)
+    engine = TransformersGenerator(source, batch_size=len(INPUTS))
+    texts = [done.text for done in engine.generate(prompts())]
+    read: list[int] = []
+    stream = engine._runner.stream
+
+    def counted(batch: Any, tokens: Tokens, *, keep: torch.Tensor | None = None) -> torch.Tensor:
+        read.append(len(tokens.ids) if keep is not None else 0)
+        return stream(batch, tokens, keep=keep)
+
+    monkeypatch.setattr(engine._runner, "stream", counted)
+    chosen = engine.choose_labels(prompts(), LABELS, ended=False)
+    assert sum(read) == 0
+    assert [c.best for c in chosen] == [c.best for c in fresh]
+    assert [c.log_p for c in chosen] == pytest.approx([c.log_p for c in fresh], abs=2e-4)
+    assert [done.text for done in engine.generate(prompts())] == texts
+    assert sum(read) > 0
+
+
 def test_one_label_and_no_label(generator: TransformersGenerator) -> None:
     (only,) = generator.choose_labels(prompts(("otitis",)), ["ear"])
     assert only.best == 0
