@@ -20,7 +20,8 @@ _LONGEST_WINDOW_S = 3600.0
 class Webhook(Section):
     """An address that notices are posted to. Secrets stay in the environment."""
 
-    name: Name
+    name: Name  # how it is called in lists and errors
+    # http or https; an address that is a secret belongs into url_env
     url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+")
     url_env: str | None = None  # name of the environment variable that holds the address
     secret_env: str | None = None  # name of the one that holds the secret bodies are signed with
@@ -37,7 +38,7 @@ class Webhook(Section):
 class AlertRule(Section):
     """When somebody is told: a metric beyond a limit for a time, or an event of a kind."""
 
-    name: Name
+    name: Name  # what the alert is called
     # a measure (error_rate, latency_p99, ...) or a name from /metrics
     metric: str | None = Field(default=None, pattern=r"^[a-z][a-zA-Z0-9_]*$")
     event: str | None = Field(default=None, pattern=r"^[a-z_*]+(\.[a-z_*]+)?$")  # such as engine.*
@@ -49,7 +50,7 @@ class AlertRule(Section):
     window: Duration = "5m"  # counters and histograms are looked at over this, at most 1h
     hold: Duration = "0s"  # how long it must be so before it fires
     least: int = Field(default=20, ge=1)  # requests in the window below which a measure is unknown
-    level: Level = "warning"
+    level: Level = "warning"  # how bad it is; webhooks choose by it
 
     @field_validator("window")
     @classmethod
