@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from tutelage.core.config_alerts import AlertRule, Alerts
 from tutelage.core.durations import seconds
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, DataError, nearest
 from tutelage.serving.measures import Figure, Labels, Window, check, evaluate, needed
 from tutelage.store.alerts import EventRow
 
@@ -81,6 +81,16 @@ def rules_of(alerts: Alerts) -> tuple[AlertRule, ...]:
     own = {rule.name for rule in alerts.rules}
     kept = [rule for rule in BUILT_IN if rule.name not in own and rule.name not in alerts.off]
     return (*alerts.rules, *kept)
+
+
+def require_rule(alerts: Alerts, pattern: str) -> None:
+    """Raise DataError if a name, or a pattern with *, is that of no rule in force."""
+    known = [rule.name for rule in rules_of(alerts)]
+    if any(fnmatchcase(name, pattern) for name in known):
+        return
+    near = nearest(pattern, known)
+    hint = f"Did you mean {near!r}? " if near else ""
+    raise DataError(f"no rule is named {pattern!r}", fix=f"{hint}Known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
@@ -27,8 +27,7 @@ from tutelage.store.base import Store
 from tutelage.store.releases import RolloutRow, TransitionRow
 
 _log = logging.getLogger(__name__)
-_TRIES = 3
-_PAUSE_S = 0.5
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0  # before the store is tried again
 _OVERLAP = 50  # journal rows looked at again: two writers may commit out of order
 _KEEP = timedelta(days=90)
 _STALE = timedelta(hours=1)  # a move older than this is kept, and nobody is alerted to it
@@ -81,7 +80,7 @@ class EventLog:
     ) -> None:
         self.store = store
         self.told = told  # called with each event, in the teller's thread
-        self.lost = 0  # events that did not fit or that the store refused
+        self.lost = 0  # events that did not fit, or for which the store did not come back
         self._items: deque[Happening] = deque()
         self._capacity = capacity
         self._wake = threading.Condition()
@@ -134,6 +133,7 @@ class EventLog:
             self._thread.join(timeout)
 
     def _run(self) -> None:
+        pause_s = _PAUSE_S
         while True:
             with self._wake:
                 self._busy = False
@@ -144,23 +144,51 @@ class EventLog:
                 batch = list(self._items)
                 self._items.clear()
                 self._busy = True
-            self._write(batch)
+            try:
+                self._write(batch)
+                pause_s = _PAUSE_S
+            except DBAPIError as error:  # the store is locked, full or gone: they wait for it
+                _log.warning("events wait for the store: %s", type(error).__name__)
+                if not self._put_back(batch, pause_s):
+                    return
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _put_back(self, batch: list[Happening], pause_s: float) -> bool:
+        """Wait before the next try; return False if the log is being closed."""
+        with self._wake:
+            self._items.extendleft(reversed(batch))
+            while len(self._items) > self._capacity:
+                self._items.popleft()
+                self.lost += 1
+            if not self._closing:
+                self._wake.wait_for(lambda: self._closing, pause_s)
+                return True
+            self.lost += len(self._items)
+            self._items.clear()
+            self._busy = False
+            self._wake.notify_all()
+            return False
 
     def _write(self, batch: list[Happening]) -> None:
-        store = self.store
-        if store is None:
+        """Write a batch; raise DBAPIError if the store does not take it."""
+        if self.store is None:
             return
-        for attempt in range(_TRIES):
+        try:
+            with self.store.begin() as session:
+                for item in batch:
+                    add_event(session, item)
+        except IntegrityError:  # another gateway told the same: all but that one are written
+            self._one_by_one(batch)
+
+    def _one_by_one(self, batch: list[Happening]) -> None:
+        if self.store is None:
+            return
+        for item in batch:
             try:
-                with store.begin() as session:
-                    for item in batch:
-                        add_event(session, item)
-                return
-            except SQLAlchemyError as error:
-                _log.warning("events could not be written: %s", error)
-            with self._wake:
-                self._wake.wait_for(lambda: self._closing, _PAUSE_S * 2**attempt)
-        self.lost += len(batch)
+                with self.store.begin() as session:
+                    add_event(session, item)
+            except IntegrityError:
+                _log.debug("an event is there already: %s", item.once)
 
 
 def add_event(session: Session, happening: Happening, *, weighed: bool = False) -> bool:

@@ -19,7 +19,7 @@ from tutelage.serving.alert_store import (
     silence,
     unsilence,
 )
-from tutelage.serving.alerts import rules_of
+from tutelage.serving.alerts import require_rule, rules_of
 from tutelage.serving.body import read_json
 from tutelage.serving.events import copy_moves, read_events
 from tutelage.serving.monitor_views import (
@@ -94,6 +94,7 @@ async def _silence(state: GatewayState, request: Request) -> Any:
     rule, length = body.get("rule"), body.get("for", "1h")
     if not isinstance(rule, str) or not rule:
         raise HttpError(400, 'Name the rule to silence: {"rule": "error-rate"}.', param="rule")
+    require_rule(state.project.alerts, rule)
     author = state.keys.identify(request.headers).name or "the local user"
     reason = str(body.get("reason") or "")[:500]
     deployment = body.get("deployment")

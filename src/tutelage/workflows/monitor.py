@@ -17,7 +17,7 @@ from tutelage.core.config_alerts import Webhook
 from tutelage.core.durations import seconds
 from tutelage.core.errors import ConfigError, DataError, nearest
 from tutelage.serving import alert_store
-from tutelage.serving.alerts import Watch, rules_of
+from tutelage.serving.alerts import Watch, require_rule, rules_of
 from tutelage.serving.events import copy_moves, read_events
 from tutelage.serving.monitor_views import (
     alert_view,
@@ -159,13 +159,7 @@ def silence(
 
     Raises DataError if it matches no rule in force.
     """
-    from fnmatch import fnmatchcase
-
-    known = [found.name for found in rules_of(ctx.config.alerts)]
-    if not any(fnmatchcase(name, rule) for name in known):
-        near = nearest(rule, known)
-        hint = f"Did you mean {near!r}? " if near else ""
-        raise DataError(f"no rule is named {rule!r}", fix=f"{hint}Known: {', '.join(known)}")
+    require_rule(ctx.config.alerts, rule)
     until = utc_now() + timedelta(seconds=_length(length, "for"))
     who = author or getpass.getuser()
     row = alert_store.silence(

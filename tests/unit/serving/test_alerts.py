@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import AlertRule, Alerts
@@ -210,6 +212,46 @@ def test_events_are_lost_from_the_oldest_on_and_counted_when_nothing_can_be_writ
     assert heard == ["one"]
     assert log.flush()
     log.close()
+
+
+def test_events_wait_for_a_store_that_is_locked_and_the_same_one_is_kept_once(
+    tmp_path: Path,
+) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/store.db")
+    store.engine.dispose()
+    other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+
+    @event.listens_for(store.engine, "connect")
+    def impatient(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA busy_timeout=1")
+
+    other.execute("BEGIN IMMEDIATE")
+    log = EventLog(store)
+    log.start()
+    log.tell(Happening("engine.crashed", "one", once="a"))
+    assert not log.flush(0.2)
+    log.tell(Happening("engine.crashed", "two"))
+    log.tell(Happening("engine.crashed", "one", once="a"))
+    other.execute("COMMIT")
+    assert log.flush(30)
+    log.close()
+    assert [row.message for row in read_events(store)] == ["one", "two"]
+    assert log.lost == 0
+    other.close()
+    store.close()
+
+
+def test_what_a_closed_log_could_not_write_is_counted(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/store.db")
+    with store.begin() as session:
+        session.connection().exec_driver_sql("DROP TABLE events")
+    log = EventLog(store, capacity=2)
+    log.start()
+    for text in "abc":
+        log.tell(Happening("engine.crashed", text))
+    log.close()
+    assert log.lost == 3
+    store.close()
 
 
 def test_old_events_and_ended_alerts_are_forgotten(store: Store) -> None:

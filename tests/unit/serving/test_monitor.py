@@ -114,7 +114,9 @@ def test_metrics_tell_keys_engine_and_disk_and_no_text(
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=ASK)
     _, text, _ = fetch(f"{running.url}/metrics")
-    assert 'tutelage_key_requests_total{deployment="colours",key="(local)",status="200"} 2.0' in text
+    assert (
+        'tutelage_key_requests_total{deployment="colours",key="(local)",status="200"} 2.0' in text
+    )
     assert 'gen_ai_client_token_usage_sum{arm="stable",deployment="colours"' in text
     assert "gen_ai_server_time_per_output_token_seconds_count" in text
     assert 'tutelage_refused_total{status="404"} 1.0' in text
@@ -133,7 +135,8 @@ def test_silences_over_http(gateway: Callable[..., Running]) -> None:
     assert fetch(f"{url}/silences/error-rate", method="DELETE")[1]["ended"] == 1
     status, answer, _ = fetch(f"{url}/silences/error-rate", method="DELETE")
     assert (status, answer["error"]["code"]) == (404, "not_found")
-    status, answer, _ = fetch(f"{url}/silences", {"rule": "x", "for": "soon"})
+    assert fetch(f"{url}/silences", {"rule": "eror-rate"})[0] == 404
+    status, answer, _ = fetch(f"{url}/silences", {"rule": "error-*", "for": "soon"})
     assert (status, answer["error"]["param"]) == (400, "for")
     assert fetch(f"{url}/silences", {"for": "1h"})[0] == 400
     rules = fetch(f"{url}/rules")[1]["data"]
