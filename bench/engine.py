@@ -1,194 +1,226 @@
-"""The embedded engine's speed and memory on the demo model, beside llama-cpp-python if installed.
+"""The embedded engine beside llama.cpp's own server and `transformers serve`, on the demo model.
 
-One stream and eight at once, in written tokens a second; what a second release adds to memory. Both
-engines get the same weights, prompts, thread count and greedy decoding, the best of each kind is
-the median of the rounds. llama-cpp-python has no batching: its eight requests take turns.
+Written tokens a second, prompts included in the time: one request after another and eight at once,
+with a prompt of their own or a long system message that all of them share, on one adapter and on
+four in turn. Every engine gets one thread on the same processor core, the same number of slots in
+all, the same adapters, prompts and greedy decoding; they take turns in every round, and the figure
+is the median of the rounds' ratios. A shared message is new in each round: nobody has it cached.
+
+Also what a second release adds to memory, keys and values apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 
-from common import child, machine, median, table
+from common import machine, table
+from common_engines import (
+    CONTEXT,
+    Server,
+    llamacpp,
+    on_server_core,
+    transformers_serve,
+    tutelage,
+    write_adapter,
+)
 from tutelage.core.workspace import Workspace
 from tutelage.inference.gguf_header import GgufHeader, read_header
 from tutelage.inference.models import locate_model
 from tutelage.serving.launchers.embedded import EmbeddedLauncher
 
-SLOTS, CONTEXT, AT_ONCE = 2, 2048, 8
-SYSTEM = "You are a medical coder. Explain each code in plain words, at length."
-PROMPTS = [f"Explain the diagnosis code A0{n} and everything around it." for n in range(AT_ONCE)]
-LAYERS = {
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}  # fmt: skip
+AT_ONCE, ADAPTERS = 8, 4
+WORDS = (
+    "fever", "cough", "fracture", "asthma", "angina", "sepsis", "anaemia", "migraine", "eczema",
+    "gout", "ulcer", "stroke",
+)  # fmt: skip
+BRIEF = "You are a medical coder. Explain each code in plain words, at length."
 
 
-def messages(text: str) -> list[dict[str, str]]:
-    """Return the conversation of one request."""
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+@dataclass(frozen=True)
+class Case:
+    """`at_once` requests under way, `count` in all, over `releases` releases in turn."""
+
+    at_once: int
+    shared: bool
+    releases: int
+
+    @property
+    def name(self) -> str:
+        kind = "shared" if self.shared else "own"
+        return f"{self.at_once}_at_once_{kind}_prefix_{self.releases}_adapter" + "s" * (
+            self.releases > 1
+        )
 
 
-def write_adapter(folder: Path, header: GgufHeader, rank: int = 16) -> Path:
-    """Write a PEFT adapter with small random weights on every linear layer."""
-    from safetensors.numpy import save_file
-
-    random = np.random.default_rng(0)
-    tensors = {}
-    for layer in range(int(header.of_architecture("block_count"))):
-        for short, module in LAYERS.items():
-            rows, columns = header.shapes[f"blk.{layer}.{short}.weight"]
-            name = f"base_model.model.model.layers.{layer}.{module}"
-            for side, shape in (("A", (rank, columns)), ("B", (rows, rank))):
-                values = random.normal(0, 0.01, shape).astype(np.float32)
-                tensors[f"{name}.lora_{side}.weight"] = values
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
+CASES = [
+    Case(at_once, shared, releases)
+    for releases in (1, ADAPTERS)
+    for shared in (False, True)
+    for at_once in (1, AT_ONCE)
+]
 
 
-def kv_mb(header: GgufHeader) -> float:
+def conversations(case: Case, count: int, round_: int) -> list[list[dict[str, str]]]:
+    """Return the requests of a round: their user texts differ from the first word on."""
+    random = np.random.default_rng([round_, case.at_once, case.releases, int(case.shared)])
+    system = BRIEF
+    if case.shared:
+        rules = (f"Rule {n}: {' '.join(random.choice(WORDS, 9))}." for n in range(24))
+        system = f"Manual {random.integers(10**9)}. {BRIEF} {' '.join(rules)}"
+    return [
+        [
+            {"role": "system", "content": system},
+            {"role": "user", "content": f"{' '.join(random.choice(WORDS, 5))}, item {n}: explain."},
+        ]
+        for n in range(count)
+    ]
+
+
+async def rate(server: Server, case: Case, count: int, tokens: int, round_: int) -> float:
+    """Return the tokens a second that a server writes in a round of a case."""
+    headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
+    gate = asyncio.Semaphore(case.at_once)
+
+    async with aiohttp.ClientSession(headers=headers, timeout=_LONG) as session:
+
+        async def ask(place: int, messages: list[dict[str, str]]) -> int:
+            body = {"messages": messages, "max_tokens": tokens, "temperature": 0.0}
+            body |= server.fields(place % case.releases)
+            async with gate, session.post(server.url, json=body) as response:
+                answer = await response.json()
+                if response.status != 200:
+                    raise RuntimeError(f"{server.name}: {answer}")
+                return int(answer["usage"]["completion_tokens"])
+
+        asked = conversations(case, count, round_)
+        started = time.perf_counter()
+        counts = await asyncio.gather(*(ask(n, m) for n, m in enumerate(asked)))
+        return sum(counts) / (time.perf_counter() - started)
+
+
+_LONG = aiohttp.ClientTimeout(total=600)
+
+
+async def speeds(
+    adapters: list[Path], rounds: int, tokens: int, peers: str
+) -> list[dict[str, Any]]:
+    """Return a row for each case: every engine's tokens a second and our ratios to it."""
+    rows = []
+    for releases in (1, ADAPTERS):
+        async with AsyncExitStack() as stack:
+            chosen, enter = adapters[:releases], stack.enter_async_context
+            servers = [await enter(tutelage(chosen, AT_ONCE // releases))]
+            servers.append(await enter(llamacpp(chosen, AT_ONCE)))
+            if releases == 1 and peers == "all":
+                servers.append(await enter(transformers_serve()))
+            for case in (case for case in CASES if case.releases == releases):
+                rows.append(await _row(case, servers, rounds, tokens))
+    return rows
+
+
+async def _row(case: Case, servers: list[Server], rounds: int, tokens: int) -> dict[str, Any]:
+    count = 2 * ADAPTERS if case.at_once == 1 else 2 * AT_ONCE
+    measured: dict[str, list[float]] = {server.name: [] for server in servers}
+    for round_ in range(-1, rounds):
+        for server in servers:
+            slow = server.name == "transformers serve"
+            if slow and round_ > 0:
+                continue  # once is enough of an engine that is several times slower
+            value = await rate(server, case, count, tokens, round_)
+            if round_ >= 0:  # the first round warms up
+                measured[server.name].append(value)
+    row: dict[str, Any] = {"case": case.name}
+    row |= {name: round(statistics.median(values), 1) for name, values in measured.items()}
+    for name in ("llama.cpp", "transformers serve"):
+        pairs = zip(measured["tutelage"], measured.get(name, []), strict=False)
+        ratios = [ours / theirs for ours, theirs in pairs]
+        row[f"vs {name}"] = round(statistics.median(ratios), 2) if ratios else ""
+    return row
+
+
+def kv_mb(header: GgufHeader, slots: int) -> float:
     """Return the keys and values of one release in MB (10^6): float16, all slots full length."""
     heads = int(header.of_architecture("attention.head_count"))
     width = int(header.of_architecture("embedding_length")) // heads
     kept = int(header.of_architecture("attention.head_count_kv")) * width
-    return SLOTS * CONTEXT * int(header.of_architecture("block_count")) * 2 * kept * 2 / 1e6
+    return slots * CONTEXT * int(header.of_architecture("block_count")) * 2 * kept * 2 / 1e6
 
 
-class Engine:
-    """A running engine and the clock."""
+async def memory(adapters: list[Path], slots: int = 2) -> dict[str, Any]:
+    """Return what one release and each further one cost, in MB (10^6), keys and values apart.
 
-    def __init__(self, launcher: EmbeddedLauncher, url: str, tokens: int) -> None:
-        self.launcher, self.url, self.tokens = launcher, f"{url}/v1/chat/completions", tokens
-
-    async def ask(self, session: aiohttp.ClientSession, text: str, release: str) -> int:
-        """Return how many tokens were written."""
-        body = {"model": release, "messages": messages(text), "max_tokens": self.tokens}
-        async with session.post(self.url, json=body) as response:
-            answer = await response.json()
-            if response.status != 200:
-                raise RuntimeError(str(answer))
-            return int(answer["usage"]["completion_tokens"])
-
-    async def rate(self, texts: list[str], releases: list[str]) -> float:
-        """Return tokens a second over all of `texts` asked at once."""
-        async with aiohttp.ClientSession() as session:
-            started = time.perf_counter()
-            asked = zip(texts, releases * len(texts), strict=False)
-            counts = await asyncio.gather(*(self.ask(session, t, r) for t, r in asked))
-            return sum(counts) / (time.perf_counter() - started)
-
-    async def pss(self) -> float:
-        """Return the engine's proportional memory in MB (10^6)."""
-        return float((await self.launcher.stats())["pss_mb"])
-
-
-async def ours(threads: int, rounds: int, tokens: int) -> dict[str, Any]:
-    """Return our figures: speed of the base, of an adapter, of both mixed, and memory in MB."""
+    The first is the whole engine with one release: program, weights, adapter, buffers. All of it
+    would be there twice if a second release meant a second engine.
+    """
     header = read_header(locate_model("demo").path)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        adapter = write_adapter(root / "adapter", header)
-        options = ("--slots", str(SLOTS), "--context", str(CONTEXT))
-        launcher = EmbeddedLauncher("demo", Workspace(root), threads, options=options)
-        engine = Engine(launcher, (await launcher.start()).base_url, tokens)
+        options = ("--slots", str(slots), "--context", str(CONTEXT))
+        launcher = EmbeddedLauncher("demo", Workspace(Path(folder)), 1, options=options)
+        with on_server_core():
+            engine = await launcher.start()
+        url = f"{engine.base_url}/v1/chat/completions"
+        server = Server("tutelage", url, lambda place: {"model": f"r{place}"})
         try:
-            memory = [await engine.pss()]
-            seconds = []
-            for release, lora in (("base", None), ("tuned", adapter), ("twin", adapter)):
-                started = time.perf_counter()
-                await launcher.ensure(release, lora)
-                seconds.append(time.perf_counter() - started)
-                await engine.rate(PROMPTS[:SLOTS], [release])  # every slot and page is touched
-                memory.append(await engine.pss())
-            kinds = {"base": ["base"], "adapter": ["tuned"], "mixed": ["base", "tuned"]}
-            speed = {
-                f"{name}_{count}": median(
-                    [await engine.rate(PROMPTS[:count], names) for _ in range(rounds)]
-                )
-                for name, names in kinds.items()
-                for count in (1, AT_ONCE)
-            }
+            taken = [float((await launcher.stats())["pss_mb"])]
+            for place, adapter in enumerate(adapters):
+                await launcher.ensure(f"r{place}", adapter)
+                one = Server(server.name, url, lambda _, place=place: {"model": f"r{place}"})
+                await rate(one, Case(slots, True, 1), 2 * slots, 16, place)  # every page is touched
+                taken.append(float((await launcher.stats())["pss_mb"]))
         finally:
             await launcher.stop()
-    added = np.diff(memory) - kv_mb(header)
-    return {"speed": speed, "added_mb": added.tolist(), "memory_mb": memory, "load_s": seconds}
-
-
-def peer(threads: int, rounds: int, tokens: int) -> dict[str, float]:
-    """Return llama-cpp-python's tokens a second, one request and eight in turn."""
-    from llama_cpp import Llama
-
-    model = Llama(
-        str(locate_model("demo").path), n_ctx=CONTEXT, n_threads=threads,
-        n_threads_batch=threads, verbose=False,
-    )  # fmt: skip
-
-    def rate(texts: list[str]) -> float:
-        started = time.perf_counter()
-        count = 0
-        for text in texts:
-            turns: Any = messages(text)
-            answer: Any = model.create_chat_completion(turns, temperature=0.0, max_tokens=tokens)
-            count += answer["usage"]["completion_tokens"]
-        return count / (time.perf_counter() - started)
-
-    rate(PROMPTS[:1])
-    speed: Callable[[int], float] = lambda n: median([rate(PROMPTS[:n]) for _ in range(rounds)])  # noqa: E731
-    return {"base_1": speed(1), f"base_{AT_ONCE}": speed(AT_ONCE)}
+    added = [value - kv_mb(header, slots) for value in np.diff(taken)]
+    return {
+        "program_mb": round(taken[0], 1),
+        "first_release_mb": round(taken[0] + added[0], 1),
+        "further_releases_mb": [round(value, 1) for value in added[1:]],
+        "keys_and_values_mb_a_release": round(kv_mb(header, slots), 1),
+        "second_over_first": round(added[1] / (taken[0] + added[0]), 3),
+    }
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print one JSON object alone")
+    parser.add_argument("--quick", action="store_true", help="two short rounds")
+    parser.add_argument("--peers", choices=("all", "llamacpp"), default="all")
     options = parser.parse_args()
-    rounds, tokens = (3, 48) if options.quick else (7, 128)
-    if options.peer:
-        print(json.dumps(peer(options.threads, rounds, tokens)))
-        return
-    measured = asyncio.run(ours(options.threads, rounds, tokens))
-    rows = [{"engine": "tutelage", "threads": options.threads, **measured["speed"]}]
-    first, second, twin = measured["added_mb"]
-    headline = {"second_release_memory": round(second / first, 3)}
-    if importlib.util.find_spec("llama_cpp"):
-        arguments = ["--peer", "--threads", str(options.threads)]
-        arguments += ["--quick"] if options.quick else []
-        theirs = child(__file__, arguments, threads=options.threads)
-        rows.append({"engine": "llama-cpp-python", "threads": options.threads, **theirs})
-        headline["vs_best"] = round(rows[0][f"base_{AT_ONCE}"] / theirs[f"base_{AT_ONCE}"], 3)
-        headline["vs_best_single"] = round(rows[0]["base_1"] / theirs["base_1"], 3)
-    result = {"name": "engine", "machine": machine(), "rows": rows, "headline": headline}
-    result["memory"] = {
-        "engine_mb": measured["memory_mb"][0],
-        "first_release_without_kv_mb": round(first, 1),
-        "second_release_without_kv_mb": round(second, 1),
-        "third_release_without_kv_mb": round(twin, 1),
-        "load_s": [round(value, 2) for value in measured["load_s"]],
+    rounds, tokens = (2, 16) if options.quick else (7, 64)
+    header = read_header(locate_model("demo").path)
+    with tempfile.TemporaryDirectory() as folder:
+        adapters = [
+            write_adapter(Path(folder) / f"adapter-{seed}", header, seed=seed)
+            for seed in range(ADAPTERS)
+        ]
+        taken = asyncio.run(memory(adapters))
+        rows = asyncio.run(speeds(adapters, rounds, tokens, options.peers))
+    best = {row["case"]: row["vs llama.cpp"] for row in rows}
+    headline = {
+        "vs_best": min(value for case, value in best.items() if "own" in case),
+        "vs_best_shared_prefix": min(value for case, value in best.items() if "shared" in case),
+        "second_release_memory": taken["second_over_first"],
     }
+    result = {"name": "engine", "machine": machine(), "rows": rows, "headline": headline}
+    result["memory"] = taken
     if options.json:
         print(json.dumps(result))
         return
-    print(f"tokens a second, {tokens} a request, median of {rounds}; N = requests at once")
-    print(table(rows))
-    print("memory", json.dumps(result["memory"]))
+    print(f"tokens a second, {tokens} a request, median of {rounds} rounds")
+    print(table([{**row, "transformers serve": row.get("transformers serve", "")} for row in rows]))
+    print("memory", json.dumps(taken))
     print("headline", json.dumps(headline))
 
 

@@ -70,6 +70,8 @@ class Deploy(Section):
     guards: LiveGuards = LiveGuards()
     max_tokens: int = Field(default=256, ge=1)  # tokens of an answer, at most
     threads: int | None = None  # the engine's; unset: cores - 1
+    slots: int = Field(default=4, ge=1, le=256)  # requests that llama.cpp computes at once
+    context: int = Field(default=2048, ge=64)  # tokens that each may hold, prompt and answer
     endpoint: Backend | None = None  # engine: remote; any OpenAI-compatible server
     endpoints: list[Backend] = []  # engine: remote; several servers, in place of `endpoint`
     health_every: float = Field(default=2, gt=0)  # seconds between two looks at each server

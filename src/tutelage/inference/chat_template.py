@@ -8,6 +8,7 @@ this: it re-implements Jinja, and its answer parser drops leading white space.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,9 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 _TOKENS = "tokenizer.ggml.tokens"
+_TOOLS = re.compile(
+    r"\btools\b"
+)  # a template that never reads `tools` leaves them out of the prompt
 _NAMED = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
@@ -45,6 +49,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except TemplateError as error:
             raise ModelError(f"the model's chat template can't be read ({error})") from error
+        self.knows_tools = _TOOLS.search(source) is not None
         self._tokens = dict(tokens)
         self._drop = tokens.get("bos_token", "") if adds_bos else ""
 

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ready-file", type=Path, help="written when requests are taken")
     parser.add_argument("--backend", choices=("auto", "llamacpp", "transformers"), default="auto")
     parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--slots", type=int, default=2, help="requests a release runs at once")
+    parser.add_argument("--slots", type=int, default=4, help="requests that run at once")
     parser.add_argument("--context", type=int, default=2048, help="tokens a request may hold")
     parser.add_argument("--parent", type=int, help="end when this process does")
     return parser
@@ -128,7 +128,7 @@ def _transformers(source: ModelSource, threads: int) -> Backend:
     from tutelage.inference.transformers import TransformersGenerator
 
     torch.set_num_threads(threads)
-    return TransformersBackend(TransformersGenerator(source))
+    return TransformersBackend(TransformersGenerator(source), specials=special_spellings(source))
 
 
 def _listen(port: int) -> socket.socket:

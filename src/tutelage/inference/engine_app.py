@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from tutelage.core.errors import TutelageError
 from tutelage.inference.base import Usage
 from tutelage.inference.engine_base import Ending, Piece
 from tutelage.inference.engine_desk import Desk
-from tutelage.inference.engine_request import ChatRequest, RequestProblem, parse_request
+from tutelage.inference.engine_problem import RequestProblem
+from tutelage.inference.engine_request import ChatRequest, parse_request
+from tutelage.inference.engine_tools import joined_calls
 
 
 def create_app(desk: Desk, on_ready: Callable[[], None] = lambda: None) -> Starlette:
@@ -143,7 +145,12 @@ class _Reply:
 
     def piece(self, piece: Piece) -> dict[str, Any]:
         logprobs = {"content": list(piece.logprobs)} if piece.logprobs else None
-        return self.chunk({"content": piece.text}, logprobs=logprobs)
+        delta: dict[str, Any] = (
+            {"content": piece.text} if piece.text or not piece.tool_calls else {}
+        )
+        if piece.tool_calls:
+            delta["tool_calls"] = list(piece.tool_calls)
+        return self.chunk(delta, logprobs=logprobs)
 
     def tail(self, ending: Ending) -> list[dict[str, Any]]:
         last = [self.chunk({}, finish_reason=ending.finish_reason)]
@@ -152,10 +159,15 @@ class _Reply:
             last.append({**self.head, "object": "chat.completion.chunk", **usage})
         return last
 
-    def whole(self, text: str, logprobs: list[dict[str, Any]], ending: Ending) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[Piece], ending: Ending) -> dict[str, Any]:
+        text = "".join(piece.text for piece in pieces)
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls := joined_calls([call for piece in pieces for call in piece.tool_calls]):
+            message |= {"content": text or None, "tool_calls": calls}
+        logprobs = [entry for piece in pieces for entry in piece.logprobs]
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": text},
+            "message": message,
             "finish_reason": ending.finish_reason,
             "logprobs": {"content": logprobs} if logprobs else None,
         }
@@ -173,16 +185,12 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 async def _whole(reply: _Reply, answer: AsyncIterator[Piece | Ending]) -> Response:
-    texts: list[str] = []
-    logprobs: list[dict[str, Any]] = []
-    ending = Ending("stop", Usage())
+    pieces: list[Piece] = []
     async for item in answer:
         if isinstance(item, Ending):
-            ending = item
-        else:
-            texts.append(item.text)
-            logprobs += item.logprobs
-    return JSONResponse(reply.whole("".join(texts), logprobs, ending))
+            return JSONResponse(reply.whole(pieces, item))
+        pieces.append(item)
+    raise RequestProblem("the answer broke off", status=500, code="broken_off")
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
@@ -251,7 +259,8 @@ class _EventStream(Response):
     def _events(self, item: Piece | Ending) -> list[dict[str, Any]]:
         if isinstance(item, Ending):
             return self.reply.tail(item)
-        return [self.reply.piece(item)] if item.text or item.logprobs else []
+        said = item.text or item.logprobs or item.tool_calls
+        return [self.reply.piece(item)] if said else []
 
     @staticmethod
     async def _event(send: Send, event: dict[str, Any]) -> None:

@@ -13,15 +13,19 @@ from tutelage.inference.engine_request import ChatRequest
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text of an answer, with OpenAI's log-probability entries if they were asked for."""
+    """Some text of an answer, or parts of tool calls.
+
+    `logprobs` are OpenAI's entries, if they were asked for; `tool_calls` its deltas of calls.
+    """
 
     text: str
     logprobs: tuple[dict[str, Any], ...] = ()
+    tool_calls: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Why an answer ended ("stop" or "length") and what it cost."""
+    """Why an answer ended ("stop", "length" or "tool_calls") and what it cost."""
 
     finish_reason: str
     usage: Usage

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tutelage.inference.engine_base import Backend, Ending, Piece, Seat
-from tutelage.inference.engine_request import ChatRequest, RequestProblem
+from tutelage.inference.engine_problem import RequestProblem
+from tutelage.inference.engine_request import ChatRequest
 
 _THREADS = 128  # blocked in native code, not computing; a release uses at most its slots
 

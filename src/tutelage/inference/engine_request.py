@@ -11,30 +11,17 @@ from typing import Any
 
 from tutelage.core.errors import nearest
 from tutelage.inference.base import Decoding
+from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_schema import schema_problem
+from tutelage.inference.engine_tools import Tools, calls_of, read_tools
 
-ROLES = ("system", "developer", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 _IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 _KNOWN = {
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens",
     "temperature", "top_p", "seed", "stop", "response_format", "logprobs", "top_logprobs", "n",
-    "presence_penalty", "frequency_penalty",
+    "presence_penalty", "frequency_penalty", "tools", "tool_choice", "parallel_tool_calls",
 }  # fmt: skip
-
-
-class RequestProblem(Exception):
-    """A request that gets OpenAI's error body instead of an answer."""
-
-    def __init__(self, message: str, *, status: int = 400, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-    def body(self) -> dict[str, Any]:
-        """Return the error in OpenAI's shape."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {"message": str(self), "type": kind, "param": None, "code": self.code}
-        return {"error": error}
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,7 @@ class ChatRequest:
     """One request, checked. `top_logprobs` is None when no log-probabilities are wanted."""
 
     release: str
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     decoding: Decoding = Decoding()
     top_p: float = 1.0
     presence_penalty: float = 0.0
@@ -50,6 +37,7 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     top_logprobs: int | None = None
+    tools: Tools | None = None
 
 
 def parse_request(body: Any) -> ChatRequest:
@@ -70,9 +58,10 @@ def parse_request(body: Any) -> ChatRequest:
         raise RequestProblem("model must be a release id")
     limit = body.get("max_completion_tokens", body.get("max_tokens"))
     options = body.get("stream_options") or {}
+    messages = _messages(body.get("messages"))
     return ChatRequest(
         release=model,
-        messages=_messages(body.get("messages")),
+        messages=messages,
         decoding=Decoding(
             temperature=_number(body, "temperature", 0.0, 0, 2),
             max_tokens=256 if limit is None else _count(limit, "max_tokens"),
@@ -86,26 +75,30 @@ def parse_request(body: Any) -> ChatRequest:
         stream=bool(body.get("stream")),
         include_usage=bool(options.get("include_usage")),
         top_logprobs=_top_logprobs(body),
+        tools=read_tools(body, messages),
     )
 
 
-def _messages(value: Any) -> tuple[dict[str, str], ...]:
+def _messages(value: Any) -> tuple[dict[str, Any], ...]:
     if not isinstance(value, list) or not value:
         raise RequestProblem("messages must be a list with at least one message")
     return tuple(_message(place, message) for place, message in enumerate(value))
 
 
-def _message(place: int, message: Any) -> dict[str, str]:
+def _message(place: int, message: Any) -> dict[str, Any]:
     where = f"messages[{place}]"
     if not isinstance(message, Mapping) or message.get("role") not in ROLES:
         raise RequestProblem(f"{where}.role must be one of {', '.join(ROLES)}")
+    calls = calls_of(where, message)
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(_part(where, part) for part in content)
+    if content is None and "tool_calls" in calls:
+        content = ""
     if not isinstance(content, str):
         raise RequestProblem(f"{where}.content must be text")
     role = "system" if message["role"] == "developer" else message["role"]
-    return {"role": role, "content": content}
+    return {"role": role, "content": content, **calls}
 
 
 def _part(where: str, part: Any) -> str:

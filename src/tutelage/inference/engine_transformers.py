@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,8 @@ from tutelage.core.example import Message
 from tutelage.inference.base import Completion, Decoding, Prompt
 from tutelage.inference.chat import neutralise
 from tutelage.inference.engine_base import Ending, Piece, Tell
-from tutelage.inference.engine_request import ChatRequest, RequestProblem
+from tutelage.inference.engine_problem import RequestProblem
+from tutelage.inference.engine_request import ChatRequest
 from tutelage.inference.engine_schema import answer_problem
 from tutelage.inference.tuned import read_tuned
 
@@ -39,8 +40,12 @@ class TransformersBackend:
 
     name = "transformers"
 
-    def __init__(self, generator: Any, batch_size: int = 8) -> None:
+    def __init__(
+        self, generator: Any, batch_size: int = 8, *, specials: Sequence[str] = ()
+    ) -> None:
+        """`specials` are the control tokens to make inert in users' text."""
         self.slots = batch_size
+        self._specials = tuple(specials)
         self._generator = generator
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._adapter: Path | None = None
@@ -50,7 +55,9 @@ class TransformersBackend:
         """Return a seat; one token is written now, so a broken adapter fails here."""
         self._ask(_Job(adapter, _PROBE))
         picks = adapter is not None and bool(read_tuned(adapter).answerer)
-        return TransformersSeat(adapter, self._ask, 2 * self.slots, picks=picks)
+        return TransformersSeat(
+            adapter, self._ask, 2 * self.slots, picks=picks, specials=self._specials
+        )
 
     def _ask(self, job: _Job) -> Completion:
         self._jobs.put(job)
@@ -93,38 +100,40 @@ class TransformersSeat:
         slots: int,
         *,
         picks: bool = False,
+        specials: tuple[str, ...] = (),
     ) -> None:
         """`picks`: it answers with one of its labels, so a JSON schema can be kept to."""
         self.slots, self._picks = slots, picks
+        self._specials = specials
         self._adapter = adapter
         self._ask = ask
 
     def answer(self, request: ChatRequest, tell: Tell) -> Ending:
         """Answer as part of a batch; a batch that has begun is not stopped."""
         _check(request, self._picks)
-        completion = self._ask(_Job(self._adapter, Prompt(_turns(request), request.decoding)))
+        completion = self._ask(_Job(self._adapter, Prompt(self._turns(request), request.decoding)))
         schema = request.decoding.json_schema
         if schema is not None and (problem := answer_problem(schema, completion.text)):
             raise RequestProblem(f"no label can be written as the JSON schema asks ({problem})")
         tell(Piece(completion.text))
         return Ending(completion.finish_reason, completion.usage)
 
+    def _turns(self, request: ChatRequest) -> tuple[Message, ...]:
+        return tuple(
+            Message(role=turn["role"], content=turn["content"])
+            if turn["role"] == "system"
+            else Message(role=turn["role"], content=neutralise(turn["content"], self._specials))
+            for turn in request.messages
+        )
+
     def close(self) -> None:
         """Nothing to free: the base stays, the adapter's weights are small."""
-
-
-def _turns(request: ChatRequest) -> tuple[Message, ...]:
-    return tuple(
-        Message(role=m["role"], content=m["content"])  # type: ignore[arg-type]
-        if m["role"] == "system"
-        else Message(role=m["role"], content=neutralise(m["content"]))  # type: ignore[arg-type]
-        for m in request.messages
-    )
 
 
 def _check(request: ChatRequest, picks: bool) -> None:
     unsupported = {
         "response_format": request.decoding.json_schema is not None and not picks,
+        "tools": request.tools is not None,
         "logprobs": request.top_logprobs is not None,
         "top_p": request.top_p != 1.0,
         "presence_penalty": request.presence_penalty != 0.0,

@@ -7,11 +7,8 @@ place and the answer goes on from there: one request and one more for each diffe
 
 from __future__ import annotations
 
-import http.client
-import json
 import math
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +16,13 @@ from typing import Any
 
 from tutelage.core.errors import EnvironmentProblem, ModelError
 from tutelage.inference.chat_template import ChatTemplate
-from tutelage.inference.engine_llamacpp import LlamaCppBackend
+from tutelage.inference.engine_listener import ask
+from tutelage.inference.engine_server import LlamaServer, Sizes
+from tutelage.inference.gguf_header import read_header
 from tutelage.inference.parity import Followed, Reference
 
 _CHOICES = 32  # log-probabilities asked for at each place
 _Step = tuple[int, dict[str, Any] | None]  # a token, and its log-probabilities
-_UNIX = "unix://"
 
 
 class GgufRunner:
@@ -95,19 +93,7 @@ class GgufRunner:
         return str(choice["text"]), _steps(tokens, (choice["logprobs"] or {}).get("content") or [])
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        connection = _connect(self._server.listening_address)
-        try:
-            headers = {"content-type": "application/json", "authorization": f"Bearer {self._key}"}
-            connection.request("POST", path, json.dumps(body), headers)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        except OSError as error:
-            raise EnvironmentProblem(f"llama.cpp does not listen ({error})") from error
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            raise ModelError(f"llama.cpp refused {path} ({answer})")
-        return answer
+        return ask(self._server.listening_address, self._key, path, body)
 
 
 @contextmanager
@@ -125,14 +111,10 @@ def run_gguf(
             "llama.cpp is not installed, and a GGUF file is not exported unchecked",
             fix="Run `pip install 'tutelage[serve]'`",
         ) from error
-    backend = LlamaCppBackend(
-        model,
-        cache=model.parent,
-        threads=threads or max(1, (os.cpu_count() or 2) - 1),
-        slots=1,
-        context=context,
-    )
-    started = backend.start(lora)
+    trained = read_header(model).of_architecture("context_length")
+    held = min(context, int(trained)) if trained else context
+    sizes = Sizes(threads or max(1, (os.cpu_count() or 2) - 1), slots=1, context=held)
+    started = LlamaServer(model, [lora] if lora else [], sizes)
     runner = GgufRunner(started.server, started.key, ChatTemplate.of_gguf(model))
     try:
         yield runner
@@ -165,13 +147,3 @@ def _logp(entry: dict[str, Any] | None, token: int) -> float:
     listed = [*entry["top_logprobs"], entry]
     found = [float(c["logprob"]) for c in listed if c["id"] == token]
     return found[0] if found else min(float(c["logprob"]) for c in listed)
-
-
-def _connect(address: str) -> http.client.HTTPConnection:
-    if not address.startswith(_UNIX):
-        return http.client.HTTPConnection(address.removeprefix("http://"), timeout=30)
-    connection = http.client.HTTPConnection("localhost", timeout=30)
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.settimeout(30)
-    connection.sock.connect(address.removeprefix(_UNIX))
-    return connection

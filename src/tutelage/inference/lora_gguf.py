@@ -6,7 +6,9 @@ What differs between the two formats:
 - row order: for llama-like models GGUF stores the rows of q and k by rotary pairs, so the rows of
   their lora_B are permuted the same way (rows belong to B, so A stays);
 - scale: llama.cpp multiplies by alpha / rank of each tensor, with one alpha for the file; rsLoRA
-  and per-module alphas are folded into lora_B.
+  and per-module alphas are folded into lora_B;
+- precision: float16 (relative rounding 5e-4). Beside a base that is itself quantised, matrices
+  whose rows are whole blocks are stored as Q8_0 (off by at most a 254th of a block's largest).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ Weights = NDArray[np.float32]
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 CONFIG_NAME = "adapter_config.json"
-_FORMAT = "2"  # raise it when the conversion changes, so cached files are made again
+_FORMAT = "3"  # raise it when the conversion changes, so cached files are made again
 
 # Whether the GGUF of an architecture has q and k in rotary-pair order (conversion/*.py upstream).
 PERMUTED = {
@@ -53,6 +55,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
+_BLOCK = 32  # values that share a scale in Q8_0
+_WHOLE_FILES = (0, 1, 32)  # general.file_type of float32, float16 and bfloat16 weights
 _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight$"
 )
@@ -103,7 +107,8 @@ def _told(done: subprocess.CompletedProcess[str]) -> ModelError:
 
 
 def _kept(adapter: Path, header: GgufHeader, cache: Path) -> Path:
-    digest = hashlib.sha256(f"{_FORMAT} {header.architecture} {_heads(header)}".encode())
+    form = f"{_FORMAT} {header.architecture} {_heads(header)} {_quantised(header)}"
+    digest = hashlib.sha256(form.encode())
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         digest.update(hashlib.sha256(_read(adapter / name)).digest())
     return cache / "lora" / f"{digest.hexdigest()[:24]}.gguf"
@@ -119,9 +124,8 @@ def convert(
 ) -> None:
     """Write the GGUF form of the PEFT folder `adapter` to `target`, whole or not at all.
 
-    float16 (relative rounding 5e-4, far below that of quantised weights) halves the memory.
-    `permute=False` leaves q and k rows in PEFT's order: wrong for llama, there to prove that the
-    parity check notices.
+    `dtype` is a numpy name, for matrices that are not packed. `permute=False` leaves q and k rows
+    in PEFT's order: wrong for llama, there to prove that the parity check notices.
     """
     architecture = header.architecture
     if architecture not in PERMUTED:
@@ -141,9 +145,20 @@ def convert(
         if permute and heads and PERMUTED[architecture]:
             b = permute_rows(b, heads)
         _check_shape(module, (b.shape[0], pair.a.shape[1]), header.shapes.get(name), adapter)
-        tensors[f"{name}.lora_a"] = pair.a.astype(dtype, order="C")
-        tensors[f"{name}.lora_b"] = b.astype(dtype, order="C")
-    _write(target, architecture, alpha, tensors)
+        tensors[f"{name}.lora_a"] = pair.a
+        tensors[f"{name}.lora_b"] = b
+    packed = _quantised(header)
+    plain = {
+        key: matrix.astype(dtype, order="C")
+        for key, matrix in tensors.items()
+        if not packed or matrix.shape[1] % _BLOCK
+    }
+    _write(target, architecture, alpha, tensors | plain, tensors.keys() - plain.keys())
+
+
+def _quantised(header: GgufHeader) -> bool:
+    """Return whether the base's own weights are rounded further than to 16 bits."""
+    return header.metadata.get("general.file_type", 0) not in _WHOLE_FILES
 
 
 def check_convertible(adapter: Path) -> None:
@@ -278,9 +293,16 @@ def _check_shape(
 
 
 def _write(
-    target: Path, architecture: str, alpha: float, tensors: Mapping[str, NDArray[Any]]
+    target: Path,
+    architecture: str,
+    alpha: float,
+    tensors: Mapping[str, NDArray[Any]],
+    packed: Set[str],
 ) -> None:
+    """Write the file whole or not at all; the matrices in `packed` as Q8_0."""
     import gguf
+
+    blocks = gguf.GGMLQuantizationType.Q8_0
 
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -293,7 +315,11 @@ def _write(
             writer.add_string("adapter.type", "lora")
             writer.add_float32("adapter.lora.alpha", alpha)
             for key, tensor in tensors.items():
-                writer.add_tensor(key, tensor)
+                if key in packed:
+                    made = gguf.quantize(np.ascontiguousarray(tensor), blocks)
+                    writer.add_tensor(key, made, raw_dtype=blocks)
+                else:
+                    writer.add_tensor(key, tensor)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()

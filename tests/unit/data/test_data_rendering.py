@@ -48,10 +48,10 @@ def rows() -> list[Example]:
 
 def served(row: Example, prompt: str, specials: tuple[str, ...], template: ChatTemplate) -> str:
     """Return the text that the engine renders of a request with this row's input."""
-    from tutelage.inference.engine_llamacpp import _Renderer
+    from tutelage.inference.engine_payload import Renderer
 
     sent = as_dicts(conversation(row.context, prompt, specials))  # what the gateway sends
-    return _Renderer(template, specials)(sent)
+    return Renderer(template, specials)(sent)
 
 
 def trained(row: Example, tokenizer: Any, prompt: str) -> str:

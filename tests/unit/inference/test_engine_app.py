@@ -15,7 +15,8 @@ from tests.fakes.engine_backend import EchoBackend
 
 from tutelage.inference.engine_app import create_app
 from tutelage.inference.engine_desk import Desk
-from tutelage.inference.engine_request import RequestProblem, parse_request
+from tutelage.inference.engine_problem import RequestProblem
+from tutelage.inference.engine_request import parse_request
 
 BODY: dict[str, Any] = {"model": "r1", "messages": [{"role": "user", "content": "one two"}]}
 
@@ -185,7 +186,7 @@ def _schema(inner: Any) -> dict[str, Any]:
         ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1"),
         ({"temperature": 3}, "temperature must be a number from 0 to 2"),
         ({"n": 2}, "n must be 1"),
-        ({"tools": []}, "does not know the field 'tools'"),
+        ({"logit_bias": {}}, "does not know the field 'logit_bias'"),
         ({"response_format": {"type": "xml"}}, "response_format.type must be text"),
         (_schema({"type": "strnig"}), "the JSON schema is wrong at $.type"),
         (

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,15 @@ import aiohttp
 import psutil
 import pytest
 
+from tutelage.core.config import Project
 from tutelage.core.errors import EnvironmentProblem, ModelError
 from tutelage.core.plugins import load
 from tutelage.core.workspace import Workspace
+from tutelage.serving.launchers import embedded
 from tutelage.serving.launchers.base import Engine
 from tutelage.serving.launchers.embedded import EmbeddedLauncher, pause_s
+from tutelage.serving.upstream import Upstream
+from tutelage.serving.wire import HttpError
 
 
 async def _ask(engine: Engine, release: str) -> tuple[int, Any]:
@@ -38,11 +44,21 @@ def test_it_is_the_plug_in_named_embedded() -> None:
     assert load("launchers", "embedded") is EmbeddedLauncher
 
 
+def test_it_is_made_as_the_project_says(tmp_path: Path) -> None:
+    deploy = {"threads": 3, "slots": 6, "context": 512, "backend": "llamacpp"}
+    project = Project.model_validate({"name": "p", "model": "demo", "deploy": deploy})
+    launcher = EmbeddedLauncher.from_project(project, Workspace(tmp_path))
+    assert launcher.arguments == [
+        "--threads", "3", "--backend", "llamacpp", "--slots", "6", "--context", "512",
+    ]  # fmt: skip
+
+
 def test_pauses_grow_to_a_limit_and_are_spread() -> None:
     longest = [max(pause_s(n) for _ in range(200)) for n in range(12)]
     assert longest[0] <= 0.2 < longest[2] <= 0.8
     assert longest[11] <= 30
     assert len({pause_s(11) for _ in range(20)}) > 10
+    assert max(pause_s(500, 1.0) for _ in range(50)) <= 1.0
 
 
 def test_a_model_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
@@ -114,6 +130,87 @@ def test_a_killed_engine_comes_back_with_its_releases(
 
     asyncio.run(run())
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.model
+def test_an_engine_that_hangs_is_killed_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped, it neither answers nor ends: without a look at it requests would wait for ever."""
+    pytest.importorskip("xllamacpp")
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.05)
+    monkeypatch.setattr(embedded, "_LOOK_TIMEOUT_S", 0.5)
+
+    async def run() -> None:
+        back = asyncio.Event()
+        launcher = EmbeddedLauncher(
+            "demo", Workspace(tmp_path), threads=1, on_restart=lambda engine: back.set()
+        )
+        engine = await launcher.start()
+        try:
+            await launcher.ensure("r1", None)
+            asking = asyncio.create_task(_ask(engine, "r1"))
+            await asyncio.sleep(0)
+            os.kill(engine.pid, signal.SIGSTOP)
+            await asyncio.wait_for(back.wait(), 60)
+            with contextlib.suppress(aiohttp.ClientError):  # it failed, or was in time
+                await asyncio.wait_for(asking, 60)
+            assert launcher.engine is not None
+            assert launcher.engine.pid != engine.pid
+            assert (await _ask(launcher.engine, "r1"))[0] == 200
+        finally:
+            await launcher.stop()
+        assert "was killed" in launcher.log.read_text()
+
+    asyncio.run(run())
+
+
+@pytest.mark.model
+def test_answers_cut_off_by_kill_9_never_look_complete(tmp_path: Path) -> None:
+    """Three kills in the middle of answers; bench/engine_kills.py does fifty and times them."""
+    pytest.importorskip("xllamacpp")
+    body = {
+        "model": "r1",
+        "messages": [{"role": "user", "content": "Tell a story."}],
+        "max_tokens": 40,
+    }
+
+    async def run() -> None:
+        launcher = EmbeddedLauncher("demo", Workspace(tmp_path), threads=1)
+        await launcher.start()
+        upstream = Upstream(lambda: launcher.engine.base_url if launcher.engine else "")
+        await upstream.start()
+        try:
+            await launcher.ensure("r1", None)
+            expected = (await upstream.complete(body)).text
+            for _ in range(3):
+                assert launcher.engine is not None
+                whole = asyncio.create_task(upstream.complete(body))
+                parts: list[str] = []
+                with pytest.raises(HttpError):
+                    async with aclosing(upstream.stream(body)) as pieces:
+                        async for piece in pieces:
+                            parts.append(piece.text)
+                            if len(parts) == 3:
+                                os.kill(launcher.engine.pid, signal.SIGKILL)
+                try:  # asked again of the new engine, or refused: never a part of it
+                    assert (await asyncio.wait_for(whole, 60)).text == expected
+                except HttpError as error:
+                    assert error.status in (502, 503)
+                while (await _whole(upstream, body)) != expected:
+                    await asyncio.sleep(0.05)
+        finally:
+            await upstream.close()
+            await launcher.stop()
+
+    asyncio.run(run())
+
+
+async def _whole(upstream: Upstream, body: dict[str, Any]) -> str | None:
+    try:
+        return (await upstream.complete(body)).text
+    except HttpError:
+        return None
 
 
 @pytest.mark.model

@@ -21,7 +21,8 @@ from tutelage.inference.base import Decoding
 from tutelage.inference.engine_auto import AutoBackend
 from tutelage.inference.engine_base import Piece
 from tutelage.inference.engine_llamacpp import LlamaCppBackend
-from tutelage.inference.engine_request import ChatRequest, RequestProblem
+from tutelage.inference.engine_problem import RequestProblem
+from tutelage.inference.engine_request import ChatRequest
 from tutelage.inference.engine_transformers import TransformersBackend
 from tutelage.inference.models import locate_model
 from tutelage.inference.transformers import TransformersGenerator

@@ -1,7 +1,8 @@
 """Runs the embedded engine as a supervised child process on this machine.
 
 A crashed engine is started again with growing, jittered pauses on the same port, and every release
-that was ensured is loaded again. It does not route: callers ask `ensure` before they send traffic.
+that was ensured is loaded again; one that lives but no longer answers is killed first. It does not
+route: callers ask `ensure` before they send traffic.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import aiohttp
 
 from tutelage.core import errors
+from tutelage.core.config import Project
 from tutelage.core.errors import EnvironmentProblem, ModelError, TutelageError
 from tutelage.core.workspace import Workspace, disk_errors
 from tutelage.serving.launchers.base import Engine
@@ -29,7 +31,9 @@ from tutelage.serving.launchers.base import Engine
 _READY_S = 300.0  # a large model read from a slow disk
 _STOP_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
+_LONGEST_AFTER_CRASH_S = 1.0  # an engine that was ready is worth a quick new try
 _HEALTHY_S = 60.0  # running this long makes the next crash a first one again
+_LOOK_S, _LOOK_TIMEOUT_S, _MISSES = 5.0, 5.0, 3  # looks in a row without an answer: it hangs
 _TAIL_BYTES = 2000
 
 OnRestart = Callable[[Engine], None]
@@ -54,14 +58,24 @@ class EmbeddedLauncher:
         self.engine: Engine | None = None
         self.restarts = 0
         self.on_restart = on_restart
-        self._arguments = [*_threads(threads), "--backend", backend, *options]
+        self.arguments = [*_threads(threads), "--backend", backend, *options]
         self._process: Process | None = None
-        self._supervisor: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._busy = 0  # loads under way: they may hold the engine for long
         self._session: aiohttp.ClientSession | None = None
         self._wanted: dict[str, Path | None] = {}
         self._up = asyncio.Event()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._launches = 0
+
+    @classmethod
+    def from_project(cls, project: Project, workspace: Workspace) -> EmbeddedLauncher:
+        """Return the launcher of a project."""
+        deploy = project.deploy
+        options = ("--slots", str(deploy.slots), "--context", str(deploy.context))
+        return cls(
+            project.model, workspace, deploy.threads, backend=deploy.backend, options=options
+        )
 
     async def start(self) -> Engine:
         """Start the engine and return where it is; raise ModelError or EnvironmentProblem."""
@@ -74,22 +88,22 @@ class EmbeddedLauncher:
                 await self.stop()
                 raise
             self._up.set()
-            self._supervisor = asyncio.create_task(self._supervise())
+            self._tasks = [asyncio.create_task(task) for task in (self._supervise(), self._watch())]
         return self.engine
 
     async def stop(self) -> None:
         """End the engine and wait until its process is gone; safe to call twice."""
-        if self._supervisor:
-            self._supervisor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._supervisor
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._process:
             await _end(self._process)
         if self._session:
             await self._session.close()
         if self._folder:
             self._folder.cleanup()
-        self._supervisor = self._process = self._session = self.engine = self._folder = None
+        self._tasks = []
+        self._process = self._session = self.engine = self._folder = None
         self._up.clear()
 
     async def ensure(self, release_id: str, adapter: Path | None) -> None:
@@ -115,7 +129,8 @@ class EmbeddedLauncher:
             return False
         try:
             url = f"{self.engine.base_url}/health"
-            async with self._session.get(url, timeout=aiohttp.ClientTimeout(total=5)) as response:
+            limit = aiohttp.ClientTimeout(total=_LOOK_TIMEOUT_S)
+            async with self._session.get(url, timeout=limit) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
@@ -132,6 +147,15 @@ class EmbeddedLauncher:
         self, method: str, path: str, body: Any = None, *, missing_ok: bool = False
     ) -> dict[str, Any]:
         """Call the engine, once more after a restart if it crashes meanwhile."""
+        self._busy += 1
+        try:
+            return await self._asked(method, path, body, missing_ok=missing_ok)
+        finally:
+            self._busy -= 1
+
+    async def _asked(
+        self, method: str, path: str, body: Any = None, *, missing_ok: bool = False
+    ) -> dict[str, Any]:
         for _ in range(3):
             await self._up.wait()
             if self.engine is None or self._session is None:
@@ -158,7 +182,7 @@ class EmbeddedLauncher:
         command = [
             sys.executable, "-P", "-m", "tutelage.inference.engine",
             "--model", self.model_spec, "--port", str(port), "--ready-file", str(ready),
-            "--parent", str(os.getpid()), *self._arguments,
+            "--parent", str(os.getpid()), *self.arguments,
         ]  # fmt: skip
         own = {"OMP_WAIT_POLICY": "passive", "TMPDIR": self._folder.name}
         with disk_errors(self.log):
@@ -212,16 +236,30 @@ class EmbeddedLauncher:
         while self._process is not None and self.engine is not None:
             await self._process.wait()
             self._up.clear()
-            crashes = 0 if time.monotonic() - started > _HEALTHY_S else crashes
-            engine = None
+            crashes = 0 if time.monotonic() - started > _HEALTHY_S else crashes + 1
+            await asyncio.sleep(pause_s(crashes, _LONGEST_AFTER_CRASH_S))
+            engine, failures = await self._restart(port_of(self.engine)), 0
             while engine is None:
-                await asyncio.sleep(pause_s(crashes))
-                crashes += 1
-                engine = await self._restart(port_of(self.engine) if crashes < 3 else 0)
+                await asyncio.sleep(pause_s(failures))
+                failures += 1
+                engine = await self._restart(port_of(self.engine) if failures < 3 else 0)
             self.engine, started = engine, time.monotonic()
             self.restarts += 1
             self._up.set()
             self.on_restart(engine)
+
+    async def _watch(self) -> None:
+        """Kill an engine that no longer answers: the supervisor starts it again."""
+        missed = 0
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            idle = self._up.is_set() and not self._busy
+            missed = missed + 1 if idle and not await self.health() else 0
+            if missed >= _MISSES and self._process is not None and self._up.is_set():
+                missed = 0
+                self._note("the engine did not answer any more and was killed")
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
 
     async def _restart(self, port: int) -> Engine | None:
         """Return a new engine with the wanted releases loaded, or None if that failed."""
@@ -250,9 +288,9 @@ class EmbeddedLauncher:
             log.write(f"launcher: {text}\n")
 
 
-def pause_s(crashes: int) -> float:
-    """Return how long to wait before a restart: doubling, capped, spread by half."""
-    longest: float = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**crashes)
+def pause_s(crashes: int, most: float = _LONGEST_PAUSE_S) -> float:
+    """Return how long to wait before a restart: doubling up to `most`, spread by half."""
+    longest: float = min(most, _FIRST_PAUSE_S * 2.0 ** min(crashes, 16))
     return longest * random.uniform(0.5, 1.0)
 
 
