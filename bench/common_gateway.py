@@ -195,6 +195,7 @@ class Client:
 
     def __init__(self, port: int, *, stream: bool = False, words: str = "") -> None:
         self.port = port
+        self.used = 0.0  # time.perf_counter() when it was used last
         content = f"{ASK['messages'][0]['content']} {words}"
         ask = {**ASK, "messages": [{"role": "user", "content": content}], "stream": stream}
         body = json.dumps(ask).encode()
@@ -221,7 +222,8 @@ class Client:
             await self.reader.readexactly(int(headers[b"content-length"]))
         else:
             await self._chunks()
-        return time.perf_counter() - started, int(first.split(b" ")[1]), headers
+        self.used = time.perf_counter()
+        return self.used - started, int(first.split(b" ")[1]), headers
 
     async def _chunks(self) -> None:
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
@@ -261,8 +263,9 @@ async def paced(port: int, seconds: float, rate: float, *, stream: bool) -> list
     delays: list[float] = []
 
     async def one() -> None:
-        client = idle.pop() if idle else Client(port, stream=stream)
-        if not hasattr(client, "writer"):
+        client = idle.pop() if idle else None
+        if client is None or time.perf_counter() - client.used > 2:  # its server may hang up
+            client = Client(port, stream=stream)
             await client.open()
         delays.append(await _good(client) * 1000)
         idle.append(client)

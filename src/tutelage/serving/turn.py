@@ -58,10 +58,12 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The answer so far; the calls of tools as JSON if there is no text."""
-        if self.calls and not any(self.parts):
-            return encode({"tool_calls": self.calls}).decode()
-        return "".join(self.parts)
+        """The answer so far; as JSON with its calls of tools, if there are any."""
+        said = "".join(self.parts)
+        if not self.calls:
+            return said
+        content = {"content": said} if said else {}
+        return encode({**content, "tool_calls": self.calls}).decode()
 
     @property
     def fingerprint(self) -> str:

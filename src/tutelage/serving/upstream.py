@@ -172,7 +172,10 @@ class Upstream:
                 failed = _failed(error)
                 self.engines.give(engine, reached=not failed)
                 if not failed:
-                    raise _meaning(error) from error
+                    meaning = _meaning(error)
+                    if meaning is None:
+                        raise
+                    raise meaning from error
                 sent += not isinstance(error, aiohttp.ClientConnectorError)
                 if wait is None or sent > 1:
                     _log.warning("the engine can't be reached: %s", error or type(error).__name__)
@@ -204,7 +207,8 @@ def _failed(error: BaseException) -> bool:
     return isinstance(error, (aiohttp.ClientConnectionError, OSError))
 
 
-def _meaning(error: BaseException) -> BaseException:
+def _meaning(error: BaseException) -> HttpError | None:
+    """Return what a request's own failure is to the client; None for what is not one."""
     if isinstance(error, TimeoutError):
         return timed_out()
-    return broken(error) if isinstance(error, aiohttp.ClientError) else error
+    return broken(error) if isinstance(error, aiohttp.ClientError) else None

@@ -106,7 +106,7 @@ async def events(
     The first must come by the loop's time `until`, each next one within `idle_s` seconds.
     """
     loop = asyncio.get_running_loop()
-    buffer = b""
+    buffer, begun = b"", False
     while True:
         with engine_errors():
             async with asyncio.timeout_at(until):
@@ -118,13 +118,15 @@ async def events(
             raise broken("an event is too large")
         for line in lines:
             if not line.startswith(b"data:"):
-                continue
+                continue  # a comment, which keeps the connection alive
             data = line[5:].strip()
             if data == b"[DONE]":
                 await _read_end(response)
                 return
+            begun = True
             yield _object(data)
-        until = loop.time() + idle_s
+        if begun:
+            until = loop.time() + idle_s
 
 
 async def _read_end(response: aiohttp.ClientResponse) -> None:
