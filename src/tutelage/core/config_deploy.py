@@ -44,7 +44,7 @@ class Limits(Section):
     # a live score (0..1) may be lower by less than this before all traffic moves, a difference
     score: float = Field(default=0.05, gt=0, lt=1)
     # canary requests that are worth waiting for, where their scores can then exclude such a drop
-    score_requests: int = Field(default=3000, ge=0)
+    score_requests: int = Field(default=5000, ge=0)
     alpha: float = Field(default=0.01, gt=0, lt=0.5)  # false-alarm rate of the whole rollout
 
 

@@ -76,9 +76,11 @@ def apply_transition(store: Store, rollout: str, fence: int, transition: Transit
     Raises Conflict for a stale fence, an ended rollout, or a stable release changed meanwhile.
     """
     with store.begin() as session:
-        row = session.get(RolloutRow, rollout, with_for_update=True)
+        row = session.get(RolloutRow, rollout)
         if row is None:
             raise DataError("there is no such rollout", where=rollout)
+        require_deployment(session, row.deployment, lock=True)  # first, as every move does
+        session.refresh(row, with_for_update=True)
         if row.fence != fence:
             raise Conflict(
                 f"the rollout was moved by somebody else (now {row.state}, step {row.step + 1})",

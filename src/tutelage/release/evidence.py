@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -35,6 +38,8 @@ _COLUMNS = (
     RecordRow.arm,
 )
 _REACHED = RecordRow.status.not_in(TURNED_AWAY)
+_OVERLAP_S = 60.0  # how late a record may be written, after others that ended with it
+_AFRESH_S = 600.0  # then all is read again: records of a gateway that crashed come later still
 
 Memory = Mapping[str, tuple[float, ...]]
 
@@ -65,42 +70,115 @@ def read_evidence(store: Store, rollout: RolloutRow, facts: Facts | None = None)
     A store that can't be read gives logs whose `problem` says so: the verdict is then
     collector_error.
     """
-    facts = facts or Facts()
-    try:
-        with store.session() as session:
-            found = _read(session, rollout)
-    except DBAPIError as error:
-        problem = f"the request log can't be read ({str(error.orig).splitlines()[0]})"
-        broken = ArmLog.of((), problem=problem)
-        return Evidence(broken, broken)
-    return Evidence(
-        replace(found.baseline, memory=dict(facts.memory_before)),
-        replace(found.canary, memory=dict(facts.memory), fault=facts.fault),
-        found.scores,
-    )
+    return Collector(store, rollout).read(facts)
 
 
-def _read(session: Session, rollout: RolloutRow) -> Evidence:
-    rows = session.execute(
-        select(*_COLUMNS).where(RecordRow.rollout == rollout.id, _REACHED).order_by(RecordRow.at)
-    ).all()
-    old = session.execute(
-        select(*_COLUMNS)
-        .where(
-            RecordRow.deployment == rollout.deployment,
-            RecordRow.release == rollout.baseline,
-            RecordRow.rollout.is_distinct_from(rollout.id),
-            RecordRow.arm != "shadow",
-            RecordRow.at < rollout.created_at,
-            _REACHED,
+class Collector:
+    """Reads a rollout's evidence again and again: of the log only what is new since the last time.
+
+    What it gives is what a new one would give; nothing is lost with it.
+    """
+
+    def __init__(self, store: Store, rollout: RolloutRow) -> None:
+        self.store, self._rollout = store, rollout
+        self._begin()
+
+    def read(self, facts: Facts | None = None) -> Evidence:
+        """Return all that is known now; see `read_evidence`."""
+        facts = facts or Facts()
+        try:
+            with self.store.session() as session:
+                self._follow(session)
+                scores = read_scores(session, self._rollout)
+        except DBAPIError as error:
+            problem = f"the request log can't be read ({str(error.orig).splitlines()[0]})"
+            broken = ArmLog.of((), problem=problem)
+            return Evidence(broken, broken)
+        return Evidence(
+            replace(self._stable.log(), memory=dict(facts.memory_before)),
+            replace(self._canary.log(), memory=dict(facts.memory), fault=facts.fault),
+            scores,
         )
-        .order_by(RecordRow.at.desc())
-        .limit(HISTORY)
-    ).all()
-    stable = [_sample(row, -1) for row in old]
-    stable += [_sample(row) for row in rows if row.arm not in CANDIDATE]
-    canary = [_sample(row) for row in rows if row.arm in CANDIDATE]
-    return Evidence(ArmLog.of(stable), ArmLog.of(canary), read_scores(session, rollout))
+
+    def _begin(self) -> None:
+        self._stable, self._canary = _Rows(), _Rows()
+        self._recent: dict[str, float] = {}  # ids in the overlap, and when they ended
+        self._upto: float | None = None
+        self._began = time.monotonic()
+
+    def _follow(self, session: Session) -> None:
+        if time.monotonic() - self._began > _AFRESH_S:
+            self._begin()
+        query = select(RecordRow.id, *_COLUMNS).where(
+            RecordRow.rollout == self._rollout.id, _REACHED
+        )
+        if self._upto is None:
+            for row in reversed(session.execute(self._before()).all()):
+                self._stable.add(_sample(row, -1))
+        else:
+            since = datetime.fromtimestamp(self._upto - _OVERLAP_S, UTC)
+            query = query.where(RecordRow.at > since)
+        for row in session.execute(query.order_by(RecordRow.at)):
+            if row.id not in self._recent:
+                rows = self._canary if row.arm in CANDIDATE else self._stable
+                rows.add(_sample(row))
+                self._recent[row.id] = row.at.timestamp()
+        self._upto = max((*self._recent.values(), self._upto or 0.0))
+        edge = self._upto - 2 * _OVERLAP_S
+        self._recent = {name: at for name, at in self._recent.items() if at > edge}
+
+    def _before(self) -> Any:
+        """Return the query of the stable release's newest requests from before the rollout."""
+        rollout = self._rollout
+        return (
+            select(*_COLUMNS)
+            .where(
+                RecordRow.deployment == rollout.deployment,
+                RecordRow.release == rollout.baseline,
+                RecordRow.rollout.is_distinct_from(rollout.id),
+                RecordRow.arm != "shadow",
+                RecordRow.at < rollout.created_at,
+                _REACHED,
+            )
+            .order_by(RecordRow.at.desc())
+            .limit(HISTORY)
+        )
+
+
+class _Rows:
+    """One arm's requests as they were read."""
+
+    def __init__(self) -> None:
+        self._at, self._latency = array("d"), array("d")
+        self._failed, self._flagged, self._step = array("b"), array("b"), array("q")
+
+    def add(self, sample: Sample) -> None:
+        """Append a request."""
+        self._at.append(sample.at)
+        self._latency.append(sample.latency_ms)
+        self._failed.append(sample.failed)
+        self._flagged.append(sample.flagged)
+        self._step.append(sample.step)
+
+    def log(self) -> ArmLog:
+        """Return them in order of time."""
+        at = np.array(self._at)
+        order = np.argsort(at, kind="stable")
+        return ArmLog(
+            at[order],
+            np.array(self._latency)[order],
+            np.array(self._failed, dtype=np.bool_)[order],
+            np.array(self._flagged, dtype=np.bool_)[order],
+            np.array(self._step, dtype=np.int64)[order],
+        )
+
+
+def counts(evidence: Evidence, rollout: RolloutRow, now: datetime | None = None) -> Counts:
+    """Return what `count` does, from evidence that was read already."""
+    canary = evidence.canary
+    last = datetime.fromtimestamp(canary.at[-1], UTC) if len(canary) else None
+    here = int((canary.step == rollout.step).sum())
+    return Counts(here, len(canary), _quiet_s(rollout, last, now))
 
 
 def read_scores(session: Session, rollout: RolloutRow) -> dict[str, Scores]:
@@ -156,9 +234,12 @@ def count(store: Store, rollout: RolloutRow, now: datetime | None = None) -> Cou
             .select_from(RecordRow)
             .where(*of_canary, RecordRow.step == rollout.step)
         )
+    return Counts(int(here or 0), int(total), _quiet_s(rollout, last, now))
+
+
+def _quiet_s(rollout: RolloutRow, last: datetime | None, now: datetime | None) -> float:
     since = max(t for t in (rollout.step_started_at, last) if t is not None)
-    quiet = ((now or utc_now()) - since).total_seconds()
-    return Counts(int(here or 0), int(total), max(0.0, quiet))
+    return max(0.0, ((now or utc_now()) - since).total_seconds())
 
 
 def _sample(row: Any, step: int | None = None) -> Sample:

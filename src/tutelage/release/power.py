@@ -1,7 +1,7 @@
 """What a rollout could not have seen: the smallest harm that its requests would have shown.
 
-For each test the smallest effect it finds in 80 % of runs, from the blocks as they were. In words,
-for the journal: a promotion says what it does not promise.
+For each test the smallest effect it finds in at least 80 % of runs, from the blocks as they were.
+In words, for the journal: a promotion says what it does not promise.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _scores(scores: ScoreLog, threshold: float) -> list[str]:
     found = []
     for metric, log in scores.items():
         blocks = ScoreBlocks.of(log)
-        drop = drop_seen(len(blocks), blocks.spread(), threshold)
+        drop = drop_seen(blocks.information, blocks.sd, threshold)
         count = int(log.canary.sum())
         hidden = "no drop could have been seen" if drop >= 1 else f"a drop under {100 * drop:.1f}"
         unit = "" if drop >= 1 else " points"

@@ -14,7 +14,7 @@ import numpy as np
 
 from tutelage.core.config import Limits
 from tutelage.release.arms import ScoreLog, Scores
-from tutelage.release.means import ScoreBlocks, blocks_needed
+from tutelage.release.means import ScoreBlocks, information_needed
 
 _WARY = 0.5  # the share of the needed log evidence from which a step is no longer taken
 _FIRST, _REST = 0.8, 0.2  # of the false-alarm rate: the first metric's, and what is left to others
@@ -111,8 +111,8 @@ def _test(
     worse, within = blocks.worse(), blocks.within(limits.score)
     exclusion = float(np.log(1 / limits.alpha))
     scored = int(scores.canary.sum())
-    per_block = float(blocks.canary.mean()) if len(blocks) else 1.0
-    needed = blocks_needed(limits.score, blocks.spread(), exclusion) * per_block
+    each = blocks.information / scored if len(blocks) else 0.5  # of a canary score
+    needed = information_needed(limits.score, blocks.sd, exclusion) / each
     return ScoreTest(
         metric=metric,
         baseline=_mean(scores, canary=False),

@@ -40,18 +40,18 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def block_ends(canary: Bools) -> Ints:
+def block_ends(canary: Bools, per_block: int = CANARY_PER_BLOCK) -> Ints:
     """Return where blocks end (exclusive), for requests in order; shape (N,) -> (B,).
 
     A block's size is set from the canary's share before it, never from outcomes, so that arms
-    inside a block stay as random as the router made them.
+    inside a block stay as random as the router made them. It aims at `per_block` of the canary's.
     """
     ends: list[int] = []
     seen, start = 0, 0
     total = len(canary)
     while True:
         share = (seen + 1.0) / (start + 4.0)
-        size = int(np.clip(np.ceil(CANARY_PER_BLOCK / share), MIN_BLOCK, MAX_BLOCK))
+        size = int(np.clip(np.ceil(per_block / share), MIN_BLOCK, MAX_BLOCK))
         if start + size > total:
             return np.array(ends, dtype=np.int64)
         seen += int(canary[start : start + size].sum())

@@ -20,7 +20,7 @@ from tutelage.core.errors import Conflict, TutelageError
 from tutelage.core.workspace import Workspace
 from tutelage.release.bundle import get_release
 from tutelage.release.deployments import apply_transition
-from tutelage.release.evidence import Facts, count, read_evidence
+from tutelage.release.evidence import Collector, Facts, counts
 from tutelage.release.rollback import judge, unseen
 from tutelage.release.rollout import Counts, Transition, advance, begin, finish
 from tutelage.release.routes import active_rollout, noted, state_of
@@ -68,6 +68,7 @@ class Controller:
         self._restarts: dict[str, int] = {}  # rollout -> engine restarts when it was first seen
         self._judged: dict[str, tuple[int, float, float]] = {}  # records, when, how long
         self._heard: dict[str, tuple[int, float]] = {}  # rollout -> canary requests, since when
+        self._collectors: dict[str, Collector] = {}  # of rollouts under way
 
     async def run(self) -> None:
         """Keep in step until cancelled; an error is logged and the next round tries again.
@@ -95,7 +96,11 @@ class Controller:
 
     async def judge(self) -> None:
         """Look at every rollout once; where one moved, follow it at once."""
-        for entry in list(self.state.router.entries.values()):
+        entries = list(self.state.router.entries.values())
+        under_way = {entry.route.rollout for entry in entries}
+        for rollout in [name for name in self._collectors if name not in under_way]:
+            del self._collectors[rollout]
+        for entry in entries:
             if entry.route.rollout is not None and await self._look(entry):
                 await self.sync()
 
@@ -193,33 +198,33 @@ class Controller:
         started = time.monotonic()
         written = self.state.log.records_written
         facts = self.memory.facts(row.id, fault)
-        counts = self._patient(row, await asyncio.to_thread(count, self.state.store, row))
-        move = await asyncio.to_thread(self._decide, row, facts, counts)
+        move = await asyncio.to_thread(self._decide, row, facts)
         now = time.monotonic()
         self._judged[row.id] = (written, now, now - started)
         return move
 
-    def _decide(self, row: RolloutRow, facts: Facts, counts: Counts) -> Transition | None:
+    def _decide(self, row: RolloutRow, facts: Facts) -> Transition | None:
         store, limits = self.state.store, self.state.project.deploy.limits
-        found = read_evidence(store, row, facts)
+        collector = self._collectors.setdefault(row.id, Collector(store, row))
+        found = collector.read(facts)
         verdict = judge(found.baseline, found.canary, limits, found.scores)
         state = replace(state_of(row), noted=noted(store, row))
-        move = advance(state, verdict, counts)
+        move = advance(state, verdict, self._patient(row, counts(found, row)))
         if move is None or verdict.verdict != "pass":
             return move
         hidden = unseen(found.baseline, found.canary, limits, found.scores)
         return replace(move, evidence={**move.evidence, "unseen": hidden})
 
-    def _patient(self, row: RolloutRow, counts: Counts) -> Counts:
+    def _patient(self, row: RolloutRow, told: Counts) -> Counts:
         """Return the counts with no more silence than this process has lived through.
 
         The log knows the wall clock only, and that may jump.
         """
         seen, since = self._heard.get(row.id, (-1, 0.0))
-        if seen != counts.total:
+        if seen != told.total:
             since = time.monotonic()
-            self._heard[row.id] = (counts.total, since)
-        return replace(counts, quiet_s=min(counts.quiet_s, time.monotonic() - since))
+            self._heard[row.id] = (told.total, since)
+        return replace(told, quiet_s=min(told.quiet_s, time.monotonic() - since))
 
     def _due(self, rollout: str) -> bool:
         """Return whether to look again: new records, and judging stays cheap."""

@@ -16,7 +16,10 @@ class RecordRow(Base):
     """One production request and its response. `split` is decided by hash on arrival."""
 
     __tablename__ = "records"
-    __table_args__ = (Index("ix_records_release_at", "release", "at"),)
+    __table_args__ = (
+        Index("ix_records_release_at", "release", "at"),
+        Index("ix_records_rollout_at", "rollout", "at"),
+    )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # the response id
     deployment: Mapped[str] = mapped_column(String(80), index=True)

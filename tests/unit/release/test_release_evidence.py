@@ -9,12 +9,13 @@ from tests.unit.release.conftest import Home
 
 from tutelage.core.config import Limits
 from tutelage.release.deployments import ensure_deployment, start_rollout
-from tutelage.release.evidence import Facts, count, read_evidence
+from tutelage.release.evidence import Collector, Facts, count, counts, read_evidence
 from tutelage.release.rollback import judge
 from tutelage.release.rollout import RolloutPlan
 from tutelage.store.base import make_engine
-from tutelage.store.records import RecordRow
+from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
+from tutelage.store.scores import ScoreRow
 
 Two = tuple[Home, str, str]
 
@@ -63,6 +64,73 @@ def test_arms_hold_what_each_release_answered(rollout: tuple[Home, RolloutRow]) 
     assert canary.memory == {"memory": (0.5,)}
     counts = count(home.store, row, now=at + timedelta(seconds=64))
     assert (counts.step, counts.total, counts.quiet_s) == (3, 4, 60)
+
+
+def test_copies_are_the_candidate_s_requests(rollout: tuple[Home, RolloutRow]) -> None:
+    home, row = rollout
+    with home.store.begin() as session:
+        session.add_all([
+            record(1, row, row.created_at, arm="stable"),
+            record(2, row, row.created_at, arm="shadow", latency_ms=300.0),
+            record(3, None, row.created_at - timedelta(seconds=9), arm="shadow",
+                   release=row.baseline, step=None),
+        ])  # fmt: skip
+    found = read_evidence(home.store, row)
+    assert (list(found.canary.latency_ms), list(found.baseline.latency_ms)) == ([300], [100])
+    assert count(home.store, row).total == 1
+
+
+def test_scores_come_in_order_of_arrival_one_an_answer(rollout: tuple[Home, RolloutRow]) -> None:
+    home, row = rollout
+    at = row.created_at
+
+    def mark(item: int, metric: str, value: float | None, **more: object) -> ScoreRow:
+        fields = {"candidate": "r", "evidence": {}, "source": "judge", **more}
+        return ScoreRow(item=f"rec_{item}", metric=metric, value=value, **fields)
+
+    with home.store.begin() as session:
+        session.add_all([
+            record(1, row, at, arm="stable"), record(2, row, at), record(3, row, at, arm="shadow"),
+            record(4, None, at, arm="stable"),
+        ])  # fmt: skip
+        for one in [
+            mark(2, "judge", 0.5), mark(1, "judge", 1.0), mark(2, "judge", 0.0),
+            mark(3, "judge", 0.25), mark(4, "judge", 1.0), mark(1, "judge", None),
+            mark(1, "judge", 0.1, evaluation="e" * 64), mark(1, "stars", 4.0),
+        ]:  # fmt: skip
+            session.add(one)
+            session.flush()
+        session.add_all([
+            SignalRow(key="a", record="rec_1", kind="rating", explicit=True, value={"value": 1.0}),
+            SignalRow(key="b", record="rec_1", kind="comment", explicit=True, value={"value": "x"}),
+        ])  # fmt: skip
+    found = read_evidence(home.store, row).scores
+    assert list(found) == ["judge", "rating"], "stars are outside 0..1"
+    assert list(found["judge"].value) == [0.5, 1.0, 0.25]
+    assert list(found["judge"].canary) == [True, False, True]
+    assert list(found["rating"].value) == [1.0]
+
+
+def test_what_is_read_piece_by_piece_is_what_is_read_at_once(
+    rollout: tuple[Home, RolloutRow],
+) -> None:
+    home, row = rollout
+    at = row.created_at
+    collector = Collector(home.store, row)
+    assert len(collector.read().canary) == 0
+    for number in range(6):  # two at each time, one of them written late
+        with home.store.begin() as session:
+            session.add_all([
+                record(2 * number, row, at + timedelta(seconds=100 * number), latency_ms=number),
+                record(2 * number + 1, row, at + timedelta(seconds=100 * number - 30), step=1),
+            ])  # fmt: skip
+        found, whole = collector.read(), read_evidence(home.store, row)
+        assert list(found.canary.at) == list(whole.canary.at)
+        assert list(found.canary.step) == list(whole.canary.step)
+        assert list(found.canary.latency_ms) == list(whole.canary.latency_ms)
+        now = at + timedelta(seconds=1000)
+        assert counts(found, row, now) == count(home.store, row, now)
+    assert len(collector._recent) < 12, "what can't come again is forgotten"
 
 
 def test_quiet_is_counted_from_the_step_when_nobody_came(rollout: tuple[Home, RolloutRow]) -> None:

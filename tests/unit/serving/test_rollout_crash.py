@@ -15,21 +15,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
+from tests.fakes.controller import NOWHERE, FakeHost, bare_controller
 from tests.fakes.gateway import gateway_project, make_release
-from tests.unit.serving.test_serving_residency import FakeHost
 
 from tutelage.release import deployments as changes
 from tutelage.release.rollout import ACTIVE, TERMINAL, Counts, RolloutPlan, advance, begin, finish
 from tutelage.release.routes import active_rollout, journal, last_rollout, rollouts, state_of
 from tutelage.release.verdict import StepVerdict
-from tutelage.serving.controller import Controller
-from tutelage.serving.keys import KeyRing
-from tutelage.serving.request_log import RequestLog
-from tutelage.serving.router import Router
-from tutelage.serving.slots import Slots
 from tutelage.serving.state import GatewayState
-from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.upstream import Upstream
 from tutelage.store.base import Store, open_store
 from tutelage.store.releases import DeploymentRow
 from tutelage.workflows.context import Context
@@ -83,7 +76,7 @@ def _do(url: str, move: str, candidate: str, point: str | None) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Context]:
-    ctx = gateway_project(tmp_path / "project", "http://127.0.0.1:9")
+    ctx = gateway_project(tmp_path / "project", NOWHERE)
     yield ctx
     ctx.store.close()
 
@@ -138,15 +131,8 @@ def _require_legal(ctx: Context) -> None:
 
 async def _take_over(ctx: Context, candidate: str) -> None:
     """Start a controller on what was left: every user is sent to a release that is loaded."""
-    host, telemetry = FakeHost(), Telemetry()
-    deploy = ctx.config.deploy
-    state = GatewayState(
-        project=ctx.config, store=ctx.store, router=Router(), log=RequestLog(ctx.store, telemetry),
-        upstream=Upstream(lambda: "http://127.0.0.1:9"), telemetry=telemetry,  # type: ignore[arg-type]
-        keys=KeyRing(required=False), slots=Slots(deploy.concurrency, deploy.queue, telemetry),
-        split_key=b"key",
-    )  # fmt: skip
-    controller = Controller(state, host, ctx.workspace)
+    host = FakeHost()
+    controller, state = bare_controller(ctx, host)
     await controller.sync(first=True)
     _require_present(state, host)
     row = active_rollout(ctx.store, "colours")

@@ -38,10 +38,12 @@ def test_a_shadow_sees_every_request_and_answers_nobody(gateway: Start) -> None:
     running = gateway(shadow)
     key = fetch(f"{running.url}/admin/keys", {"name": "web"})[1]["key"]
     running.script.by_model["*"] = {"when": {"Candidate": {"text": '{"family": "cold"}'}}}
-    answer = running.client(api_key=key).chat.completions.create(
-        model="colours", messages=[{"role": "user", "content": "snow"}]
-    )
-    assert answer.choices[0].message.content == '{"family": "warm"}'
+    body = {"model": "colours", "messages": [{"role": "user", "content": "snow"}]}
+    url = f"{running.url}/v1/chat/completions"
+    drive(running, lambda row: row.state == "running")
+    _, answer, headers = fetch(url, body, authorization=f"Bearer {key}")
+    assert answer["choices"][0]["message"]["content"] == '{"family": "warm"}'
+    assert headers["x-tutelage-arm"] == "stable"
     row = drive(running, lambda row: row.state == "completed")
     assert route(running.ctx.store, "colours").stable == row.baseline
     moves = journal(running.ctx.store, row.id)

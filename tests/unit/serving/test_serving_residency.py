@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from tests.fakes.controller import FakeHost
 from tests.unit.release.conftest import Home
 from tests.unit.release.conftest import home as home
 
@@ -20,30 +19,6 @@ from tutelage.serving.controller import placement
 from tutelage.serving.engine_memory import EngineMemory, ratios
 from tutelage.serving.residency import Residency
 from tutelage.serving.router import Entry, Profile, Router, build_profile
-
-
-@dataclass
-class FakeHost:
-    """A host that holds what it is told to, or says why not."""
-
-    held: list[str] = field(default_factory=list)
-    error: Exception | None = None
-    placed: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
-    memory: dict[str, float] = field(default_factory=dict)
-
-    async def ensure(self, release_id: str, adapter: Path | None) -> None:
-        if self.error is not None:
-            raise self.error
-        self.held.append(release_id)
-
-    async def remove(self, release_id: str) -> None:
-        self.held.remove(release_id)
-
-    async def place(self, placed: dict[str, tuple[int, ...]]) -> None:
-        self.placed.append(placed)
-
-    async def stats(self) -> dict[str, object]:
-        return {"memory": self.memory}
 
 
 def profile_of(home: Home, prompt: str) -> Profile:

@@ -1,0 +1,210 @@
+"""Ways of moving traffic and an operator's hand on them, through a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from tests.fakes.controller import NOWHERE, FakeHost, bare_controller
+from tests.fakes.gateway import begin_rollout, gateway_project, make_release
+from tests.unit.serving.conftest import Running
+from tests.unit.serving.test_serving_app import fetch
+from tests.unit.serving.test_serving_controller import drive
+
+from tutelage.core.artifact import utc_now
+from tutelage.release.deployments import abort, ensure_deployment, start_rollout, switch
+from tutelage.release.rollout import Counts, RolloutPlan
+from tutelage.release.routes import active_rollout, journal, last_rollout, route
+from tutelage.store.records import RecordRow
+from tutelage.store.releases import DeploymentRow
+from tutelage.workflows.context import Context
+
+Start = Callable[..., Running]
+CANDIDATE = "Candidate: name the colour family."
+
+
+def begin(running: Running, **body: Any) -> tuple[int, Any]:
+    candidate = make_release(running.ctx, CANDIDATE)
+    return fetch(f"{running.url}/admin/rollouts", {"release": candidate.name, **body})[:2]
+
+
+def move(running: Running, rollout: str, word: str) -> tuple[int, Any]:
+    return fetch(f"{running.url}/admin/rollouts/{rollout}/{word}", {})[:2]
+
+
+def test_blue_green_is_judged_on_copies_then_switches_and_keeps_the_way_back(
+    gateway: Start,
+) -> None:
+    running = gateway(min_requests=5, min_total=15, strategy="blue_green")
+    status, started = begin(running)
+    assert (status, started["strategy"], started["state"]) == (200, "blue_green", "pending")
+    row = drive(running, lambda row: row.state == "promoted")
+    moves = journal(running.ctx.store, row.id)
+    assert [(m.to_state, m.weight) for m in moves] == [
+        ("running", 0.0), ("running", 100.0), ("promoted", 100.0),
+    ]  # fmt: skip
+    assert "mirrored requests at 100 % held" in moves[1].reason
+    now = route(running.ctx.store, "colours")
+    assert (now.stable, now.previous) == (row.candidate, row.baseline)
+    arms = [r.arm for r in running.records() if r.rollout == row.id]
+    first = arms.index("canary")
+    assert set(arms[:first]) <= {"stable", "shadow"}
+    assert set(arms[first + 1 :]) <= {"canary", "shadow"}, "one switch, no share in between"
+
+
+def test_an_ab_holds_its_split_and_its_users(gateway: Start) -> None:
+    running = gateway(min_requests=5, min_total=10, split=40)
+    rollout = begin(running, strategy="ab")[1]["id"]
+    drive(running, lambda row: row.state == "running")
+    for _ in range(6):
+        drive(running, lambda row: True)
+    row = active_rollout(running.ctx.store, "colours")
+    assert row is not None and (row.state, row.step) == ("running", 0)
+    assert move(running, rollout, "promote")[1]["state"] == "promoted"
+    seen: dict[str, set[str]] = {}
+    for record in running.records():
+        if record.rollout == rollout and record.user is not None:
+            seen.setdefault(record.user, set()).add(record.arm)
+    assert {len(arms) for arms in seen.values()} == {1}, "a user keeps the arm"
+    assert {arm for arms in seen.values() for arm in arms} == {"stable", "canary"}
+
+
+def test_an_operator_pauses_resumes_and_rolls_back(gateway: Start) -> None:
+    running = gateway(lambda ctx: begin_rollout(ctx, min_requests=5, min_total=10))
+    row = last_rollout(running.ctx.store, "colours")
+    assert row is not None
+    assert move(running, row.id, "pause")[0] == 409, "nothing moves yet"
+    drive(running, lambda row: row.state == "running", most=400)
+    if move(running, row.id, "pause")[0] == 409:
+        pytest.skip("it was promoted before it could be paused")
+    for _ in range(3):
+        drive(running, lambda row: True)
+    now = active_rollout(running.ctx.store, "colours")
+    assert now is not None and now.state == "paused"
+    assert move(running, row.id, "resume")[1]["state"] == "running"
+    status, answer = move(running, row.id, "rollback")
+    assert (status, answer["state"], answer["weight"]) == (200, "rolled_back", 0)
+    assert answer["journal"][-1]["reason"] == "rolled back by the local user over HTTP"
+    assert fetch(f"{running.url}/admin/rollouts/{row.id}")[1]["id"] == row.id
+    status, answer = move(running, row.id, "dance")
+    assert (status, "Known: promote, abort" in answer["error"]["message"]) == (404, True)
+
+
+def test_a_rollout_that_can_t_be_started_says_why(gateway: Start) -> None:
+    running = gateway()
+    status, answer = begin(running, strategy="blue-green")
+    assert status == 400 and "Did you mean 'blue_green'?" in answer["error"]["message"]
+    status, answer = begin(running, strategy="rolling")
+    assert status == 400 and "needs two backends or more" in answer["error"]["message"]
+    status, answer = begin(running, deployment="nothing")
+    assert status == 404 and "there is no deployment 'nothing'" in answer["error"]["message"]
+    status, answer, _ = fetch(f"{running.url}/admin/rollouts", {})
+    assert status == 404 and 'Send {"release": "NAME"}' in answer["error"]["message"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Context]:
+    ctx = gateway_project(tmp_path / "project", NOWHERE)
+    yield ctx
+    ctx.store.close()
+
+
+def test_the_release_before_stays_loaded_for_a_while(project: Context) -> None:
+    async def go() -> None:
+        host = FakeHost()
+        controller, state = bare_controller(project, host)
+        candidate = make_release(project, CANDIDATE).id
+        await controller.sync(first=True)
+        stable = state.router.entries["colours"].stable.id
+        await controller.residency.load(state.router.entries["colours"].stable)
+        switch(project.store, "colours", candidate)
+        async with asyncio.timeout(20):
+            while state.router.entries["colours"].stable.id != candidate:
+                await controller.sync()
+                await asyncio.sleep(0.001)
+        controller.residency._grace_s = 0.0
+        await controller.sync()
+        assert set(host.held) == {stable, candidate}, "a return takes no loading"
+        with project.store.begin() as session:
+            row = session.get_one(DeploymentRow, "colours")
+            row.updated_at = utc_now() - timedelta(hours=2)
+        await controller.sync()
+        assert host.held == [candidate]
+        await controller.residency.close()
+
+    asyncio.run(go())
+
+
+def test_a_slow_load_holds_nobody_up(project: Context) -> None:
+    class SlowHost(FakeHost):
+        async def ensure(self, release_id: str, adapter: Path | None) -> None:
+            await go_on.wait()
+            await super().ensure(release_id, adapter)
+
+    go_on = asyncio.Event()
+
+    async def go() -> None:
+        go_on.set()
+        host = SlowHost()
+        controller, state = bare_controller(project, host)
+        candidate = make_release(project, CANDIDATE).id
+        other = make_release(project, "Another.").id
+        ensure_deployment(project.store, "other", candidate)
+        await controller.sync(first=True)
+        start_rollout(project.store, "other", other, RolloutPlan((50.0, 100.0)))
+        go_on.clear()
+        await controller.sync()
+        entry = state.router.entries["other"]
+        assert (entry.route.state, entry.canary) == ("pending", None)
+        abort(project.store, "other")
+        await controller.sync()
+        assert state.router.entries["other"].route.rollout is None
+        go_on.set()
+        await controller.residency.close()
+
+    asyncio.run(go())
+
+
+def test_a_clock_that_jumps_is_no_silence(project: Context) -> None:
+    controller, _ = bare_controller(project, FakeHost())
+    start = begin_rollout(project)
+    row = last_rollout(project.store, "colours")
+    assert row is not None and row.id == start
+    jumped = controller._patient(row, Counts(0, 0, quiet_s=1e9))
+    assert jumped.quiet_s < 60
+    assert controller._patient(row, Counts(0, 0, quiet_s=0.0)).quiet_s == 0
+
+
+def test_a_crash_of_the_engine_ends_the_rollout_at_once(project: Context) -> None:
+    async def go() -> None:
+        host = FakeHost()
+        controller, _ = bare_controller(project, host)
+        begin_rollout(project)
+        await controller.sync(first=True)
+        async with asyncio.timeout(20):
+            while (row := last_rollout(project.store, "colours")) and row.state == "pending":
+                await controller.tick()
+        await controller.tick()
+        host.restarts += 1
+        await controller.tick()
+        row = last_rollout(project.store, "colours")
+        assert row is not None and row.state == "rolled_back"
+        moves = journal(project.store, row.id)
+        assert moves[-1].reason == "the engine crashed during the rollout"
+        await controller.residency.close()
+
+    asyncio.run(go())
+
+
+def test_records_say_which_arm_answered(gateway: Start) -> None:
+    running = gateway(lambda ctx: begin_rollout(ctx, (50, 100), min_requests=5, min_total=10))
+    drive(running, lambda row: row.state == "promoted")
+    running.records()
+    with running.ctx.store.session() as session:
+        arms = set(session.scalars(select(RecordRow.arm)))
+    assert arms == {"stable", "canary"}
