@@ -113,11 +113,15 @@ def _superior(evidence: Evidence, name: str) -> Criterion:
         outcome = "fail"
     ours, theirs = _mean(evidence, TUNED), _mean(evidence, name)
     grouped = f" in {d.clusters} clusters" if d.clusters < d.n else ""
+    power = (
+        f"smallest detectable difference {d.detectable * 100:.0f} points"
+        if math.isfinite(d.detectable)
+        else "too few to see any difference"
+    )
     sentence = (
         f"{evidence.primary}: tuned {percent(ours)} vs {evidence.called(name)} {percent(theirs)}: "
         f"{points(d.estimate)} points, {percent(evidence.confidence)} interval "
-        f"{points(d.low)}…{points(d.high)}, n = {d.n}{grouped}; "
-        f"smallest detectable difference {d.detectable * 100:.0f} points"
+        f"{points(d.low)}…{points(d.high)}, n = {d.n}{grouped}; {power}"
     )
     return Criterion(f"better than {evidence.called(name)}", outcome, sentence, figures_of(d))
 
@@ -159,7 +163,8 @@ def _headline(outcome: Outcome, criteria: Sequence[Criterion], better: bool) -> 
     if outcome == "pass":
         return "The tuned model meets every criterion and stays within every limit."
     against = [c.name for c in criteria if c.outcome == outcome]
-    listed = " or ".join(f"“{name}”" for name in against)
+    joined = " and " if outcome == "fail" else " or "
+    listed = joined.join(f"“{name}”" for name in against)
     if outcome == "fail":
         return f"The tuned model does not pass: it fails {listed}."
     return f"The evidence is too thin to decide: {listed} could go either way."

@@ -41,6 +41,7 @@ data:
   splits: {{train: 0.7, validation: 0.1, test: 0.2}}
 evaluate:
   primary: accuracy
+  latency_rows: 10               # asked one at a time, for what a single user waits
 deploy:
   engine: embedded
   port: {port}

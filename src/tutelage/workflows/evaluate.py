@@ -40,6 +40,7 @@ from tutelage.workflows.evaluate_forgetting import carry, probe_inputs
 from tutelage.workflows.evaluate_job import Job
 from tutelage.workflows.evaluate_more import more_inputs
 from tutelage.workflows.evaluate_write import finish
+from tutelage.workflows.registry import catch_up
 
 __all__ = [
     "LoadedEngine", "OpenEngine", "evaluate", "evaluate_all", "evaluate_named",
@@ -187,6 +188,17 @@ def evaluate_named(
     A name is an adapter's id, a release, base, stable, or a folder with an adapter or a model.
     Raises DataError for a name that nobody has.
     """
+    outcomes = _evaluate_named(ctx, names, against, open_engine)
+    catch_up(ctx)
+    return outcomes
+
+
+def _evaluate_named(
+    ctx: Context,
+    names: Sequence[str],
+    against: Sequence[str] | None,
+    open_engine: OpenEngine,
+) -> list[StageOutcome]:
     from tutelage.workflows.project import require_output
 
     dataset = require_output(ctx, "curate")

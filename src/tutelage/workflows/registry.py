@@ -23,12 +23,14 @@ from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
 from tutelage.release import bundle, mlflow, mlflow_runs
 from tutelage.release.deployments import active_rollout, deployments
+from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context, find_artifact, open_context
 from tutelage.workflows.release_card import brief
 
 _DONE = "mlflow-aliases.json"  # what the aliases were set to last
+_SHOWN = "mlflow-evaluations.json"  # the hashes of evaluations that have a run
 
 
 def wanted_aliases(store: Store, project: str) -> dict[str, str]:
@@ -52,6 +54,8 @@ def wanted_aliases(store: Store, project: str) -> dict[str, str]:
 
 def behind(ctx: Context) -> bool:
     """Return whether the registry lacks something, without importing mlflow."""
+    if _unshown(ctx):
+        return True
     rows = bundle.list_releases(ctx.store)
     tuned = [row for row in rows if row.kind != "base"]
     if not tuned:
@@ -75,10 +79,12 @@ def catch_up(ctx: Context) -> None:
             for row in bundle.list_releases(ctx.store):
                 if row.registry_version is None:
                     _register(ctx, row)
+            _show_evaluations(ctx)
             wanted = wanted_aliases(ctx.store, ctx.config.name)
             numbers = {row.id: row.registry_version for row in bundle.list_releases(ctx.store)}
             versions = {a: str(numbers[r]) for a, r in wanted.items() if numbers.get(r)}
-            mlflow.set_aliases(ctx.workspace.mlflow_uri, ctx.config.name, versions)
+            if numbers:
+                mlflow.set_aliases(ctx.workspace.mlflow_uri, ctx.config.name, versions)
         except EnvironmentProblem as error:
             text = f"MLflow's registry is behind: {error.sentence()}"
             ctx.emit(Event("release", "warning", text))
@@ -89,6 +95,35 @@ def catch_up(ctx: Context) -> None:
 def worth_a_child(ctx: Context) -> bool:
     """Return whether a gateway should have a child catch up: MLflow is in use, and behind."""
     return mlflow.installed() and (ctx.workspace.home / "mlflow.db").exists() and behind(ctx)
+
+
+def _unshown(ctx: Context) -> list[str]:
+    """Return the evaluations without a run, of a project that keeps its runs in MLflow."""
+    if not (ctx.workspace.home / "mlflow.db").exists():
+        return []
+    shown: set[str] = set()
+    with contextlib.suppress(OSError, ValueError):
+        shown = set(json.loads((ctx.workspace.home / _SHOWN).read_bytes()))
+    with ctx.store.session() as session:
+        query = select(ArtifactRow.hash).where(ArtifactRow.kind == "evaluation")
+        return [found for found in session.scalars(query) if found not in shown]
+
+
+def _show_evaluations(ctx: Context) -> None:
+    """Make the runs of evaluations that led to no release, too."""
+    missing = _unshown(ctx)
+    if not missing:
+        return
+    for hash_ in missing:
+        evaluation = find_artifact(ctx.store, hash_)
+        if evaluation is not None and ctx.path_of(evaluation).is_dir():
+            parents = (find_artifact(ctx.store, parent) for parent in evaluation.parents)
+            adapter = next((p for p in parents if p is not None and p.kind == "adapter"), None)
+            _log_evaluation(ctx, evaluation, _training_run(ctx, adapter))
+    with ctx.store.session() as session:
+        query = select(ArtifactRow.hash).where(ArtifactRow.kind == "evaluation")
+        every = sorted(session.scalars(query))
+    atomic_write(ctx.workspace.home / _SHOWN, json.dumps(every).encode())
 
 
 def _waiting(store: Store, stable: str | None) -> str | None:

@@ -108,6 +108,31 @@ def test_forgetting_is_judged_on_knowledge_and_on_language() -> None:
     assert decide(garbled, GUARDS).sentence.endswith("it fails “keeps general English”.")
 
 
+def test_all_that_is_failed_is_named() -> None:
+    both = compare(probes_of(0.5, 30), probes_of(0.4, 32))
+    verdict = decide(replace(evidence(0, 0, 50), forgetting=both), GUARDS)
+    assert verdict.sentence.endswith(
+        "it fails “keeps general knowledge” and “keeps general English”."
+    )
+
+
+def test_a_handful_of_rows_says_that_it_can_see_nothing() -> None:
+    small = colour_task(test=2)
+    answers = right_answers(small)
+    rows = {
+        name: {r.id: RowResult(name, r.id, answers[r.input_text], "stop", 5, 0, 3, 100.0)
+               for r in small.rows}
+        for name in ("base", "few_shot", "tuned")
+    }  # fmt: skip
+    made = {
+        name: score_candidate(small, small.scorers(PROJECT), given, (name, name))
+        for name, given in rows.items()
+    }
+    verdict = decide(Evidence("accuracy", 0.95, made, differences(small, made)), GUARDS)
+    assert verdict.outcome == "not_enough_evidence"
+    assert all("inf" not in criterion.sentence for criterion in verdict.criteria)
+
+
 def test_only_what_is_surely_slower_fails() -> None:
     """A busy machine must not fail a model that live traffic will time again."""
     found = evidence(0, 0, 50)

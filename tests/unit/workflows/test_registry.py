@@ -61,7 +61,7 @@ def evaluated(bench: Bench) -> tuple[Any, Any, Any]:
 def test_mlflow_shows_what_its_users_expect(bench: Bench) -> None:
     dataset, _, evaluation = evaluated(bench)
     releasing.base_release(bench.ctx)
-    assert not (registry.behind(bench.ctx))
+    assert registry.behind(bench.ctx), "the evaluation has no run yet"
     releasing.create(bench.ctx)
     uri = bench.ctx.workspace.mlflow_uri
     view = mlflow.describe_model(uri, "colours")
@@ -84,6 +84,19 @@ def test_mlflow_shows_what_its_users_expect(bench: Bench) -> None:
         assert names == {"report.html", "evaluation.json"}
         (data,) = run.inputs.dataset_inputs
         assert (data.dataset.digest, data.tags[0].value) == (dataset.hash[:36], "evaluation")
+
+
+def test_an_evaluation_that_leads_to_no_release_is_a_run_too(bench: Bench) -> None:
+    _, _, evaluation = evaluated(bench)
+    assert registry.behind(bench.ctx)
+    registry.catch_up(bench.ctx)
+    assert not registry.behind(bench.ctx)
+    with mlflow.client(bench.ctx.workspace.mlflow_uri) as client:
+        experiment = client.get_experiment_by_name("colours")
+        runs = client.search_runs([experiment.experiment_id], "tags.evaluation != ''")
+        assert [run.data.tags["evaluation"] for run in runs] == [evaluation.hash]
+        trained = client.get_run(runs[0].data.tags["mlflow.parentRunId"])
+        assert trained.info.run_name == "train-abc"
 
 
 def test_aliases_move_with_promote_rollback_and_without_a_command(bench: Bench) -> None:
