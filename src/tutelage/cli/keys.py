@@ -102,7 +102,7 @@ def update(
 ) -> None:
     """Change a key's role or limits; the secret stays. Budgets named here take the place of all."""
     with frame(as_json, verbose) as out:
-        given = {
+        given: dict[str, Any] = {
             "role": role,
             "expires": expires,
             "deployments": deployment or None,
@@ -111,7 +111,7 @@ def update(
             "budgets": [_budget(text) for text in budget] if budget else None,
         }
         changes = {field: value for field, value in given.items() if value is not None}
-        changes |= dict.fromkeys(clear or ())
+        changes.update(dict.fromkeys(clear or ()))
         changed = _desk(project, out).update(name, **changes)
         out.result(changed, lambda console: _show(console, [changed]))
 

@@ -5,6 +5,7 @@ keys.py holds the active ones in memory and says who is calling.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from tutelage.store.releases import DeploymentRow, KeyRow
 
 UNITS = ("requests", "tokens", "cost")
 PERIODS = ("minute", "hour", "day", "month", "total")
-_LONGEST_NAME = 80
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,79}")
 _CHANGEABLE = (
     "role", "expires_at", "deployments", "requests_per_minute", "tokens_per_minute", "budgets",
 )  # fmt: skip
@@ -60,10 +61,10 @@ def create_key(store: Store, name: str, role: str = "client", **limits: Any) -> 
     `limits` are `expires_at`, `deployments`, `requests_per_minute`, `tokens_per_minute` and
     `budgets`. Raises DataError for what makes no sense, Conflict if the name is taken.
     """
-    if not name or len(name) > _LONGEST_NAME or name == "*":
+    if not _NAME.fullmatch(name):
         raise DataError(
-            f"a key needs a name of 1 to {_LONGEST_NAME} characters that is not '*'",
-            fix="Name who will use it",
+            f"a key can't be named {name[:80]!r}",
+            fix="Name who will use it: 1 to 80 letters, digits, spaces and . _ @ + -",
         )
     secret = _secret()
     with store.begin() as session:

@@ -17,4 +17,4 @@ def keeps_texts(deploy: Deploy, record: str) -> bool:
         return True
     if deploy.log == "none":
         return False
-    return int(record[-_DIGITS:], 16) < deploy.log_share * 16**_DIGITS
+    return int(record[-_DIGITS:], 16) < deploy.log_share * float(16**_DIGITS)

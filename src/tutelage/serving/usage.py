@@ -51,7 +51,7 @@ def day_of(store: Store) -> SQLColumnExpression[str]:
 
 def sums_of_records(store: Store) -> Select[Any]:
     """Return the query that adds records up, in the columns of UsageRow."""
-    names = (
+    names: tuple[Any, ...] = (
         day_of(store).label("day"),
         RecordRow.deployment,
         RecordRow.release,

@@ -43,7 +43,7 @@ class KeysDesk:
         `expires` is a length such as 90d. A budget is {"unit": "tokens", "per": "day",
         "limit": 100000}; units are requests, tokens and cost.
         """
-        limits = {
+        limits: dict[str, Any] = {
             "deployments": list(deployments) if deployments else None,
             "requests_per_minute": requests_per_minute,
             "tokens_per_minute": tokens_per_minute,

@@ -44,6 +44,19 @@ def ask(running: Running, key: str = "local", **more: Any) -> Any:
     return fetch(f"{running.url}/v1/chat/completions", body, authorization=f"Bearer {key}")
 
 
+def crowd(running: Running, key: str, size: int) -> list[int]:
+    """Return the statuses that `size` clients got who asked at the same time."""
+    codes: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: codes.append(ask(running, key)[0])) for _ in range(size)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return codes
+
+
 def make_key(running: Running, name: str, **limits: Any) -> str:
     status, made, _ = fetch(f"{running.url}/admin/keys", {"name": name, **limits})
     assert status == 200, made
@@ -53,14 +66,7 @@ def make_key(running: Running, name: str, **limits: Any) -> str:
 def test_a_budget_of_requests_lets_in_exactly_that_many_at_once(limited: Start) -> None:
     running = limited({"budgets": [{"key": "*", "requests": 5, "per": "total"}]})
     key = make_key(running, "shop")
-    codes: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: codes.append(ask(running, key)[0])) for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    codes = crowd(running, key, 16)
     assert sorted(codes) == [200] * 5 + [429] * 11
     status, body, headers = ask(running, key)
     assert (status, body["error"]["code"]) == (429, "insufficient_quota")
@@ -116,6 +122,12 @@ def test_a_rate_limit_answers_with_openai_s_headers_and_sdk_error(limited: Start
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 30
     assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
     assert ask(running, make_key(running, "fast", requests_per_minute=100))[0] == 200
+
+
+def test_a_rate_limit_is_exact_in_a_crowd(limited: Start) -> None:
+    running = limited()
+    key = make_key(running, "shop", requests_per_minute=4)
+    assert sorted(crowd(running, key, 12)) == [200] * 4 + [429] * 8
 
 
 def test_tokens_a_minute_are_settled_by_what_was_used(limited: Start) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
 from tests.postgres_server import Postgres, running_postgres
 from tests.unit.serving.log_rows import ids, keys, metric, record, signal
+from tests.unit.serving.test_serving_ledger import Crowd, account, holds, spent
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.serving.request_log import KeyReused, LogSlow, RequestLog
+from tutelage.serving.retention import delete_old
+from tutelage.serving.usage import read_usage
 from tutelage.store.base import Base, Store, open_store
 from tutelage.store.migrate import add_missing
-from tutelage.store.records import SignalRow
+from tutelage.store.records import RecordRow, SignalRow
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +105,20 @@ def test_a_server_that_goes_and_comes_back_costs_nothing_acknowledged(
     log.close()
     assert len(ids(store)) == 50
     assert "a" in keys(store)
+
+
+def test_budgets_are_exact_over_gateways(store: Store) -> None:
+    crowd = Crowd(store, account("tokens", 400), most=70, actual=15)
+    asyncio.run(crowd.run(60))
+    assert crowd.answered == 27
+    assert (list(spent(store).values()), holds(store)) == ([27 * 15.0], 0)
+
+
+def test_use_is_added_up_and_stays_when_records_go(store: Store) -> None:
+    with store.begin() as session:
+        session.add_all(RecordRow(**record(number)) for number in range(5))
+    day = timedelta(days=1)
+    before = read_usage(store, utc_now() - day, utc_now() + day)
+    assert delete_old(store, utc_now() + day) == 5
+    assert read_usage(store, utc_now() - day, utc_now() + day) == before
+    assert sum(line.requests for line in before) == 5
