@@ -9,6 +9,7 @@ shed, whichever release answered, and counted. Feedback is never shed: its clien
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import threading
@@ -16,6 +17,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.serving.log_meters import LogMeters
 from tutelage.serving.log_writer import (
@@ -40,6 +43,7 @@ _PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)  # between tries while the store takes no
 _LAST_TRIES = 3  # when the log is closed
 _IDLE_S = 1.0  # a wait without work
 _LOOK_AROUND_S = 60.0  # for files of processes that died meanwhile
+_FORGET_KEYS_S = 86_400.0  # between two looks for idempotency keys that are too old
 _log = logging.getLogger(__name__)
 
 __all__ = ["KeyReused", "LogFull", "LogSlow", "RequestLog", "keep", "safe_text"]
@@ -85,7 +89,7 @@ class RequestLog:
         self._idle = True
         self._flushing = 0  # callers of flush
         self._orphans: Iterator[list[Row]] | None = None  # of dead processes
-        self._looked_at = 0.0
+        self._looked_at = self._forget_at = 0.0  # monotonic seconds
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
     def start(self) -> None:
@@ -233,6 +237,7 @@ class RequestLog:
                 delivery.done(error)
             outcome = Outcome(lost=batch.records)
         held, trouble = outcome.held, outcome.trouble
+        self._meters.trouble.set(0 if trouble is None else 1)
         if trouble is None:
             self.telemetry.commit.observe(time.perf_counter() - started)
         elif not is_passing(trouble):
@@ -258,7 +263,6 @@ class RequestLog:
                 if id(delivery) not in waiting:
                     self._forget_weight(delivery)
             self._held = outcome.held
-        self._meters.trouble.set(0 if outcome.trouble is None else 1)
         self._measure()
         if outcome.trouble is not None:
             queued = len(self._records) + len(outcome.held.records)
@@ -270,11 +274,16 @@ class RequestLog:
             self._wake.wait_for(lambda: self._closing, seconds)
 
     def _tidy(self) -> None:
-        """Use a quiet second: empty the files, look for what a process left that died meanwhile."""
+        """Use a quiet second: empty the files, take over from the dead, forget old keys."""
         if self.spill:
             self.spill.done((), idle=True)
-        if time.monotonic() - self._looked_at > _LOOK_AROUND_S:
+        now = time.monotonic()
+        if now - self._looked_at > _LOOK_AROUND_S:
             self._look_around()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_KEYS_S
+            with contextlib.suppress(SQLAlchemyError):
+                self._writer.forget_old_keys()
         self._measure()
 
     def _look_around(self) -> None:
@@ -285,7 +294,11 @@ class RequestLog:
         """Return the next records of dead processes; those before must be in the store."""
         if self._orphans is None or self._held:
             return []
-        rows = next(self._orphans, None)
+        try:
+            rows = next(self._orphans, None)
+        except OSError as error:
+            _log.warning("what a killed process left can't be read: %s", error)
+            rows = None
         if rows is None:
             self._orphans = None
             return []

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from tutelage.store.records import RecordRow
 
 _MAGIC = b"tutelage-log 1 "
 _HEADER = len(_MAGIC) + 17  # sixteen digits and a line feed
-_SEGMENT = 8 * 2**20  # bytes; then a new file is begun
+_SEGMENT = 4 * 2**20  # bytes; then a new file is begun
 _TIDY = 256 * 1024  # a file smaller than this is emptied only when nothing happens
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Spill:
         with self._lock:
             return place.segment.read(place.start, place.end)
 
-    def done(self, places: Iterable[Place], *, idle: bool = False) -> None:
+    def done(self, places: Sequence[Place], *, idle: bool = False) -> None:
         """Note that the store has these rows; files of which it has all are emptied or removed.
 
         With `idle`, the file in use is emptied however small it is.
@@ -100,12 +100,12 @@ class Spill:
         with self._lock:
             for segment in {place.segment.path: place.segment for place in places}.values():
                 segment.forget(place for place in places if place.segment is segment)
-            for segment in self._segments[:-1]:
-                if not segment.waiting:
-                    segment.remove()
-                    self._segments.remove(segment)
+            emptied = [segment for segment in self._segments[:-1] if not segment.waiting]
+            self._segments = [s for s in self._segments if s not in emptied]
             if self._segments:
                 self._segments[-1].tidy(0 if idle else _TIDY)
+        for segment in emptied:  # takes milliseconds, for which no request need wait
+            segment.remove()
 
     def leftovers(self, group: int) -> Iterator[list[Row]]:
         """Yield the rows that dead processes left, at most `group` at a time.
@@ -233,8 +233,12 @@ def _header(offset: int) -> bytes:
 
 def _write(handle: IO[bytes], offset: int, data: bytes) -> None:
     """Write all of `data` at `offset`; raise OSError if the disk takes only a part."""
-    handle.seek(offset)
-    if handle.write(data) != len(data):
+    if hasattr(os, "pwrite"):
+        written = os.pwrite(handle.fileno(), data, offset)
+    else:  # Windows
+        handle.seek(offset)
+        written = handle.write(data)
+    if written != len(data):
         raise OSError("the disk took only a part of the line")
 
 

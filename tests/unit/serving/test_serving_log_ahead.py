@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal as signals
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tutelage.serving import request_log
 from tutelage.serving.request_log import KeyReused, LogSlow, RequestLog
 from tutelage.serving.spill import Spill, decode_row, encode_row
 from tutelage.store.base import Store, open_store
-from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.records import DeliveryRow, RecordRow, SignalRow
 
 
 @pytest.fixture
@@ -240,3 +241,13 @@ def test_a_retry_with_its_key_changes_nothing(store: Store) -> None:
         newest = max(session.query(SignalRow).filter(SignalRow.key != "x"), key=lambda r: r.at)
     assert newest.key == "down"
     assert keys(store) == {"up", "down", "x"}
+
+
+def test_old_keys_are_forgotten_in_a_quiet_moment(store: Store) -> None:
+    with store.begin() as session:
+        for key, days in (("old", 8), ("young", 6)):
+            at = utc_now() - timedelta(days=days)
+            session.add(DeliveryRow(key=key, digest="", at=at))
+    RequestLog(store)._tidy()
+    with store.session() as session:
+        assert [row.key for row in session.query(DeliveryRow)] == ["young"]
