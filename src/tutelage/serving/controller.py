@@ -8,6 +8,7 @@ that a restart would need: evidence is recomputed from the records.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -148,6 +149,9 @@ class Controller:
             return entry
         if entry.route.state == "pending" and entry.canary.id not in self.residency.loaded:
             await self.memory.before(entry.route.rollout)
+        if first and entry.route.state != "pending":  # its users must not flip at a restart
+            with contextlib.suppress(TutelageError):
+                await self.residency.load(entry.canary)
         return entry if self.residency.want(entry.canary) else replace(entry, canary=None)
 
     async def _look(self, entry: Entry) -> bool:
