@@ -55,7 +55,7 @@ DAY_S = 86_400
 
 
 async def load(url: str, told: Told, enough: Callable[[], bool], **options: Any) -> None:
-    """Ask and rate with eight clients until `enough()`."""
+    """Ask and rate with eight clients, or `count`, until `enough()`."""
     await Clients(url, told, **options).work(enough)
 
 
@@ -158,9 +158,9 @@ def sick_engine(folder: Path, name: str, behaviour: Row, expected: int) -> Row:
     with one_gateway(folder, timeout=1) as (ctx, backend, url, _):
         asyncio.run(load(url, told, more(told, 20)))
         backend.script.by_model["*"] = behaviour
-        goal = told.statuses[expected] + 16
+        goal = told.statuses[expected] + 8
         asyncio.run(load(url, told, lambda: told.statuses[expected] >= goal))
-        endings = [asyncio.run(read_stream(url, f"stream {n}")) for n in range(3)]
+        endings = asyncio.run(_streams(url, 3))
         backend.script.by_model["*"] = {}
         asyncio.run(load(url, told, more(told, 20)))
     complete = [text for ending, text in endings if ending == "complete"]
@@ -170,6 +170,10 @@ def sick_engine(folder: Path, name: str, behaviour: Row, expected: int) -> Row:
     if told.slowest_s > 10:
         faults.append(f"a client waited {told.slowest_s:.0f} s")
     return report(name, ctx, told, faults, killed=False)
+
+
+async def _streams(url: str, count: int) -> list[tuple[str, str]]:
+    return await asyncio.gather(*(read_stream(url, f"stream {n}") for n in range(count)))
 
 
 WHOLE = '{"family": "warm"}'
@@ -200,7 +204,7 @@ def engine_killed(folder: Path) -> Row:
             endings.extend((await asyncio.gather(*asked, killer()))[:-1])
 
         asyncio.run(streams())
-        goal = told.statuses[503] + 16
+        goal = told.statuses[503] + 8
         asyncio.run(load(gateway.url, told, lambda: told.statuses[503] >= goal))
     with gateway, engine_process(port):
         began = time.monotonic()
@@ -320,17 +324,18 @@ def clock_jump(folder: Path) -> Row:
     with FakeBackend() as backend:
         backend.script.keep = False
         ctx = gateway_project(folder, backend.url)
-        begin_rollout(ctx, (50, 100), min_requests=150, min_total=300)
+        begin_rollout(ctx, (50, 100), min_requests=60, min_total=120)
         environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(shift)}
         with GatewayCommand(folder, environment) as gateway:
-            asyncio.run(load(gateway.url, told, more(told, 60)))
+            asyncio.run(load(gateway.url, told, lambda: "canary" in _sides(told), count=3))
             for days in (2, -2):
                 with shift.open("r+b") as file:
                     file.write(struct.pack("q", days * DAY_S))
-                asyncio.run(load(gateway.url, told, more(told, 100)))
+                until = time.monotonic() + 1.5  # the controller looks twice a second
+                asyncio.run(load(gateway.url, told, lambda u=until: time.monotonic() > u, count=3))
             with shift.open("r+b") as file:
                 file.write(struct.pack("q", 0))
-            asyncio.run(load(gateway.url, told, lambda: _state(ctx) == "promoted"))
+            asyncio.run(load(gateway.url, told, lambda: _state(ctx) == "promoted", count=3))
             gateway.stop()
     faults = [] if _state(ctx) == "promoted" else [f"the rollout ended {_state(ctx)}"]
     return report("clock two days ahead, then two back", ctx, told, faults, killed=False)
@@ -385,7 +390,7 @@ def _reach(ctx: Context, state: str, url: str, told: Told) -> None:
     """Bring the rollout into `state` under load."""
     if state == "pending":
         return
-    asyncio.run(load(url, told, lambda: {"canary"} in told.arms.values(), users=40))
+    asyncio.run(load(url, told, lambda: "canary" in _sides(told), users=40))
     told.arms.clear()
     move = {
         "paused": moves.pause, "promoted": moves.promote, "aborted": moves.abort,
@@ -396,9 +401,13 @@ def _reach(ctx: Context, state: str, url: str, told: Told) -> None:
     asyncio.run(load(url, told, more(told, 60), users=40))
 
 
+def _sides(told: Told) -> set[str]:
+    return set().union(*told.arms.values())
+
+
 def _wrong_arms(before: str, after: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return what is wrong with the split after the kill."""
-    seen = set().union(*new.values()) if new else set()
+    seen = set().union(*new.values())
     if after in ("promoted", "rolled_back", "aborted"):
         return [] if seen == {"stable"} else [f"after {after} clients were sent to {seen}"]
     if before == "pending":
