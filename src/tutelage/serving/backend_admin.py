@@ -55,8 +55,7 @@ def describe_deployment(store: Store, row: DeploymentRow) -> dict[str, Any]:
 async def _backends(state: GatewayState, request: Request) -> Any:
     if not isinstance(state.host, RemoteLauncher):
         return {"object": "list", "data": []}
-    stats = await state.host.stats()
-    return {"object": "list", "data": stats["backends"]}
+    return {"object": "list", "data": await state.host.describe()}
 
 
 async def _kept(state: GatewayState, request: Request) -> Any:

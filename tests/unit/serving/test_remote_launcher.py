@@ -302,9 +302,10 @@ def test_memory_counts_where_requests_were_put_back(servers: tuple[FakeVllm, Fak
     async def work() -> None:
         one, two = servers
         async with launched(backend(one, name="one"), backend(two, name="two")) as launcher:
-            one.engine.kv_cache = 0.99
+            one.engine.kv_cache, one.engine.preemptions = 0.99, 2.0  # put back long ago
             assert (await launcher.stats())["memory"] == {}
             one.engine.preemptions = 3.0
+            await launcher.describe()  # to look is not to sample
             assert (await launcher.stats())["memory"] == {"KV cache of one": 0.99}
             assert (await launcher.stats())["memory"] == {}
             state = (await launcher.stats())["backends"][0]
@@ -363,4 +364,4 @@ def test_figures_of_other_servers_and_of_the_gpu() -> None:
         read_figures("", "<html>no metrics here</html>\nvllm:kv_cache_usage_perc NaN") == Figures()
     )
     # without a count of preemptions a full cache is told as it is
-    assert Figures(kv_cache=0.97).memory(Figures()) == {"KV cache": 0.97}
+    assert Figures(kv_cache=0.97).memory(None) == {"KV cache": 0.97}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -25,6 +26,7 @@ from tutelage.serving.backends import Backends
 from tutelage.serving.events import read_events
 from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.store.releases import ReleaseRow
+from tutelage.workflows import rollout
 from tutelage.workflows.context import Context
 from tutelage.workflows.serve import Serving
 
@@ -222,3 +224,30 @@ def test_blue_green_over_two_servers_loses_no_request(
         assert holding == ([False, True] if apart else [True, True])
     assert failed == []
     assert seen == {"base answers: hello", f"{candidate.id} answers: hello"}
+
+
+def test_a_rolling_rollout_moves_one_server_after_the_other(
+    project: Callable[..., Context], servers: tuple[FakeVllm, FakeVllm]
+) -> None:
+    blue, green = (server.engine for server in servers)
+    ctx = project(min_requests=10_000)
+    candidate = tuned_release(ctx, "colours-v1").id
+    with Serving(ctx) as serving:
+        rollout.start(ctx, candidate, strategy="rolling")
+        numbers = itertools.count()
+
+        def asks(count: int) -> None:
+            for _ in range(count):
+                ask(serving, user=f"user-{next(numbers)}")
+
+        until(lambda: asks(1) or blue.asked.count(candidate) >= 5)
+        before = blue.asked.count("base"), green.asked.count("base")
+        asks(20)
+        assert candidate not in green.asked
+        assert blue.asked.count("base") == before[0]
+        assert green.asked.count("base") > before[1]
+        rollout.promote(ctx)
+        until(lambda: asks(1) or candidate in green.asked)
+        before = blue.asked.count("base"), green.asked.count("base")
+        asks(10)
+        assert (blue.asked.count("base"), green.asked.count("base")) == before

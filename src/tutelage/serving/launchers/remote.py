@@ -21,6 +21,7 @@ from tutelage.core.config_deploy import Backend
 from tutelage.core.errors import ConfigError, EnvironmentProblem, TutelageError
 from tutelage.core.workspace import Workspace
 from tutelage.serving.launchers.base import Engine
+from tutelage.serving.launchers.remote_metrics import Figures
 from tutelage.serving.launchers.remote_server import Known, RemoteServer
 
 _FAILURES = 2  # looks in a row that a server may fail
@@ -54,6 +55,7 @@ class RemoteLauncher:
         self._unwanted: dict[tuple[int, str], float] = {}  # since when
         self._failed: dict[int, int] = {}  # looks in a row
         self._told: dict[int, bool] = {}  # whether it was up when that was told last
+        self._sampled: dict[int, Figures] = {}
         self._watchers: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -146,14 +148,23 @@ class RemoteLauncher:
         return any(server.up for server in self.servers)
 
     async def stats(self) -> dict[str, Any]:
-        """Return each server's state, and how full their memory is by kind, shares 0..1."""
-        up = [server for server in self.servers if server.up]
-        measured = await asyncio.gather(*(server.measure() for server in up))
+        """Return how full the servers' memory is by kind, shares 0..1, and each one's state.
+
+        Each call is a sample: what was put back since the one before counts (Figures.memory).
+        """
+        backends = await self.describe()
         memory: dict[str, float] = {}
-        for server, (before, now) in zip(up, measured, strict=True):
+        for server in [server for server in self.servers if server.up]:
+            now, before = server.figures, self._sampled.get(server.index)
+            self._sampled[server.index] = now
             of = f" of {server.name}" if len(self.servers) > 1 else ""
             memory |= {f"{kind}{of}": share for kind, share in now.memory(before).items()}
-        return {"memory": memory, "backends": [server.as_dict() for server in self.servers]}
+        return {"memory": memory, "backends": backends}
+
+    async def describe(self) -> list[dict[str, Any]]:
+        """Return each server's state, its figures asked now."""
+        await asyncio.gather(*(server.measure() for server in self.servers if server.up))
+        return [server.as_dict() for server in self.servers]
 
     async def _first_look(self, server: RemoteServer) -> EnvironmentProblem | None:
         await server.start()

@@ -43,14 +43,16 @@ class Figures:
         """Return what is known."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def memory(self, before: Figures) -> dict[str, float]:
-        """Return how full the memory is, by kind, with the figures of the look before.
+    def memory(self, before: Figures | None) -> dict[str, float]:
+        """Return how full the memory is, by kind, with the figures of the sample before.
 
         A cache that is full while every request keeps its place is well used, not too small: it
         counts where requests were put back since, or where the server does not tell of that.
         """
         found = {} if self.gpu_memory is None else {"GPU memory": self.gpu_memory}
-        pressed = self.preemptions is None or self.preemptions > (before.preemptions or 0.0)
+        pressed = self.preemptions is None
+        if self.preemptions is not None and before is not None and before.preemptions is not None:
+            pressed = self.preemptions > before.preemptions
         if self.kv_cache is not None and pressed:
             found["KV cache"] = self.kv_cache
         return found

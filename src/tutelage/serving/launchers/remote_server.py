@@ -144,13 +144,13 @@ class RemoteServer:
             self.served.discard(release_id)
             await self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": release_id})
 
-    async def measure(self) -> tuple[Figures, Figures]:
-        """Return the figures of the look before, and those of now."""
+    async def measure(self) -> Figures:
+        """Ask for its figures, and return them."""
         pages = [await self._page(f"{self.base_url}/metrics")]
         if self.backend.gpu_metrics:
             pages.append(await self._page(self.backend.gpu_metrics))
-        before, self.figures = self.figures, read_figures(*pages)
-        return before, self.figures
+        self.figures = read_figures(*pages)
+        return self.figures
 
     async def about(self) -> dict[str, Any]:
         """Return what the server can do, asked of it now; raise EnvironmentProblem if down."""
