@@ -31,7 +31,7 @@ from tutelage.store.alerts import NoticeRow
 from tutelage.store.base import Store
 
 _TIMEOUT_S = 10.0
-_LEASE = timedelta(seconds=60)  # a notice that is being tried is nobody else's
+_LEASE = timedelta(seconds=20)  # a notice that is being tried is nobody else's
 _FIRST_S, _LONGEST_S = 2.0, 900.0
 _GIVE_UP = timedelta(hours=24)
 _AT_ONCE = 16
