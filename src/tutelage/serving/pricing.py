@@ -48,5 +48,5 @@ class Pricing:
     def _rate(self, release: str, tuned: bool) -> Rate | None:
         project = self._project
         kind = "tuned" if tuned else "base"
-        names = [kind, *([project.deploy.endpoint.model] if project.deploy.endpoint else [])]
+        names = [kind, *(backend.model for backend in project.deploy.backends)]
         return rate_of(project.prices, release, [*names, project.model], project.train.hour_price)
