@@ -32,6 +32,7 @@ class Script:
     models: set[str] = field(default_factory=lambda: {"base"})
     by_model: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     cancelled: int = 0
     keep: bool = True  # remember request bodies
 
@@ -53,6 +54,7 @@ def make_app(script: Script) -> Any:
         body = json.loads(await request.body())
         if script.keep:
             script.seen.append(body)
+            script.headers.append(dict(request.headers))
         if body["model"] not in script.models:
             return _error(404, f"the model {body['model']} does not exist")
         how = script.behaviour(body)

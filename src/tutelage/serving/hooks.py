@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.core.example import Message
 
 _log = logging.getLogger(__name__)
+
+# Headers that the engine is asked with for the request under way; a hook sets them in `admit`.
+engine_headers: ContextVar[Mapping[str, str] | None] = ContextVar("engine_headers", default=None)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """OpenTelemetry spans of requests, by the conventions for generative AI. Never a text.
 
 Two spans a request: the server's (HTTP) and, inside it, the call of the model (`chat NAME`). A
-`traceparent` header of the client makes them part of its trace. Spans are made when a request has
-ended, so nothing waits for them, and a thread of the SDK sends them by OTLP. Where and how they
-are sent, and how many, is set by OpenTelemetry's own environment variables.
+`traceparent` header of the client makes them part of its trace, and the engine gets one too. A
+thread of the SDK sends spans by OTLP, so nothing waits for them. Where and how they are sent, and
+how many, is set by OpenTelemetry's own environment variables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from tutelage import __version__
 from tutelage.core.config_alerts import Telemetry
 from tutelage.core.errors import EnvironmentProblem
-from tutelage.serving.hooks import Ask, Hook, Outcome
+from tutelage.serving.hooks import Ask, Hook, Outcome, engine_headers
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PATH = "/v1/chat/completions"
@@ -88,52 +88,51 @@ class Tracing(Hook):
     """Makes the spans of each request that ended."""
 
     def __init__(self, provider: Any) -> None:
-        from opentelemetry.trace import SpanKind, Status, StatusCode
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
         self._tracer = provider.get_tracer("tutelage", __version__)
         self._server, self._client = SpanKind.SERVER, SpanKind.CLIENT
+        self._inside = set_span_in_context
         self._failed = Status(StatusCode.ERROR)
         self._propagator = TraceContextTextMapPropagator()
-        self._asked: dict[str, float] = {}  # record -> perf_counter when the model was asked
+        self._open: dict[str, tuple[Any, Any]] = {}  # record -> the server's and the model's span
 
     async def admit(self, ask: Ask) -> None:
-        """Note when the request went on to the model."""
-        self._asked[ask.record] = time.perf_counter()
+        """Begin both spans; the engine hears of the model's, to go on with the trace."""
+        server = self._begin(ask, time.time_ns() - int((time.perf_counter() - ask.started) * 1e9))
+        inside = self._inside(server)
+        model = self._tracer.start_span(f"chat {ask.deployment}", context=inside, kind=self._client)
+        self._open[ask.record] = (server, model)
+        passed: dict[str, str] = {}
+        self._propagator.inject(passed, self._inside(model))
+        engine_headers.set(passed)
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:
-        """Make the spans and hand them to the sender."""
-        asked = self._asked.pop(ask.record, None)
+        """End the spans and hand them to the sender."""
         end = time.time_ns()
-        start = end - int(outcome.latency_ms * 1e6)
-        parent = self._propagator.extract(ask.headers) if "traceparent" in ask.headers else None
-        server = self._tracer.start_span(
-            f"POST {_PATH}",
-            context=parent,
-            kind=self._server,
-            attributes=_http(outcome),
-            start_time=start,
-        )
-        if asked is not None and server.is_recording():
-            self._model_call(server, ask, outcome, start + int((asked - ask.started) * 1e9), end)
+        server, model = self._open.pop(ask.record, (None, None))
+        if server is None:  # refused before this hook was asked
+            server = self._begin(ask, end - int(outcome.latency_ms * 1e6))
+        if model is not None:
+            if model.is_recording():
+                model.set_attributes(model_attributes(ask, outcome))
+            if outcome.status >= 400:
+                model.set_status(self._failed)
+            model.end(end)
+        if server.is_recording():
+            server.set_attributes(_http(outcome))
         if outcome.status >= 500:
             server.set_status(self._failed)
         server.end(end)
 
-    def _model_call(self, server: Any, ask: Ask, outcome: Outcome, start: int, end: int) -> None:
-        from opentelemetry.trace import set_span_in_context
-
-        span = self._tracer.start_span(
-            f"chat {ask.deployment}",
-            context=set_span_in_context(server),
-            kind=self._client,
-            attributes=model_attributes(ask, outcome),
-            start_time=start,
+    def _begin(self, ask: Ask, start: int) -> Any:
+        """Return the server's span, inside the client's if it told of one."""
+        parent = self._propagator.extract(ask.headers) if "traceparent" in ask.headers else None
+        return self._tracer.start_span(
+            f"POST {_PATH}", context=parent, kind=self._server, start_time=start
         )
-        if outcome.status >= 400:
-            span.set_status(self._failed)
-        span.end(end)
 
     async def close(self) -> None:
         """Send what is left."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from tutelage.serving.hooks import engine_headers
 from tutelage.serving.upstream_answer import (
     Answer,
     Piece,
@@ -195,7 +196,7 @@ class Upstream:
         return await self._client.post(
             f"{engine.base_url}/v1/chat/completions",
             data=encode({**body, "model": engine.model}),
-            headers={"authorization": f"Bearer {engine.api_key}"} if engine.api_key else None,
+            headers=_headers(engine),
             allow_redirects=False,
         )
 
@@ -212,3 +213,8 @@ def _meaning(error: BaseException) -> HttpError | None:
     if isinstance(error, TimeoutError):
         return timed_out()
     return broken(error) if isinstance(error, aiohttp.ClientError) else None
+
+
+def _headers(engine: Engine) -> dict[str, str]:
+    own = {"authorization": f"Bearer {engine.api_key}"} if engine.api_key else {}
+    return {**(engine_headers.get() or {}), **own}

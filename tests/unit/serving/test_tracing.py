@@ -87,6 +87,8 @@ def test_a_request_is_a_server_s_span_with_the_model_s_inside_and_continues_the_
         "tutelage.arm": "stable",
     }
     assert server.attributes["http.response.status_code"] == 200
+    engine = backend.script.headers[-1]["traceparent"]
+    assert engine == f"00-{TRACE}-{model.context.span_id:016x}-01"
     ctx.store.close()
 
 
