@@ -80,7 +80,7 @@ class Monitor(Hook):
         """Sample, then bring the alerts in step; return those that fire."""
         await self._gauges.sample()
         await asyncio.to_thread(self._spend.sample)
-        look = self._watch.look(time.monotonic())
+        look = await asyncio.to_thread(self._watch.look, time.monotonic())
         keep = timedelta(seconds=seconds(self.alerts.keep))
         await asyncio.to_thread(copy_moves, self.state.store, keep)
         firing = await asyncio.to_thread(self._book.settle, look)
