@@ -32,7 +32,7 @@ ASK = (
     "Classify the customer's message. Reply with exactly one label of this list and nothing "
     "else.\n\n"
 )
-SHOTS, BATCH = 6, 32
+SHOTS, BATCH = 6, 128
 TRAIN_ROWS, TRAIN_BATCH, RATE = 2000, 16, 1e-3
 SIDES = ("ours", "generate", "generate_prefix")
 FREE = ("base", "few_shot", "tuned")

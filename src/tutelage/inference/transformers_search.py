@@ -25,8 +25,8 @@ _LOGITS_MB = 64  # that the logits of one pass may take
 _MOST, _LEAST = 256, 16  # nodes a pass, whatever the vocabulary
 _FILL = 32  # nodes that make a pass worth its while
 _EAGER = 48  # nodes of a bounded walk's pass: what the first of them find may rule out the rest
-_STATES_MB = 384  # that keys and values of rows in flight should take
-_EXPECTED = 64  # nodes a row looks at, give or take, when it is bounded
+_STATES_MB = 512  # that keys and values of rows in flight should take
+_EXPECTED = 32  # nodes a row looks at, give or take, when it is bounded
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,7 +83,7 @@ def rows_at_once(runner: Runner, answers: Answers, longest: int, *, bounded: boo
     nodes = int(answers.inner.sum())
     if bounded:
         nodes = min(nodes, _EXPECTED)
-    return int(np.clip(_STATES_MB * 2**20 // (runner.slot_bytes * (longest + nodes)), 1, 64))
+    return int(np.clip(_STATES_MB * 2**20 // (runner.slot_bytes * (longest + nodes)), 1, 128))
 
 
 class Search:
