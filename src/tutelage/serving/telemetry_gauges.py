@@ -9,19 +9,20 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
-from tutelage import __version__
 from tutelage.core.errors import TutelageError
 from tutelage.serving.engine_memory import ratios
 from tutelage.serving.events import EventLog, Happening
 from tutelage.serving.state import GatewayState
 
 _TIMEOUT_S = 5.0
+VERSION = version("tutelage")
 UNKNOWN = float("nan")  # until the first sample
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Meters:
     def __init__(self, registry: CollectorRegistry) -> None:
         ProcessCollector(registry=registry)
         self._registry = registry
-        self._gauge("tutelage_build_info", "Always 1.", "version").labels(__version__).set(1)
+        self._gauge("tutelage_build_info", "Always 1.", "version").labels(VERSION).set(1)
         self.up = self._gauge("tutelage_engine_up", "1 while the engine answers.")
         self.up.set(UNKNOWN)
         self.memory = self._gauge("tutelage_engine_memory_bytes", "The engine's share of memory.")

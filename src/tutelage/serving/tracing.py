@@ -13,14 +13,15 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
-from tutelage import __version__
 from tutelage.core.config_alerts import Telemetry
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.serving.hooks import Ask, Hook, Outcome, engine_headers
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+VERSION = version("tutelage")
 _PATH = "/v1/chat/completions"
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def _provider(project: str, exporter: Any = None) -> Any:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win: Resource.create reads them last.
-    own = {"service.name": "tutelage", "service.version": __version__, "tutelage.project": project}
+    own = {"service.name": "tutelage", "service.version": VERSION, "tutelage.project": project}
     if os.environ.get("OTEL_SERVICE_NAME"):
         del own["service.name"]
     provider = TracerProvider(resource=Resource.create(own))
@@ -92,7 +93,7 @@ class Tracing(Hook):
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
-        self._tracer = provider.get_tracer("tutelage", __version__)
+        self._tracer = provider.get_tracer("tutelage", VERSION)
         self._server, self._client = SpanKind.SERVER, SpanKind.CLIENT
         self._inside = set_span_in_context
         self._failed = Status(StatusCode.ERROR)
