@@ -19,6 +19,7 @@ def rollout_view(data: Mapping[str, Any]) -> RenderableType:
     rollout = data.get("rollout")
     if not rollout:
         return Group(*parts)
+    parts.append(Text(f"rollout {rollout['id']} ({rollout['strategy']})", style="dim"))
     if rollout.get("verdict"):
         parts += _evidence(rollout)
     rows = [(j["at"], j["to_state"], f"{j['weight']:g} %", j["reason"]) for j in rollout["journal"]]
@@ -68,13 +69,18 @@ def history_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return the rollouts there were."""
     if not rows:
         return Text("No rollout yet; `tutelage rollout start RELEASE` begins one.")
+    several = len({row["deployment"] for row in rows}) > 1
     cells = [
-        (r["started_at"], r["id"], r["deployment"], r["strategy"], r["candidate"], r["state"],
-         r["why"])
-        for r in rows
-    ]  # fmt: skip
-    columns = ("started", "id", "deployment", "strategy", "candidate", "state", "why")
-    return simple_table(columns, cells)
+        (
+            row["started_at"][:16].replace("T", " "),
+            row["id"],
+            row["strategy"],
+            f"{row['deployment']}: {row['candidate']}" if several else row["candidate"],
+            f"{row['state'].replace('_', ' ')}: {row['why']}" if row["why"] else row["state"],
+        )
+        for row in rows
+    ]
+    return simple_table(("started", "id", "strategy", "candidate", "how it stands"), cells)
 
 
 def _score(value: float | None) -> str:

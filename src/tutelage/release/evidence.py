@@ -91,6 +91,7 @@ class Collector:
                 self._follow(session)
                 scores = read_scores(session, self._rollout)
         except DBAPIError as error:
+            self._begin()  # what was read of it is in doubt
             problem = f"the request log can't be read ({str(error.orig).splitlines()[0]})"
             broken = ArmLog.of((), problem=problem)
             return Evidence(broken, broken)
@@ -103,27 +104,27 @@ class Collector:
     def _begin(self) -> None:
         self._stable, self._canary = _Rows(), _Rows()
         self._recent: dict[str, float] = {}  # ids in the overlap, and when they ended
-        self._upto: float | None = None
+        self._upto = 0.0
+        self._has_history = False
         self._began = time.monotonic()
 
     def _follow(self, session: Session) -> None:
         if time.monotonic() - self._began > _AFRESH_S:
             self._begin()
-        query = select(RecordRow.id, *_COLUMNS).where(
-            RecordRow.rollout == self._rollout.id, _REACHED
-        )
-        if self._upto is None:
-            for row in reversed(session.execute(self._before()).all()):
+        if not self._has_history:
+            for row in session.execute(self._before()):
                 self._stable.add(_sample(row, -1))
-        else:
-            since = datetime.fromtimestamp(self._upto - _OVERLAP_S, UTC)
-            query = query.where(RecordRow.at > since)
+            self._has_history = True
+        since = datetime.fromtimestamp(max(0.0, self._upto - _OVERLAP_S), UTC)
+        query = select(RecordRow.id, *_COLUMNS).where(
+            RecordRow.rollout == self._rollout.id, RecordRow.at > since, _REACHED
+        )
         for row in session.execute(query.order_by(RecordRow.at)):
             if row.id not in self._recent:
                 rows = self._canary if row.arm in CANDIDATE else self._stable
                 rows.add(_sample(row))
                 self._recent[row.id] = row.at.timestamp()
-        self._upto = max((*self._recent.values(), self._upto or 0.0))
+        self._upto = max((*self._recent.values(), self._upto))
         edge = self._upto - 2 * _OVERLAP_S
         self._recent = {name: at for name, at in self._recent.items() if at > edge}
 

@@ -69,8 +69,12 @@ def test_a_rollout_s_life(project: Context) -> None:
     assert code == 2 and "another rollout is under way" in text
     assert document(project, "promote")["stable"] == "colours-base-v2"
     assert document(project, "rollback")["stable"] == "colours-base"
+    listed = document(project, "list")["rollouts"]
+    assert [(row["strategy"], row["why"]) for row in listed] == [
+        ("rollback", "rolled back by hand"), ("canary", "promoted by hand"),
+    ]  # fmt: skip
     code, text = call(project, "list")
-    assert code == 0 and "canary" in text and "promoted by hand" in text
+    assert code == 0 and listed[0]["id"] in text and "canary" in text
     _, text = call(project, "status")
     assert "rolled back by hand" in text
 

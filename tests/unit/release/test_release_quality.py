@@ -32,10 +32,10 @@ def test_blocks_compare_the_means_of_the_same_time() -> None:
     canary = np.array([True, False] * 8)
     value = np.where(canary, 0.25, 0.75)
     blocks = ScoreBlocks.of(Scores(canary, value))
-    assert len(blocks) == 2
-    assert blocks.difference == pytest.approx([0.5, 0.5])
-    assert (blocks.canary == 4).all() and (blocks.baseline == 4).all()
-    assert blocks.weight == pytest.approx([2 / 3, 2 / 3])
+    assert len(blocks) == 1
+    assert blocks.difference == pytest.approx([0.5])
+    assert (blocks.canary == 8).all() and (blocks.baseline == 8).all()
+    assert (blocks.weight == 1).all() and blocks.information == 4
     steps = np.log1p(np.array(BETS)[:, None] * blocks.weight * blocks.difference)
     assert blocks.worse() == pytest.approx(seq.log_capital(steps))
 

@@ -75,13 +75,10 @@ def test_an_ab_holds_its_split_and_its_users(gateway: Start) -> None:
 
 
 def test_an_operator_pauses_resumes_and_rolls_back(gateway: Start) -> None:
-    running = gateway(lambda ctx: begin_rollout(ctx, min_requests=5, min_total=10))
-    row = last_rollout(running.ctx.store, "colours")
-    assert row is not None
-    assert move(running, row.id, "pause")[0] == 409, "nothing moves yet"
-    drive(running, lambda row: row.state == "running", most=400)
-    if move(running, row.id, "pause")[0] == 409:
-        pytest.skip("it was promoted before it could be paused")
+    running = gateway(lambda ctx: begin_rollout(ctx, min_requests=10_000))
+    row = drive(running, lambda row: row.state == "running")
+    assert move(running, row.id, "resume")[0] == 409, "it does not stand still"
+    assert move(running, row.id, "pause")[1]["state"] == "paused"
     for _ in range(3):
         drive(running, lambda row: True)
     now = active_rollout(running.ctx.store, "colours")
