@@ -54,7 +54,7 @@ def make_release(ctx: Context, prompt: str) -> ReleaseRow:
     return create_release(ctx.store, ctx.workspace, manifest, project="colours")
 
 
-def begin_rollout(ctx: Context, steps: tuple[float, ...] = (50, 100), **plan: int) -> str:
+def begin_rollout(ctx: Context, steps: tuple[float, ...] = (50, 100), **plan: Any) -> str:
     """Start a rollout of a candidate; return its id."""
     candidate = make_release(ctx, "Candidate: name the colour family.")
     asked = RolloutPlan(steps, **{"min_requests": 10, "min_total": 20, **plan})
