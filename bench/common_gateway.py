@@ -206,10 +206,14 @@ class Client:
             + body
         )
 
-    async def open(self, limit: int = 2**16) -> None:
-        self.reader, self.writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, limit=limit
-        )
+    async def open(self, buffer: int | None = None) -> None:
+        """Connect; with `buffer` the system takes about so many bytes ahead, and no more."""
+        client = socket.socket()
+        if buffer:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        self.reader, self.writer = await asyncio.open_connection(sock=client, limit=buffer or 2**16)
 
     async def ask(self) -> tuple[float, int, dict[bytes, bytes]]:
         """Return the seconds one request took, its status and its headers."""

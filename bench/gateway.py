@@ -190,16 +190,16 @@ async def overload(port: int, seconds: float) -> dict[str, Any]:
 
 
 async def slow_readers(port: int, process: psutil.Process, seconds: float) -> dict[str, Any]:
-    """Return the gateway's memory while many streams are read 2 KB at a time."""
+    """Return the gateway's memory while many streams are read at 4 KB a second."""
     clients = [Client(port, stream=True, words="endless") for _ in range(SLOW_READERS)]
     before = process.memory_info().rss
 
     async def read(client: Client) -> None:
-        await client.open(limit=2048)
+        await client.open(buffer=4096)
         client.writer.write(client.request)
         while True:
             await client.reader.read(2048)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.5)
 
     readers = [asyncio.create_task(read(client)) for client in clients]
     memory = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from tutelage.core.example import Example, Message
@@ -21,11 +22,18 @@ def neutralise(text: str, specials: Iterable[str] = ()) -> str:
 
     `specials` are the tokenizer's own; anything of the form <|name|> is covered besides.
     """
-    text = _COMMON.sub(lambda m: m[0][0] + _BREAK + m[0][1:], text)
-    for token in sorted(specials, key=len, reverse=True):
-        if len(token) > 1 and token in text:
+    if "<|" in text:
+        text = _COMMON.sub(lambda m: m[0][0] + _BREAK + m[0][1:], text)
+    for token in _longest_first(tuple(specials)):
+        if token in text:
             text = text.replace(token, token[0] + _BREAK + token[1:])
     return text
+
+
+@lru_cache(maxsize=64)
+def _longest_first(specials: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tokens of two characters and more, the longest first."""
+    return tuple(sorted((t for t in specials if len(t) > 1), key=len, reverse=True))
 
 
 def conversation(
@@ -46,10 +54,11 @@ def conversation(
 
 def _inert(turn: Message, specials: tuple[str, ...]) -> Message:
     """Return the turn with its content, and whatever text rides along, neutralised."""
-    update: dict[str, Any] = {"content": neutralise(turn.content, specials)}
-    for name, value in (turn.model_extra or {}).items():
-        update[name] = inert_value(value, specials)
-    return turn.model_copy(update=update)
+    content = neutralise(turn.content, specials)
+    if not turn.model_extra:
+        return turn if content == turn.content else Message(role=turn.role, content=content)
+    more = {name: inert_value(value, specials) for name, value in turn.model_extra.items()}
+    return turn.model_copy(update={**more, "content": content})
 
 
 def inert_value(value: Any, specials: tuple[str, ...]) -> Any:
@@ -76,4 +85,7 @@ def with_prompt(example: Example, prompt: str) -> Example:
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
     """Return the turns in the form chat templates and OpenAI's API take."""
-    return [m.model_dump(exclude_none=True) for m in messages]
+    return [
+        m.model_dump(exclude_none=True) if m.model_extra else {"role": m.role, "content": m.content}
+        for m in messages
+    ]

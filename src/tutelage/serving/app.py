@@ -14,20 +14,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from tutelage.serving.admin import admin_routes
-from tutelage.serving.chat import chat
+from tutelage.serving.chat import answer_chat, chat
 from tutelage.serving.keys import caller_of
 from tutelage.serving.rollout_admin import rollout_routes
 from tutelage.serving.state import GatewayState
 from tutelage.serving.telemetry import CONTENT_TYPE
 from tutelage.serving.wire import HttpError, json_response, unknown_model
 
+_CHAT = "/v1/chat/completions"
+
 
 def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
     """Return the application over `state`, with `extra_routes` (feedback) in front of /admin."""
     routes: list[BaseRoute] = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route(_CHAT, chat, methods=["POST"]),
         Route("/v1/models", _models),
         Route("/v1/models/{name}", _model),
         Route("/healthz", _healthz),
@@ -37,12 +40,24 @@ def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> S
         *admin_routes(),
         *rollout_routes(),
     ]
-    app = Starlette(
+    app = _Gateway(
         routes=routes, exception_handlers={HTTPException: _http_error, Exception: _server_error}
     )
     app.router.redirect_slashes = False  # a redirect would repeat the client's Host header
     app.state.gateway = state
     return app
+
+
+class _Gateway(Starlette):
+    """Starlette, which what most requests ask for goes past: its layers cost as much as ours."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] == _CHAT and scope["method"] == "POST":
+            scope["app"] = self
+            await answer_chat(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 async def _models(request: Request) -> Response:

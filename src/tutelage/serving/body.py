@@ -1,12 +1,11 @@
-"""Reading what a client sends: one JSON object of bounded size, in bounded time and memory.
+"""Reading what a client sends: one JSON object of bounded size, in bounded memory.
 
-What the object means is wire_request.py's business. How long a connection may take to send its
-head is http_protocol.py's.
+What the object means is wire_request.py's business, and how long it may take to come is
+http_protocol.py's.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -17,8 +16,6 @@ from tutelage.serving.wire_request import parse_json
 MAX_BODY = 4 * 2**20  # bytes
 _SMALL = 65_536  # bytes: bodies up to this are not counted
 _ROOM = 128 * 2**20  # bytes of large bodies held at once
-_IDLE_S = 20.0  # wait for the next bytes of a body
-_TOTAL_S = 120.0  # wait for a whole body
 
 
 class Room:
@@ -60,7 +57,7 @@ class Share:
 
 
 async def read_json(request: Request, share: Share | None = None) -> dict[str, Any]:
-    """Return the body's JSON object; raise HttpError 400, 408, 413 or 503.
+    """Return the body's JSON object; raise HttpError 400, 413 or 503.
 
     The room that a large body takes is given back at once, unless the caller brings a `share`.
     """
@@ -76,25 +73,15 @@ async def read_json(request: Request, share: Share | None = None) -> dict[str, A
 
 async def _read(request: Request, share: Share) -> bytes:
     """Return the body. Of one that is too large some is read and dropped, so the client hears."""
-    raw, read = bytearray(), 0
-    loop = asyncio.get_running_loop()
-    latest = loop.time() + _TOTAL_S
-    chunks = request.stream()
-    try:
-        async with asyncio.timeout_at(loop.time() + _IDLE_S) as timer:
-            async for chunk in chunks:
-                read += len(chunk)
-                if read > 4 * MAX_BODY:
-                    break
-                if read <= MAX_BODY:
-                    share.grow(read)
-                    raw += chunk
-                timer.reschedule(min(latest, loop.time() + _IDLE_S))
-    except TimeoutError:
-        raise HttpError(
-            408, "The body did not come in time.", code="timeout", headers={"connection": "close"}
-        ) from None
+    raw, read = b"", 0
+    async for chunk in request.stream():
+        read += len(chunk)
+        if read > 4 * MAX_BODY:
+            break
+        if read <= MAX_BODY and chunk:
+            share.grow(read)
+            raw = raw + chunk if raw else chunk
     if read > MAX_BODY:
         limit = f"The body is larger than {MAX_BODY // 2**20} MiB."
         raise HttpError(413, limit, code="too_large", headers={"connection": "close"})
-    return bytes(raw)
+    return raw

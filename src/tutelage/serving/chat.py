@@ -7,13 +7,13 @@ engine answers, guards look at both sides. When the client leaves, the engine's 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tutelage.serving.body import Share, read_json
@@ -27,13 +27,14 @@ from tutelage.serving.wire import (
     ChunkWriter,
     HttpError,
     completion_body,
+    encode,
     error_event,
-    json_response,
     unknown_model,
 )
 from tutelage.serving.wire_request import parse_chat
 
 CLIENT_LEFT = 499
+_log = logging.getLogger(__name__)
 _random = bytearray()
 
 
@@ -70,6 +71,20 @@ async def chat(request: Request) -> Any:
     return _Exchange(Turn(state, asked, pick, caller, record, started, request.headers), share)
 
 
+async def answer_chat(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one chat request, as an ASGI application."""
+    try:
+        answer = await chat(Request(scope, receive, send))
+    except Exception:
+        _log.exception("a request could not be read")
+        answer = _failed().response()
+    await answer(scope, receive, send)
+
+
+def _failed() -> HttpError:
+    return HttpError(500, "The gateway failed on this request.", code="internal_error")
+
+
 class _Exchange:
     """The ASGI side of a turn: answers, and stops the work when the client leaves."""
 
@@ -99,7 +114,8 @@ class _Exchange:
                 raise  # somebody else cancelled: the gateway is being stopped
         except Exception as error:
             turn.log(500, type(error).__name__)
-            raise
+            _log.exception("the request %s failed", turn.record)
+            await self._refuse(_failed(), scope, receive, send)
         finally:
             turn.log(CLIENT_LEFT)
             gone.cancel()
@@ -116,16 +132,19 @@ class _Exchange:
                 if turn.asked.stream:
                     await _Streaming(self, send).run()
                 else:
-                    await self._whole(scope, receive, send)
+                    await self._whole(send)
             self.state.slots.learn(time.perf_counter() - taken)
         except HttpError as error:
             turn.log(error.status, error.message)
-            if self._begun:
-                await _send_event(send, error_event(error), last=True)
-            else:
-                await error.response(turn.headers())(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
 
-    async def _whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, error: HttpError, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._begun:
+            await _send_event(send, error_event(error), last=True)
+        else:
+            await error.response(self.turn.headers())(scope, receive, send)
+
+    async def _whole(self, send: Send) -> None:
         turn = self.turn
         answer = await self.state.upstream.complete(turn.engine_body())
         turn.take(answer)
@@ -143,8 +162,12 @@ class _Exchange:
             logprobs=answer.logprobs,
             fingerprint=turn.fingerprint,
         )
-        response: Response = json_response(body, headers=turn.headers())
-        await response(scope, receive, send)
+        data = encode(body)
+        kind, size = (b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))
+        self._begun = True
+        headers = [kind, size, *turn.raw_headers()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await _send_event(send, data, last=True)
 
     async def begin(self, send: Send) -> None:
         """Send the head of a stream, once."""
@@ -155,7 +178,7 @@ class _Exchange:
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            *((k.encode(), v.encode()) for k, v in self.turn.headers().items()),
+            *self.turn.raw_headers(),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 

@@ -19,8 +19,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 _MOST_HEAD = 32_768  # bytes of a request's address and headers
 _MOST_HEADERS = 100
 _HEAD_S = 10.0  # from a request's first byte to the end of its head
+_BODY_S = 20.0  # wait for the next bytes of a body
+_WHOLE_S = 120.0  # wait for a whole body
 _STALL_S = 30.0  # a client reads nothing, or sends a body nobody waits for
 _LINGER_S = 1.0
+_BUFFER = 16_384  # bytes that wait for a client to read, besides the system's buffers
 _SPARE_FILES = 128  # descriptors that are not connections
 
 
@@ -37,6 +40,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     most_connections = 1000
     head_s = _HEAD_S
+    body_s = _BODY_S
     stall_s = _STALL_S
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -46,11 +50,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._refused: _Refused | None = None
         self._ended = False
         self._head_timer: TimerHandle | None = None
+        self._body_timer: TimerHandle | None = None
+        self._body_until = 0.0  # the loop's time
         self._stall_timer: TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection, if there are not too many."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.transport.set_write_buffer_limits(_BUFFER)
         if len(self.connections) > self.most_connections:
             self._refuse(_Refused(503, "There are too many connections; try again later."))
         else:
@@ -80,6 +87,8 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._refuse(_Refused(431, f"The head is larger than {_MOST_HEAD:,} bytes."))
             elif self._head_timer is None:
                 self._await_head()
+        elif self.cycle.more_body and not self.cycle.response_complete:
+            self._await_body()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -118,6 +127,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request's body."""
+        self._stop_body()
         if not self.flow.write_paused:
             self._stop_stall()
         super().on_message_complete()
@@ -146,6 +156,24 @@ class GuardedProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.head_s, self._head_late)
 
+    def _await_body(self) -> None:
+        """Wait for more of a body, of which the first part came with the head."""
+        now = self.loop.time()
+        if self._body_timer is None:
+            self._body_until = now + _WHOLE_S
+        else:
+            self._body_timer.cancel()
+        wait = min(self.body_s, self._body_until - now)
+        self._body_timer = self.loop.call_later(wait, self._body_late)
+
+    def _body_late(self) -> None:
+        """Give up a body that does not come; the request hears that its client has left."""
+        cycle = self.cycle
+        if not (cycle.response_started or cycle.disconnected):
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._end(_Refused(408, "The body did not come in time."))
+
     def _head_late(self) -> None:
         if self._head == 0:
             self.transport.close()  # it never said anything: nobody waits for an answer
@@ -161,10 +189,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_timers()
         if self._ended or self.transport.is_closing():
             return
-        self._ended = True
         if self.cycle is not None and not self.cycle.response_complete:
+            self._ended = True
             self.transport.close()
             return
+        self._end(refused)
+
+    def _end(self, refused: _Refused) -> None:
+        self._ended = True
         self.transport.write(_refusal(refused))
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -172,9 +204,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _stop_timers(self) -> None:
         self._stop_stall()
+        self._stop_body()
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_body(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
 
     def _stop_stall(self) -> None:
         if self._stall_timer is not None:

@@ -29,6 +29,7 @@ from tutelage.serving.wire_tools import merge_calls
 
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 _MOST_ANSWER = 8 * 2**20  # characters
+_JOIN = 64  # pieces
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Turn:
     record: str
     started: float
     sent: Mapping[str, str] = field(default_factory=dict)  # the client's headers
-    parts: list[str] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)  # of the answer's text
+    pieces: int = 0  # that brought text or calls
     calls: list[dict[str, Any]] = field(default_factory=list)  # of tools, whole
     finish_reason: str = ""
     usage: Mapping[str, int] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class Turn:
         flagged = self.state.telemetry.flagged
         self.checking = Checking(self.pick.profile.guards, self.asked.messages, flagged)
         self._size = 0  # characters of the answer so far
+        self._joined = 0  # parts at the front that hold many pieces each
 
     @property
     def text(self) -> str:
@@ -146,6 +149,10 @@ class Turn:
             found.update(self.ask.reply_headers)
         return found
 
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return `headers` as they are sent."""
+        return [(k.encode(), v.encode("latin-1", "replace")) for k, v in self.headers().items()]
+
     def require_possible(self) -> None:
         """Raise HttpError 400 for what this release can't do."""
         if self.asked.has_tools and self.pick.profile.has_schema:
@@ -176,7 +183,11 @@ class Turn:
             return
         if self.first_token_ms is None and isinstance(piece, Piece):
             self.first_token_ms = (time.perf_counter() - self.started) * 1000
+        self.pieces += 1
         self.parts.append(piece.text)
+        if len(self.parts) - self._joined >= _JOIN:  # a small string takes ten times its text
+            self.parts[self._joined :] = ["".join(self.parts[self._joined :])]
+            self._joined += 1
         self._size += len(piece.text)
         if piece.tool_calls:
             self._size += merge_calls(self.calls, piece.tool_calls)
@@ -203,7 +214,7 @@ class Turn:
             tell_finished(self.state.hooks, self.ask, outcome)
 
     def _outcome(self, status: int, error: str | None) -> Outcome:
-        pieces = 0 if self.usage else len(self.parts)
+        pieces = 0 if self.usage else self.pieces
         return Outcome(
             status=status,
             error=error,

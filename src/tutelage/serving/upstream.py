@@ -32,6 +32,7 @@ from tutelage.serving.wire import HttpError, encode
 
 _RETRY_WAITS = (0.05, 0.25, 1.0)  # seconds before the second, third and fourth try
 _CONNECT_S = 5.0
+_BUFFER = 16_384  # bytes read ahead of a client that reads slowly
 _REFUSED = (404, 429, 503)  # not loaded, or no room: nothing was generated
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,8 @@ class Upstream:
             timeout=self._timeout,
             headers={"content-type": "application/json"},
             auto_decompress=False,
+            skip_auto_headers=("accept-encoding", "accept", "user-agent"),
+            read_bufsize=_BUFFER,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

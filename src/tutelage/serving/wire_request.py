@@ -134,6 +134,8 @@ def _refuse(body: Mapping[str, Any]) -> None:
 
 def too_deep(value: Any, most: int = _MOST_DEEP) -> bool:
     """Return whether lists and objects stand in one another more than `most` levels deep."""
+    if not isinstance(value, (dict, list)):
+        return False
     level = [value]
     for _ in range(most):
         inner: list[Any] = []

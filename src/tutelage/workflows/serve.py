@@ -46,6 +46,7 @@ from tutelage.workflows.serve_hooks import hooks
 from tutelage.workflows.serve_monitor import log_lines, open_events
 
 _DRAIN_S = 20
+_SEND_BUFFER = 65_536  # bytes: what a slow reader's connection holds of the system's memory
 _KEEP_ALIVE_S = 75  # longer than clients and proxies keep an idle connection
 _LOOPBACK = ("127.", "::1", "localhost")
 OnReady = Callable[[str], None]
@@ -274,6 +275,7 @@ def _listener(host: str, port: int) -> Iterator[socket.socket]:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         try:
             listener.bind((host, port))
         except (OSError, OverflowError) as error:
