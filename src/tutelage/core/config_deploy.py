@@ -22,9 +22,12 @@ class Endpoint(Section):
     api_key_env: str | None = None  # name of the environment variable that holds the key
 
 
-class Backend(Endpoint):
-    """One of several servers that answer. Releases are loaded into all of them that can."""
+class Backend(Section):
+    """A server that answers: vLLM, or any other that is OpenAI-compatible."""
 
+    base_url: str = Field(pattern=r"^https?://[^\s/]+")  # up to and with /v1
+    model: str  # the base model's name there
+    api_key_env: str | None = None  # name of the environment variable that holds the key
     # in messages and metrics; unset: the host and port of base_url
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$", max_length=63)
     # name or id of the one release that this server answers for, such as a whole tuned model
@@ -103,10 +106,10 @@ class Deploy(Section):
     def _backends_differ(self) -> Deploy:
         if self.endpoint is not None and self.endpoints:
             raise ValueError("give one server as endpoint, or several as endpoints, not both")
-        names = [backend.name for backend in self.endpoints if backend.name is not None]
+        names = [backend.name or backend.base_url for backend in self.endpoints]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise ValueError(f"two endpoints have the name {min(twice)!r}")
+            raise ValueError(f"two endpoints are called {min(twice)!r}; give each a name")
         return self
 
     @property
