@@ -1,8 +1,9 @@
 """What budgets cost and how exact they are: requests that hold and settle on one store.
 
 Each gateway is a process of its own with a ledger; its clients ask, are answered after 5 ms, and
-ask again. First the time a request waits for its hold and the processor time it takes, without a
-limit in sight. Then a budget that a crowd uses up: how many were let in, and what was spent.
+ask again. The time a request waits for its hold and the processor time it takes, without a
+limit in sight. Then a budget that a crowd uses up: how many were let in, and what was spent. Above
+all that, what the hooks cost a request that has no limit, or rate limits alone.
 """
 
 from __future__ import annotations
@@ -107,8 +108,48 @@ def run(
     }
 
 
+def hot_path(deploy: dict[str, Any], requests: int) -> float:
+    """Return the microseconds that the hooks take of a request that falls under no budget."""
+    from types import SimpleNamespace
+
+    from tutelage.core.config import Project
+    from tutelage.core.example import Message
+    from tutelage.serving.budgets import Budgets
+    from tutelage.serving.hooks import Ask, Outcome
+    from tutelage.serving.keys import Caller, KeyRing
+    from tutelage.serving.limits import RateLimits
+    from tutelage.store.base import open_store
+
+    keys = KeyRing(required=True)
+    keys.replace({"digest": Caller("shop", "client")})
+    outcome = Outcome(200, None, "warm", "stop", 11, 4, 5.0, None, {})
+    messages = (Message(role="user", content="what is the colour of the sun at noon? " * 10),)
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(f"sqlite:///{folder}/store.db")
+        project = Project(name="colours", model="demo", deploy=deploy)
+        state: Any = SimpleNamespace(project=project, keys=keys, store=store)
+        hooks = (RateLimits(state), Budgets(state))
+
+        async def work() -> None:
+            for number in range(requests):
+                ask = Ask(
+                    f"rec_{number}", "colours", "release", "stable", None, None, "shop", "client",
+                    None, "group", False, messages, 256, dict, 0.0, {},
+                )  # fmt: skip
+                for hook in hooks:
+                    await hook.admit(ask)
+                for hook in hooks:
+                    hook.finished(ask, outcome)
+
+        began = time.process_time()
+        asyncio.run(work())
+        took = time.process_time() - began
+        store.close()
+    return round(took / requests * 1e6, 1)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--json", action="store_true", help="one JSON object alone")
@@ -128,7 +169,15 @@ def main() -> None:
         for gateways in (1, 2)
         for unit, limit, sizes in limits
     ]
+    many = 10_000 if options.quick else 100_000
+    rates = {"requests_per_minute": 10**9, "tokens_per_minute": 10**9}
+    hooks = [
+        {"what": "no limit", "processor_us": hot_path({}, many)},
+        {"what": "rate limits", "processor_us": hot_path(rates, many)},
+    ]
     headline = {
+        "no_limit_us": hooks[0]["processor_us"],
+        "rate_limits_us": hooks[1]["processor_us"],
         "wait_p50_ms": free[0]["wait_p50_ms"],
         "wait_p50_ms_32": free[2]["wait_p50_ms"],
         "processor_us_32": free[2]["processor_us"],
@@ -136,7 +185,7 @@ def main() -> None:
         "tokens_over": max(r["spent"] - r["limit"] for r in spent if r["unit"] == "tokens"),
     }
     result = {
-        "name": "budgets", "machine": common.machine(), "rows": [*free, *spent],
+        "name": "budgets", "machine": common.machine(), "rows": [*hooks, *free, *spent],
         "headline": headline,
     }  # fmt: skip
     if options.json:

@@ -152,6 +152,7 @@ class Ledger:
         self._spent[key] = now + _SPENT_S, account
 
     def _run(self) -> None:
+        self._turn([], [])  # settles the dead, and opens the store before somebody waits for it
         while True:
             with self._wake:
                 self._wake.wait_for(self._pressing, _POLL_S if self._waiting else self.hold_s / 3)

@@ -237,7 +237,7 @@ def test_a_store_that_fails_refuses_and_loses_no_charge(store: Store) -> None:
         def fail(*_: Any) -> Any:
             raise OperationalError("", None, Exception("database is locked"))
 
-        ledger._book.commit = fail  # type: ignore[method-assign]
+        ledger._book.commit = fail  # type: ignore[assignment]
         with pytest.raises(OperationalError):
             await one(ledger, "r2", claim)
         ledger.settle("r1", {"requests": 1.0})
