@@ -74,7 +74,7 @@ CASES = [
 
 def conversations(case: Case, count: int, round_: int) -> list[list[dict[str, str]]]:
     """Return the requests of a round: their user texts differ from the first word on."""
-    random = np.random.default_rng([round_, case.at_once, case.releases, int(case.shared)])
+    random = np.random.default_rng([round_ + 1, case.at_once, case.releases, int(case.shared)])
     system = BRIEF
     if case.shared:
         rules = (f"Rule {n}: {' '.join(random.choice(WORDS, 9))}." for n in range(24))

@@ -27,7 +27,7 @@ from tutelage.serving.launchers.embedded import EmbeddedLauncher
 from tutelage.serving.upstream import Upstream
 from tutelage.serving.wire import HttpError
 
-TOKENS, PATIENCE_S = 48, 60.0
+TOKENS, PATIENCE_S = 32, 60.0
 BODY: dict[str, Any] = {
     "model": "stable",
     "messages": [{"role": "user", "content": "Explain what a fracture of the femur is."}],
@@ -76,10 +76,11 @@ async def drill(kills: int, seed: int) -> dict[str, Any]:
         await launcher.start()
         upstream = Upstream(lambda: launcher.engine.base_url if launcher.engine else "")
         await upstream.start()
+        tasks: list[asyncio.Task[None]] = []
         try:
             await launcher.ensure("stable", None)
             readers = Readers(upstream, (await upstream.complete(BODY)).text)
-            tasks = [asyncio.create_task(readers.run(streams)) for streams in (True, False)]
+            tasks += [asyncio.create_task(readers.run(streams)) for streams in (True, False)]
             for _ in range(kills):
                 await asyncio.sleep(chance.uniform(0.05, 1.0))  # somewhere in an answer
                 assert launcher.engine is not None
@@ -94,6 +95,9 @@ async def drill(kills: int, seed: int) -> dict[str, Any]:
             readers.stopping = True
             await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
         finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await upstream.close()
             await launcher.stop()
     return {

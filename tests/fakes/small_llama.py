@@ -17,10 +17,8 @@ TEXTS = (
 )  # fmt: skip
 
 
-def first_layers(source: Path, target: Path, **changed: Any) -> Path:
+def first_layers(source: Path, target: Path) -> Path:
     """Write the first layers of a GGUF model, dequantised to float32, with its own vocabulary.
-
-    `changed` replaces metadata.
 
     Quantised engines round activations and so flip near-ties; in float32 both engines agree, and
     a difference is an error.
@@ -32,7 +30,7 @@ def first_layers(source: Path, target: Path, **changed: Any) -> Path:
             continue
         kind = field.types[0]
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-        value: Any = changed.get(key, field.contents())
+        value: Any = field.contents()
         if key == "llama.block_count":
             value = LAYERS
         if key == "general.file_type":

@@ -67,8 +67,10 @@ class ChatTemplate:
         adds_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", False))
         return cls(str(source), tokens, adds_bos=adds_bos)
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the text that ends where the model starts to write.
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
+        """Return the text that ends where the model starts to write. `tools` are OpenAI's.
 
         Raise DataError if the template refuses the turns (some want user and assistant to
         alternate).
@@ -76,7 +78,7 @@ class ChatTemplate:
         try:
             text = self._template.render(
                 messages=[dict(message) for message in messages],
-                tools=None,
+                tools=[dict(tool) for tool in tools] or None,
                 documents=None,
                 add_generation_prompt=True,
                 **self._tokens,

@@ -3,7 +3,8 @@
 All releases share the weights, the slots and their keys and values. llama.cpp takes adapters only
 when a server is made, so a change of adapters makes a new one on the same mapped weights: what
 runs goes on in the old server, which ends with its last request, and what comes goes to the new
-one. An adapter that is taken away leaves with the next change. Which slot a request gets stands in
+one. A server in which nothing runs ends first, so that two are in memory only where they must be.
+An adapter that is taken away leaves with the next change. Which slot a request gets stands in
 engine_roster.py, how slots share a prompt's start in engine_starts.py, its words in
 engine_payload.py.
 """
@@ -23,14 +24,7 @@ from pathlib import Path
 from tutelage.core.errors import ModelError
 from tutelage.inference.chat_template import ChatTemplate
 from tutelage.inference.engine_base import Ending, Piece, Tell
-from tutelage.inference.engine_payload import (
-    Reader,
-    Renderer,
-    chat,
-    chat_text,
-    completion,
-    ending,
-)
+from tutelage.inference.engine_payload import Reader, Renderer, ending, job_of
 from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_request import ChatRequest
 from tutelage.inference.engine_roster import Roster
@@ -77,7 +71,8 @@ class LlamaCppBackend:
         self._current: _Generation | None = None
         self._starts: SharedStarts | None = None
         self._changing = threading.Lock()  # held while a server is made
-        self._counting = threading.Lock()
+        self._counting = threading.Condition()
+        self._between = False  # there is no server for a moment: requests wait
 
     def open(self, adapter: Path | None) -> LlamaCppSeat:
         """Load the base (None) or the adapter in this PEFT folder.
@@ -120,6 +115,7 @@ class LlamaCppBackend:
     def lease(self) -> Iterator[_Generation]:
         """Hold the current server while a request runs in it."""
         with self._counting:
+            self._counting.wait_for(lambda: not self._between)
             generation = self._current
             if generation is None:
                 raise RequestProblem("the release is being unloaded", status=503)
@@ -141,11 +137,34 @@ class LlamaCppBackend:
     def _wanted(self) -> list[Path]:
         return [lora for lora in self._seats if lora is not None]
 
-    def _change(self, loras: list[Path]) -> None:
+    def _change(self, loras: Sequence[Path]) -> None:
+        """Put a server with these adapters in the place of the current one.
+
+        If it can't be made, the adapters before stay; raises ModelError.
+        """
+        with self._counting:
+            old = self._current
+            self._between = old is not None and old.running == 0
+        try:
+            if old is not None and self._between:
+                old.server.stop()
+                self._current = None
+            try:
+                self._put(self._made(loras))
+            except ModelError:
+                if old is not None and self._current is None:
+                    self._put(self._made(old.server.loras))
+                raise
+        finally:
+            with self._counting:
+                self._between = False
+                self._counting.notify_all()
+
+    def _made(self, loras: Sequence[Path]) -> _Generation:
         if self._starts is None:
             self._starts = SharedStarts(Path(tempfile.mkdtemp(prefix="tutelage-starts-")))
         server = LlamaServer(self.model, loras, self.sizes, self._starts.folder)
-        self._put(_Generation(server, self.sizes.slots))
+        return _Generation(server, self.sizes.slots)
 
     def _put(self, new: _Generation | None) -> None:
         """Let requests go to `new` from now on; the old one ends when nothing runs in it."""
@@ -170,33 +189,24 @@ class LlamaCppSeat:
 
     def answer(self, request: ChatRequest, tell: Tell) -> Ending:
         """Stream the answer to `tell`; ends early when it returns True."""
-        reader, render = Reader(tell), self._backend.render
-        shared = ""
-        if request.tools is not None:
-            payload = chat(request, request.tools, render)
-            text = chat_text(payload)
-        else:
-            text = render(request.messages)
-            shared = render.shared(request.messages, text)
-            payload = completion(request, text)
+        job = job_of(request, self._backend.render)
+        reader = Reader(tell, calls=job.calls)
         with self._backend.lease() as generation:
             name = str(self._lora)
-            taken = generation.roster.take(name, text, len(shared), lambda: tell(Piece("")))
+            taken = generation.roster.take(name, job.text, len(job.shared), lambda: tell(Piece("")))
             if taken is None:
                 reader.stopped = True
                 return ending(request, reader)
             slot = _Held(generation.server, taken.index, self._lora, taken.own, tell)
             try:
-                if taken.held < len(shared) >= LEAST:
-                    self._backend.bring(self._lora, shared, slot)
-                run = (
-                    generation.server.complete if request.tools is None else generation.server.chat
-                )
-                run({**payload, "id_slot": taken.index}, self._lora, reader)
+                if taken.held < len(job.shared) >= LEAST:
+                    self._backend.bring(self._lora, job.shared, slot)
+                run = generation.server.chat if job.chat else generation.server.complete
+                run({**job.payload, "id_slot": taken.index}, self._lora, reader)
             except (ValueError, RuntimeError) as error:
                 raise RequestProblem(str(error)) from error
             finally:
-                generation.roster.give(taken, text + reader.text, reader.cost)
+                generation.roster.give(taken, job.text + reader.text, reader.cost)
         return ending(request, reader)
 
     def close(self) -> None:

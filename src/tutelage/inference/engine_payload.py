@@ -1,14 +1,16 @@
 """Writes one request in llama.cpp's words and reads its chunks; starts no server.
 
 Prompts are rendered here and sent as text: the chat endpoint's parser changes answers (it drops
-leading white space, and in its pure mode the schema). A request with tools does go through it:
-llama.cpp writes the grammar of the calls and parses them.
+leading white space, and in its pure mode the schema). A request whose model may call a tool does go
+through it, because llama.cpp knows how each model writes a call. A call that must be made is ours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tutelage.core.errors import DataError
@@ -19,7 +21,7 @@ from tutelage.inference.engine_base import Ending, Piece, Tell
 from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_request import ChatRequest
 from tutelage.inference.engine_schema import answer_problem, tight
-from tutelage.inference.engine_tools import Tools
+from tutelage.inference.engine_tools import Tools, call_of, call_schema
 
 _MARK = "\ue000"  # a character for private use: stands where a user's text begins
 
@@ -31,23 +33,36 @@ class Renderer:
         self.template = template
         self.specials = specials
 
-    def __call__(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def __call__(self, messages: Sequence[Mapping[str, Any]], tools: Tools | None = None) -> str:
         """Return the prompt; raise RequestProblem if the template refuses the turns."""
         try:
-            return self.template.render([self.inert(message) for message in messages])
+            return self.template.render([self._turn(m) for m in messages], self._functions(tools))
         except DataError as error:
             raise RequestProblem(str(error)) from error
 
-    def shared(self, messages: Sequence[Mapping[str, Any]], prompt: str) -> str:
+    def shared(
+        self, messages: Sequence[Mapping[str, Any]], prompt: str, tools: Tools | None = None
+    ) -> str:
         """Return the start of `prompt` that every request with this system message begins with."""
         if messages[0]["role"] != "system":
             return ""
+        turns = [messages[0], {"role": "user", "content": _MARK}]
         try:
-            text = self.template.render([messages[0], {"role": "user", "content": _MARK}])
+            text = self.template.render(turns, self._functions(tools))
         except DataError:
             return ""
         start = text.partition(_MARK)[0]
         return start if prompt.startswith(start) else ""
+
+    def _functions(self, tools: Tools | None) -> list[Any]:
+        return [self.safe(tool) for tool in tools.functions] if tools else []
+
+    def _turn(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the turn as templates want it: what a call is given is an object, not its text."""
+        turn = dict(self.inert(message))
+        if "tool_calls" in turn:
+            turn["tool_calls"] = [_opened(call) for call in turn["tool_calls"]]
+        return turn
 
     def inert(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the turn as text: llama.cpp would obey a control token that a user spells out."""
@@ -64,26 +79,47 @@ class Renderer:
         return [self.safe(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def completion(request: ChatRequest, prompt: str) -> dict[str, Any]:
-    """Return the request for a rendered prompt."""
+@dataclass(frozen=True)
+class Job:
+    """A request in llama.cpp's words. `text` is what slots compare, `shared` begins many texts."""
+
+    text: str
+    payload: dict[str, Any]
+    shared: str = ""
+    chat: bool = False  # for llama.cpp's chat endpoint
+    calls: bool = False  # what is written is a tool call
+
+
+def job_of(request: ChatRequest, render: Renderer) -> Job:
+    """Return what llama.cpp is to do.
+
+    Raises RequestProblem where it would leave something out without a word.
+    """
+    tools = request.tools
+    if tools is not None and not render.template.knows_tools:
+        raise RequestProblem("this model's chat template has no place for tools")
+    if tools is not None and tools.choice != "required":
+        payload = _chat(request, tools, render)
+        text = json.dumps([payload.get("tools"), payload["messages"]], ensure_ascii=False)
+        return Job(text, payload, chat=True)
+    text = render(request.messages, tools)
+    shared = render.shared(request.messages, text, tools)
+    schema = request.decoding.json_schema if tools is None else call_schema(tools)
+    return Job(text, _completion(request, text, schema), shared, calls=tools is not None)
+
+
+def _completion(request: ChatRequest, prompt: str, schema: dict[str, Any] | None) -> dict[str, Any]:
     import xllamacpp
 
     payload = {"prompt": prompt, **_sampling(request)}
-    if request.decoding.json_schema is not None:
-        grammar = xllamacpp.json_schema_to_grammar(tight(request.decoding.json_schema))
-        payload["grammar"] = grammar
+    if schema is not None:
+        payload["grammar"] = xllamacpp.json_schema_to_grammar(tight(schema))
     if request.top_logprobs is not None:
         payload["logprobs"] = max(1, request.top_logprobs)
     return payload
 
 
-def chat(request: ChatRequest, tools: Tools, render: Renderer) -> dict[str, Any]:
-    """Return the request for llama.cpp's own chat template, with tools.
-
-    Raises RequestProblem where llama.cpp would leave the tools out without a word.
-    """
-    if not render.template.knows_tools:
-        raise RequestProblem("this model's chat template has no place for tools")
+def _chat(request: ChatRequest, tools: Tools, render: Renderer) -> dict[str, Any]:
     payload = {"messages": [render.inert(turn) for turn in request.messages], **_sampling(request)}
     if tools.functions:
         payload["tools"] = render.safe(list(tools.functions))
@@ -97,9 +133,11 @@ def chat(request: ChatRequest, tools: Tools, render: Renderer) -> dict[str, Any]
     return payload
 
 
-def chat_text(payload: Mapping[str, Any]) -> str:
-    """Return a text that two chat requests share as far as their prompts do."""
-    return json.dumps([payload.get("tools"), payload["messages"]], ensure_ascii=False)
+def _opened(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    with contextlib.suppress(ValueError):
+        function["arguments"] = json.loads(function["arguments"])
+    return {**call, "function": function}
 
 
 def _sampling(request: ChatRequest) -> dict[str, Any]:
@@ -127,8 +165,10 @@ def _sampling(request: ChatRequest) -> dict[str, Any]:
 class Reader:
     """Takes llama.cpp's chunks, of a completion or of a chat, and keeps what ends an answer."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, *, calls: bool = False) -> None:
+        """`calls`: the text is a tool call, told as one at its end."""
         self.tell = tell
+        self.calls = calls
         self.finish_reason: str | None = None
         self.usage = Usage()
         self.problem: RequestProblem | None = None
@@ -153,7 +193,7 @@ class Reader:
                 tuple(delta.get("tool_calls") or ()),
             )
         self.texts.append(piece.text)
-        self.stopped = self.tell(piece)
+        self.stopped = self.tell(Piece("") if self.calls else piece)
         return self.stopped
 
     @property
@@ -177,6 +217,9 @@ def ending(request: ChatRequest, reader: Reader) -> Ending:
         raise reader.problem
     if reader.finish_reason is None and not reader.stopped:
         raise RequestProblem("the answer broke off", status=500, code="broken_off")
+    if reader.calls and (call := call_of(reader.text)):
+        reader.tell(Piece("", tool_calls=(call,)))
+        return Ending("tool_calls", reader.usage)
     whole = reader.finish_reason == "stop" and not reader.stopped and not request.decoding.stop
     schema = request.decoding.json_schema
     if schema is not None and whole and (problem := answer_problem(schema, reader.text)):

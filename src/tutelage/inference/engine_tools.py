@@ -1,11 +1,14 @@
 """Reads the tool fields of an OpenAI chat request: which functions a model may call, and its calls.
 
-It runs no tool. llama.cpp writes and parses the calls; what it would ignore is refused here.
+It runs no tool. A call that must be made is held by a grammar of ours, which llama.cpp's own choice
+"required" is not for every template; whether to call at all is left to the model and llama.cpp.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +51,9 @@ def read_tools(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]) -
     told = any(turn["role"] == "tool" or "tool_calls" in turn for turn in messages)
     if not functions and not told:
         return None
-    if functions and choice != "none" and body.get("response_format") is not None:
-        raise RequestProblem("this engine can't keep to response_format and tools at once")
+    for name in ("response_format", "logprobs"):
+        if functions and choice != "none" and body.get(name):
+            raise RequestProblem(f"this engine can't keep to {name} and tools at once")
     return Tools(functions, choice, body.get("parallel_tool_calls") is True)
 
 
@@ -111,6 +115,37 @@ def _chosen(functions: Sequence[dict[str, Any]], choice: Mapping[str, Any]) -> d
             return tool
     known = ", ".join(tool["function"]["name"] for tool in functions) or "none"
     raise RequestProblem(f"tool_choice names {wanted!r}, which is not among tools: {known}")
+
+
+def call_schema(tools: Tools) -> dict[str, Any]:
+    """Return the JSON Schema of one call of one of the functions.
+
+    Raises RequestProblem if two of them define something else under one name.
+    """
+    definitions: dict[str, Any] = {}
+    forms = []
+    for tool in tools.functions:
+        parameters = dict(tool["function"]["parameters"])
+        for key, value in parameters.pop("$defs", {}).items():
+            if definitions.setdefault(key, value) != value:
+                raise RequestProblem(f"two tools define {key!r} in different ways")
+        fields = {"name": {"const": tool["function"]["name"]}, "arguments": parameters}
+        form = {"type": "object", "properties": fields, "required": list(fields)}
+        forms.append({**form, "additionalProperties": False})
+    schema = forms[0] if len(forms) == 1 else {"anyOf": forms}
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def call_of(text: str) -> dict[str, Any] | None:
+    """Return the delta of a call that keeps to `call_schema`; None if it was cut off."""
+    try:
+        call = json.loads(text)
+        name, arguments = call["name"], json.dumps(call["arguments"], ensure_ascii=False)
+    except (ValueError, KeyError, TypeError):
+        return None
+    function = {"name": name, "arguments": arguments}
+    identity = f"call_{secrets.token_hex(12)}"
+    return {"index": 0, "id": identity, "type": "function", "function": function}
 
 
 def joined_calls(deltas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import tempfile
@@ -58,7 +57,7 @@ def test_pauses_grow_to_a_limit_and_are_spread() -> None:
     assert longest[0] <= 0.2 < longest[2] <= 0.8
     assert longest[11] <= 30
     assert len({pause_s(11) for _ in range(20)}) > 10
-    assert max(pause_s(500, 1.0) for _ in range(50)) <= 1.0
+    assert max(pause_s(500, 0.5) for _ in range(50)) <= 0.5
 
 
 def test_a_model_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
@@ -133,13 +132,18 @@ def test_a_killed_engine_comes_back_with_its_releases(
 
 
 @pytest.mark.model
-def test_an_engine_that_hangs_is_killed_and_comes_back(
+def test_an_engine_that_hangs_or_dies_comes_back_and_no_cut_off_answer_looks_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped, it neither answers nor ends: without a look at it requests would wait for ever."""
+    """Stopped, it neither answers nor ends. bench/engine_kills.py kills it fifty times."""
     pytest.importorskip("xllamacpp")
     monkeypatch.setattr(embedded, "_LOOK_S", 0.05)
-    monkeypatch.setattr(embedded, "_LOOK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(embedded, "_LOOK_TIMEOUT_S", 1.0)
+    body = {
+        "model": "r1",
+        "messages": [{"role": "user", "content": "Tell a story."}],
+        "max_tokens": 24,
+    }
 
     async def run() -> None:
         back = asyncio.Event()
@@ -147,58 +151,26 @@ def test_an_engine_that_hangs_is_killed_and_comes_back(
             "demo", Workspace(tmp_path), threads=1, on_restart=lambda engine: back.set()
         )
         engine = await launcher.start()
-        try:
-            await launcher.ensure("r1", None)
-            asking = asyncio.create_task(_ask(engine, "r1"))
-            await asyncio.sleep(0)
-            os.kill(engine.pid, signal.SIGSTOP)
-            await asyncio.wait_for(back.wait(), 60)
-            with contextlib.suppress(aiohttp.ClientError):  # it failed, or was in time
-                await asyncio.wait_for(asking, 60)
-            assert launcher.engine is not None
-            assert launcher.engine.pid != engine.pid
-            assert (await _ask(launcher.engine, "r1"))[0] == 200
-        finally:
-            await launcher.stop()
-        assert "was killed" in launcher.log.read_text()
-
-    asyncio.run(run())
-
-
-@pytest.mark.model
-def test_answers_cut_off_by_kill_9_never_look_complete(tmp_path: Path) -> None:
-    """Three kills in the middle of answers; bench/engine_kills.py does fifty and times them."""
-    pytest.importorskip("xllamacpp")
-    body = {
-        "model": "r1",
-        "messages": [{"role": "user", "content": "Tell a story."}],
-        "max_tokens": 40,
-    }
-
-    async def run() -> None:
-        launcher = EmbeddedLauncher("demo", Workspace(tmp_path), threads=1)
-        await launcher.start()
         upstream = Upstream(lambda: launcher.engine.base_url if launcher.engine else "")
         await upstream.start()
         try:
             await launcher.ensure("r1", None)
             expected = (await upstream.complete(body)).text
-            for _ in range(3):
-                assert launcher.engine is not None
-                whole = asyncio.create_task(upstream.complete(body))
-                parts: list[str] = []
-                with pytest.raises(HttpError):
-                    async with aclosing(upstream.stream(body)) as pieces:
-                        async for piece in pieces:
-                            parts.append(piece.text)
-                            if len(parts) == 3:
-                                os.kill(launcher.engine.pid, signal.SIGKILL)
-                try:  # asked again of the new engine, or refused: never a part of it
-                    assert (await asyncio.wait_for(whole, 60)).text == expected
-                except HttpError as error:
-                    assert error.status in (502, 503)
-                while (await _whole(upstream, body)) != expected:
-                    await asyncio.sleep(0.05)
+            os.kill(engine.pid, signal.SIGSTOP)
+            hanging = asyncio.create_task(_whole(upstream, body))
+            await asyncio.wait_for(back.wait(), 60)
+            assert await asyncio.wait_for(hanging, 60) in (expected, None)
+            assert "was killed" in launcher.log.read_text()
+
+            whole = asyncio.create_task(_whole(upstream, body))
+            with pytest.raises(HttpError):
+                async with aclosing(upstream.stream(body)) as pieces:
+                    async for _ in pieces:
+                        if launcher.engine is not None:
+                            os.kill(launcher.engine.pid, signal.SIGKILL)
+            assert await asyncio.wait_for(whole, 60) in (expected, None)  # asked again, or refused
+            while (await _whole(upstream, body)) != expected:
+                await asyncio.sleep(0.05)
         finally:
             await upstream.close()
             await launcher.stop()

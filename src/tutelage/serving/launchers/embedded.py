@@ -31,7 +31,7 @@ from tutelage.serving.launchers.base import Engine
 _READY_S = 300.0  # a large model read from a slow disk
 _STOP_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
-_LONGEST_AFTER_CRASH_S = 1.0  # an engine that was ready is worth a quick new try
+_LONGEST_AFTER_CRASH_S = 0.5  # an engine that was ready is worth a quick new try
 _HEALTHY_S = 60.0  # running this long makes the next crash a first one again
 _LOOK_S, _LOOK_TIMEOUT_S, _MISSES = 5.0, 5.0, 3  # looks in a row without an answer: it hangs
 _TAIL_BYTES = 2000
