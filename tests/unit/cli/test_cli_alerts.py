@@ -18,6 +18,7 @@ from tutelage.cli.main import app
 from tutelage.serving.alert_store import AlertBook
 from tutelage.serving.alerts import Look, rules_of
 from tutelage.serving.events import Happening, add_event
+from tutelage.workflows import monitor
 from tutelage.workflows.context import open_context
 
 Run = Callable[..., Result]
@@ -70,6 +71,27 @@ def test_events_are_listed_oldest_first_and_by_kind_deployment_and_time(run: Run
     assert len(data(run("events", "--since", "1h", "-n", "2", "--json"))["events"]) == 2
     shown = run("events").stdout
     assert "error" in shown and "the engine stopped answering" in shown
+
+
+def test_following_goes_on_from_what_was_shown(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = open_context(project)
+    assert next(monitor.follow(ctx, 1))["kind"] == "budget.spent"
+    ctx.store.close()
+    asked: list[int] = []
+
+    def soon(ctx: Any, after: int, **_: Any) -> Iterator[dict[str, Any]]:
+        asked.append(after)
+        yield {**monitor.events(ctx)[0], "message": "it came later"}
+
+    monkeypatch.setattr(monitor, "follow", soon)
+    lines = run("events", "--follow", "--json").stdout.splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == [
+        "engine.crashed", "budget.spent", "alert.firing", "engine.crashed",
+    ]  # fmt: skip
+    assert asked == [3]
+    assert run("events", "-f").stdout.splitlines()[-1].endswith("it came later")
 
 
 def test_what_fires_and_what_was_told(run: Run) -> None:
