@@ -109,7 +109,8 @@ class Collector:
         self._began = time.monotonic()
 
     def _follow(self, session: Session) -> None:
-        if time.monotonic() - self._began > _AFRESH_S:
+        ahead = self._upto > time.time() + _OVERLAP_S  # the clock was set back meanwhile
+        if ahead or time.monotonic() - self._began > _AFRESH_S:
             self._begin()
         if not self._has_history:
             for row in session.execute(self._before()):

@@ -151,3 +151,12 @@ def test_a_store_that_can_not_be_read_is_a_collector_error(
     found = judge(read.baseline, read.canary, Limits())
     assert found.verdict == "collector_error"
     assert "the request log can't be read (no such table" in found.reasons[0]
+
+
+def test_requests_after_the_clock_was_set_back_are_read(rollout: tuple[Home, RolloutRow]) -> None:
+    home, row = rollout
+    collector = Collector(home.store, row)
+    for number, days in enumerate((0, 2, 0, -2, 0)):
+        with home.store.begin() as session:
+            session.add(record(number, row, row.created_at + timedelta(days=days)))
+        assert len(collector.read().canary) == number + 1
