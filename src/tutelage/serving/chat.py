@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from tutelage.serving.body import Share, read_json
 from tutelage.serving.guards.checking import Holdback
+from tutelage.serving.http_protocol import WATCH
 from tutelage.serving.keys import caller_of
 from tutelage.serving.state import GatewayState
 from tutelage.serving.turn import Turn, answer_blocked
@@ -96,16 +98,15 @@ class _Exchange:
         turn, inflight = self.turn, self.state.inflight
         release = turn.pick.profile.id
         inflight[release] += 1
-        gone = asyncio.create_task(_client_gone(receive))
         me = asyncio.current_task()
 
-        def leave(task: asyncio.Task[None]) -> None:
+        def leave() -> None:
             """Stop the work, unless it is done: then the connection only ends as it should."""
-            if me is not None and not turn.logged and not task.cancelled():
+            if me is not None and not turn.logged:
                 self._left = True
                 me.cancel()
 
-        gone.add_done_callback(leave)
+        forget = _on_gone(scope, receive, leave)
         try:
             await self._work(scope, receive, send)
         except asyncio.CancelledError:
@@ -118,7 +119,7 @@ class _Exchange:
             await self._refuse(_failed(), scope, receive, send)
         finally:
             turn.log(CLIENT_LEFT)
-            gone.cancel()
+            forget()
             self._share.free()
             inflight[release] -= 1
 
@@ -258,6 +259,24 @@ class _Streaming:
 
 async def _send_event(send: Send, data: bytes, *, last: bool = False) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+def _on_gone(scope: Scope, receive: Receive, leave: Callable[[], None]) -> Callable[[], None]:
+    """Call `leave` when the client goes; return what ends the watch.
+
+    Our own protocol tells without a task; of another server the messages are read.
+    """
+    watch: Callable[[Callable[[], None] | None], None] | None = scope.get(WATCH)
+    if watch is not None:
+        watch(leave)
+        return lambda: watch(None)
+    gone = asyncio.create_task(_client_gone(receive))
+    gone.add_done_callback(lambda task: None if task.cancelled() else leave())
+
+    def forget() -> None:
+        gone.cancel()
+
+    return forget
 
 
 async def _client_gone(receive: Receive) -> None:

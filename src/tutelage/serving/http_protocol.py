@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from asyncio.events import TimerHandle
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -25,6 +26,8 @@ _STALL_S = 30.0  # a client reads nothing, or sends a body nobody waits for
 _LINGER_S = 1.0
 _BUFFER = 16_384  # bytes that wait for a client to read, besides the system's buffers
 _SPARE_FILES = 128  # descriptors that are not connections
+
+WATCH = "tutelage.watch"  # in a scope: takes what to call when the client leaves, or None
 
 
 class _Refused(Exception):
@@ -49,6 +52,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head = 0  # bytes of the head so far
         self._refused: _Refused | None = None
         self._ended = False
+        self._gone: Callable[[], None] | None = None
         self._head_timer: TimerHandle | None = None
         self._body_timer: TimerHandle | None = None
         self._body_until = 0.0  # the loop's time
@@ -64,9 +68,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and tell who answers."""
         self._stop_timers()
         super().connection_lost(exc)
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of requests; one that is not HTTP, or too much of it, ends the connection."""
@@ -93,6 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
+        self.scope[WATCH] = self._watch  # type: ignore[typeddict-unknown-key]
         self._in_head, self._head = True, 0
         self._read = self._count = 0
 
@@ -142,6 +148,15 @@ class GuardedProtocol(HttpToolsProtocol):
         """Hear that the client reads again."""
         self._stop_stall()
         super().resume_writing()
+
+    def _watch(self, gone: Callable[[], None] | None) -> None:
+        self._gone = gone
+        if gone is not None and self.transport.is_closing():
+            self.loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        if self._gone is not None:
+            self._gone()
 
     def _grow(self, size: int) -> None:
         self._read += size
