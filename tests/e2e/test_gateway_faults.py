@@ -71,7 +71,7 @@ def test_a_clock_that_jumps_moves_no_rollout(tmp_path: Path) -> None:
     held(drills.clock_jump(tmp_path / "project"))
 
 
-@pytest.mark.parametrize("state", ["running", "promoted"])
+@pytest.mark.parametrize("state", ["running", "rolled_back"])
 def test_a_gateway_killed_in_a_state_of_a_rollout_goes_on_from_it(
     state: str, tmp_path: Path
 ) -> None:
