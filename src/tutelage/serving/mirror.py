@@ -92,7 +92,8 @@ class Mirror(Hook):
         profile = entry.canary
         if profile is None:
             return
-        checking = Checking(profile.guards, ask.messages, self._state.telemetry.flagged)
+        flagged = self._state.telemetry.flags_of(ask.deployment, profile.id, ARM)
+        checking = Checking(profile.guards, ask.messages, flagged)
         copy = _Copy(ask, profile, checking)
         self._state.inflight[profile.id] += 1
         try:

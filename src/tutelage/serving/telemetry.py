@@ -7,6 +7,7 @@ of their own to `registry`. telemetry_gauges.py fills what is sampled rather tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -51,7 +52,7 @@ class Telemetry:
             "gen_ai_client_token_usage", "Tokens of a request.", _TOKENS, *_ARM, "gen_ai_token_type"
         )
         self._flags = self._counter(
-            "tutelage_guard_flags", "Checks that did not hold.", "guard", "action"
+            "tutelage_guard_flags", "Checks that did not hold.", *_ARM, "guard", "action"
         )
         self.refused = self._counter(
             "tutelage_refused", "Requests that reached no release, by status.", "status"
@@ -132,9 +133,13 @@ class Telemetry:
             self._child(self._key_tokens, (*name, "input")).inc(tokens[0])
             self._child(self._key_tokens, (*name, "output")).inc(tokens[1])
 
-    def flagged(self, guard: str, action: str) -> None:
-        """Count a check that did not hold, and what was done (flag or block)."""
-        self._child(self._flags, (guard, action)).inc()
+    def flags_of(self, deployment: str, release: str, arm: str) -> Callable[[str, str], None]:
+        """Return what counts a check that did not hold: its name, and flag or block."""
+
+        def count(guard: str, action: str) -> None:
+            self._child(self._flags, (deployment, release[:12], arm, guard, action)).inc()
+
+        return count
 
     def text(self) -> bytes:
         """Return the exposition in Prometheus' text format."""

@@ -54,7 +54,8 @@ class Turn:
 
     def __post_init__(self) -> None:
         """Make what the guards say of it."""
-        flagged = self.state.telemetry.flagged
+        pick = self.pick
+        flagged = self.state.telemetry.flags_of(pick.deployment, pick.profile.id, pick.arm)
         self.checking = Checking(self.pick.profile.guards, self.asked.messages, flagged)
         self._size = 0  # characters of the answer so far
         self._joined = 0  # parts at the front that hold many pieces each

@@ -163,6 +163,19 @@ def test_metrics_and_events_are_an_operator_s_and_cost_and_budgets_are_in_them(
     ctx.store.close()
 
 
+def test_checks_that_do_not_hold_are_counted_by_deployment_release_and_arm(
+    gateway: Callable[..., Running],
+) -> None:
+    running = gateway()
+    running.script.by_model["*"] = {"text": "neither of both"}
+    running.client().chat.completions.create(model="colours", messages=ASK)
+    _, text, _ = fetch(f"{running.url}/metrics")
+    assert re.search(
+        r'tutelage_guard_flags_total\{action="flag",arm="stable",deployment="colours",'
+        r'guard="schema[^"]*",release="\w{12}"\} 1\.0', text,
+    )  # fmt: skip
+
+
 def test_silences_over_http(gateway: Callable[..., Running]) -> None:
     base = gateway().url
     url = f"{base}/admin/alerts"
