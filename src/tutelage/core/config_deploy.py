@@ -89,7 +89,7 @@ class Deploy(Section):
     idle_timeout: float = Field(default=60, gt=0)  # seconds between two pieces of a stream
     # of each key that has no limit of its own, in this gateway
     requests_per_minute: int | None = Field(default=None, ge=1)
-    tokens_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)  # likewise, asked and answered
     redact: bool = False  # personal and health identifiers are replaced in the log
     # whose texts are logged; ids, times, counts and checks always are
     log: Literal["all", "sampled", "none"] = "all"
