@@ -29,6 +29,7 @@ from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.app import create_app
 from tutelage.serving.backend_admin import backend_routes
 from tutelage.serving.controller import Controller
+from tutelage.serving.guard_admin import guard_routes
 from tutelage.serving.http_protocol import protocol
 from tutelage.serving.key_store import load_keys
 from tutelage.serving.keys import KeyRing
@@ -73,7 +74,9 @@ async def serve(
         await asyncio.to_thread(_ensure_deployment, ctx)
         async with _gateway(ctx, host) as state:
             url = _url(host, listener)
-            routes = [*feedback_routes(state), *monitor_routes(), *backend_routes()]
+            routes = [
+                *feedback_routes(state), *monitor_routes(), *backend_routes(), *guard_routes()
+            ]  # fmt: skip
             server = _Server(
                 uvicorn.Config(
                     create_app(state, routes),

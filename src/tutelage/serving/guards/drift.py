@@ -137,9 +137,9 @@ class LabelSeries:
         return _beyond_chance(self._golden / old, self._shares(), old, new)
 
     def tell(self) -> str:
-        """Return what changed most, in words."""
+        """Return what grew most, in words."""
         old, new = self._golden / self._golden.sum(), self._shares()
-        most = int(np.abs(new - old).argmax())
+        most = int((new - old).argmax())
         return f"{self._labels[most]!r} {new[most]:.0%}, golden rows {old[most]:.0%}"
 
     def _shares(self) -> Floats:

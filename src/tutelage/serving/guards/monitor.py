@@ -129,6 +129,7 @@ class DriftMonitor(Hook):
         self._random = random.Random(seed)
         self._queue: deque[tuple[str, str, Sight]] = deque()
         self._watches: dict[tuple[str, str], Watches | None] = {}
+        self._shown: dict[tuple[str, str], tuple[Drift, ...]] = {}
         self._task: asyncio.Task[None] | None = None
         self.skipped = 0  # requests that were not looked at
         self._meters = DriftMeters(state.telemetry.registry)
@@ -171,13 +172,15 @@ class DriftMonitor(Hook):
                 for change in watches.add(sight):
                     self._tell(deployment, release, change)
         for deployment, release in touched:
-            self._meters.show(deployment, release, self.states(deployment, release))
+            watches = self._watches[deployment, release]
+            states = tuple(watches.states()) if watches else ()
+            self._shown[deployment, release] = states
+            self._meters.show(deployment, release, states)
         self._meters.skipped(self.skipped)
 
-    def states(self, deployment: str, release: str) -> list[Drift]:
-        """Return what is known of a release; empty if nothing is watched."""
-        watches = self._watches.get((deployment, release))
-        return watches.states() if watches else []
+    def states(self, deployment: str, release: str) -> tuple[Drift, ...]:
+        """Return what was known of a release at the last look; empty if nothing is watched."""
+        return self._shown.get((deployment, release), ())
 
     async def _run(self) -> None:
         while True:

@@ -16,11 +16,15 @@ from pathlib import Path
 from tutelage.core.errors import ConfigError, nearest
 
 ALL = "all"
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(r"\w+")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]")  # Thai, kana, Han
-_LETTERS = str.maketrans("013457@$!", "oieastasi")
-_HIDDEN = re.compile(r"[^\W\d_][^\W_]*[013457@$!]|[013457@$!][^\W\d_]")
+_MARKS = "013457@$"  # what stands for a letter in a word that is to pass unseen
+_LETTERS = str.maketrans(_MARKS, "oieastas")
+_HIDDEN = re.compile(r"[^\W\d_][013457@$]|[013457@$][^\W\d_]")
+_HIDDEN_WORD = re.compile(r"[\w@$]*[^\W\d_][\w@$]*")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _RUN = re.compile(r"(\w)\1{2,}")
+_APOSTROPHES = str.maketrans("", "", "'’")
 
 
 class WordList:
@@ -52,9 +56,11 @@ class WordList:
             return True
         if self._in(folded):
             return True
-        if _HIDDEN.search(folded) and self._in(folded.translate(_LETTERS)):
+        marked = any(mark in folded for mark in _MARKS) and _HIDDEN.search(folded)
+        if marked and self._in(_HIDDEN_WORD.sub(_unhidden, folded)):
             return True
-        return _RUN.search(folded) is not None and self._in(_RUN.sub(r"\1", folded))
+        stretched = any(3 * letter in folded for letter in _ALPHABET)
+        return stretched and self._in(_RUN.sub(r"\1", folded))
 
     def _in(self, folded: str) -> bool:
         words = _WORD.findall(folded)
@@ -64,6 +70,10 @@ class WordList:
             return False
         line = f" {' '.join(words)} "
         return any(phrase in line for phrase in self._phrases)
+
+
+def _unhidden(word: re.Match[str]) -> str:
+    return word[0].translate(_LETTERS)
 
 
 def languages() -> list[str]:
@@ -112,8 +122,8 @@ def _entries(text: str) -> set[str]:
 
 
 def _fold(text: str) -> str:
-    """Return a text in small letters without accents."""
-    text = text.casefold()
+    """Return a text in small letters without accents and apostrophes."""
+    text = text.casefold().translate(_APOSTROPHES)
     if text.isascii():
         return text
     parts = unicodedata.normalize("NFKD", text)
