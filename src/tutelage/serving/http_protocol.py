@@ -98,7 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self.scope[WATCH] = self._watch  # type: ignore[typeddict-unknown-key]
+        self.scope[WATCH] = self._watch  # type: ignore[literal-required]
         self._in_head, self._head = True, 0
         self._read = self._count = 0
 
