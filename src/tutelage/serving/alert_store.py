@@ -114,12 +114,16 @@ class AlertBook:
         row.state, row.ended_at = "resolved", now
         if row.told_at is not None:
             self._tell(session, row, "resolved", now)
-        text = f"{row.rule} has ended" + (f": {why}" if why else f": {row.message} no longer")
+        text = f"{row.rule} has ended: {why or f'it was: {row.message}'}"
         _keep_event(session, row, "alert.resolved", text, "info", now)
 
     def _tell(self, session: Session, row: AlertRow, status: str, now: datetime) -> None:
-        """Queue a notice for each webhook that listens, unless the alert is silenced."""
-        if silenced(session, row.rule, row.labels.get("deployment"), now):
+        """Queue a notice for each webhook that listens, unless the alert is silenced.
+
+        The end of what was told is told all the same.
+        """
+        deployment = row.labels.get("deployment")
+        if status != "resolved" and silenced(session, row.rule, deployment, now):
             return
         row.told_at = now
         for hook in self.alerts.webhooks:

@@ -125,4 +125,6 @@ async def _forever(work: Callable[[], Awaitable[object]], pause_s: float) -> Non
             await work()
         except (SQLAlchemyError, OSError) as error:
             _log.warning("the watch will try again: %s", error)
+        except Exception:  # a watch that has ended would tell of nothing any more
+            _log.exception("the watch failed and will try again")
         await asyncio.sleep(pause_s)

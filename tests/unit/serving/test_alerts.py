@@ -140,6 +140,14 @@ def test_a_silenced_alert_is_listed_and_told_of_when_the_silence_ends(store: Sto
     assert list_silences(store, NOW) == []
 
 
+def test_the_end_of_what_was_told_is_told_though_it_is_silenced_by_then(store: Store) -> None:
+    kept = book(store)
+    kept.settle(slow(), after(0))
+    silence(store, "slow", after(1000))
+    assert kept.settle(fine(), after(100)) == []
+    assert told(store)[2:] == [("loud", "resolved"), ("ops", "resolved")]
+
+
 def test_a_silenced_alert_that_ended_unheard_is_not_told_of(store: Store) -> None:
     silence(store, "slow", after(1000))
     kept = book(store)
