@@ -59,7 +59,8 @@ async def _backends(state: GatewayState, request: Request) -> Any:
 
 
 async def _kept(state: GatewayState, request: Request) -> Any:
-    kept = [model for hook in state.hooks if isinstance(hook, KeepAlive) for model in hook.kept]
+    keepers = [hook for hook in state.hooks if isinstance(hook, KeepAlive)]
+    kept = [model for keeper in keepers for model in keeper.kept.values()]
     rows = await asyncio.to_thread(lambda: [model.pulse().as_dict() for model in kept])
     return {"object": "list", "data": rows}
 

@@ -137,46 +137,52 @@ class KeptEndpoint:
 
 
 class KeepAlive(Hook):
-    """The schedule of all models that are kept alive by this gateway."""
+    """The schedule of all models that are kept alive by this gateway.
+
+    `find` is asked now and then: a model that was tuned meanwhile is kept too.
+    """
 
     def __init__(
         self,
-        kept: Sequence[Kept],
+        find: Callable[[], Sequence[Kept]],
         events: EventLog,
         *,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.kept, self._events, self._now = tuple(kept), events, now
+        self.kept: dict[str, Kept] = {}  # by name and place
+        self._find, self._events, self._now = find, events, now
         self._scheduler: Any = None
-        self._problems: dict[int, str | None] = {}
+        self._problems: dict[str, str | None] = {}
 
     async def start(self) -> None:
         """Look at each model now, and from then on several times an interval."""
-        if not self.kept:
-            return
         from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
         self._scheduler = AsyncIOScheduler(timezone=UTC)
-        for place, model in enumerate(self.kept):
-            pause_s = min(_LONGEST_PAUSE_S, seconds(model.pulse().every) / _LOOKS)
-            self._scheduler.add_job(
-                self.look,
-                "interval",
-                args=(place,),
-                id=f"keep-alive-{place}",
-                seconds=pause_s,
-                jitter=pause_s / 10,
-                next_run_time=datetime.now(UTC),
-                coalesce=True,
-                max_instances=1,
-                misfire_grace_time=None,
-            )
         self._scheduler.start()
+        await self.refresh()
+        self._schedule(self.refresh, "models", _LONGEST_PAUSE_S)
 
-    async def look(self, place: int) -> bool:
+    async def refresh(self) -> None:
+        """Take up the models that there are now, and leave those that are gone."""
+        try:
+            found = await asyncio.to_thread(_by_key, self._find)
+        except TutelageError as error:
+            _log.error("what is kept alive is not known: %s", error)
+            return
+        for key in [key for key in self.kept if key not in found]:
+            del self.kept[key]
+            self._scheduler.remove_job(key)
+        for key, (model, pulse) in found.items():
+            if key not in self.kept:
+                self.kept[key] = model
+                pause_s = min(_LONGEST_PAUSE_S, seconds(pulse.every) / _LOOKS)
+                self._schedule(self.look, key, pause_s, key)
+
+    async def look(self, key: str) -> bool:
         """Call a model if that is due; return whether it was called. Problems become events."""
-        model = self.kept[place]
-        now, pulse = self._now(), model.pulse()
+        model = self.kept[key]
+        now, pulse = self._now(), await asyncio.to_thread(model.pulse)
         if not pulse.is_due(now):
             return False
         problem = None
@@ -184,8 +190,8 @@ class KeepAlive(Hook):
             await model.call(now)
         except TutelageError as error:
             problem = error.sentence()
-        before = self._problems.get(place)
-        self._problems[place] = problem
+        before = self._problems.get(key)
+        self._problems[key] = problem
         if problem is not None and problem != before:
             text = f"{pulse.name} was not kept alive: {problem}"
             self._events.tell(Happening("keep_alive.failed", text, "error", subject=pulse.name))
@@ -201,3 +207,22 @@ class KeepAlive(Hook):
             self._scheduler.shutdown(wait=False)
             await asyncio.sleep(0)  # it ends in the loop's next round
             self._scheduler = None
+
+    def _schedule(self, work: Callable[..., Any], name: str, pause_s: float, *args: Any) -> None:
+        self._scheduler.add_job(
+            work,
+            "interval",
+            args=args,
+            id=name,
+            seconds=pause_s,
+            jitter=pause_s / 10,
+            next_run_time=datetime.now(UTC),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
+
+
+def _by_key(find: Callable[[], Sequence[Kept]]) -> dict[str, tuple[Kept, Pulse]]:
+    pulses = [(model, model.pulse()) for model in find()]
+    return {f"{pulse.name} at {pulse.where}": (model, pulse) for model, pulse in pulses}

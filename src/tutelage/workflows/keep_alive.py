@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from tutelage.core.errors import DataError
 from tutelage.serving.keep_alive import Kept, KeptEndpoint, Pulse
 from tutelage.workflows.context import Context
 from tutelage.workflows.hosted_jobs import HostedDesk
@@ -23,7 +24,9 @@ class KeptJob:
 
     def pulse(self) -> Pulse:
         """Return what is known of its calls."""
-        found = next(p for p in self._desk.pings() if p["name"] == self.name)
+        found = next((p for p in self._desk.pings() if p["name"] == self.name), None)
+        if found is None:
+            raise DataError("the hosted job is not there any more", where=self.name)
         last = found["last_success"]
         return Pulse(
             self.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from tutelage.core import plugins
@@ -55,7 +56,7 @@ def keep_alive(ctx: Context, state: GatewayState) -> KeepAlive:
     def answered(place: int) -> datetime | None:
         return launcher.servers[place].answered if isinstance(launcher, RemoteLauncher) else None
 
-    return KeepAlive(kept_models(ctx, answered), state.events)
+    return KeepAlive(partial(kept_models, ctx, answered), state.events)
 
 
 def tell_of_backends(launcher: Any, state: GatewayState) -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from tutelage.cli.main import app
 from tutelage.core.config_deploy import Backend
 from tutelage.serving.events import EventLog, read_events
-from tutelage.serving.keep_alive import KeepAlive, KeptEndpoint, Pulse
+from tutelage.serving.keep_alive import KeepAlive, Kept, KeptEndpoint
 from tutelage.store.base import open_store
 from tutelage.training.hosted.base import Pace
 from tutelage.workflows.context import open_context
@@ -42,25 +42,32 @@ def endpoint(server: FakeVllm, file: Path, **more: Any) -> KeptEndpoint:
     return KeptEndpoint(Backend(base_url=server.url, model="base", name="one"), file, "7d", **more)
 
 
+def keeper_of(kept: Kept, now: Callable[[], datetime], events: EventLog | None = None) -> KeepAlive:
+    """Return a keeper whose schedule has not begun."""
+    keeper = KeepAlive(lambda: [kept], events or EventLog(), now=now)
+    keeper.kept["one"] = kept
+    return keeper
+
+
 def test_it_is_called_when_due_and_a_restart_knows(tmp_path: Path) -> None:
     file = tmp_path / "kept" / "one.json"
 
     async def work(server: FakeVllm) -> None:
         now = [NOON]
-        keeper = KeepAlive([endpoint(server, file)], EventLog(), now=lambda: now[0])
-        assert await keeper.look(0)
-        assert not await keeper.look(0)
+        keeper = keeper_of(endpoint(server, file), lambda: now[0])
+        assert await keeper.look("one")
+        assert not await keeper.look("one")
         now[0] = NOON + 6 * DAY
-        again = KeepAlive([endpoint(server, file)], EventLog(), now=lambda: now[0])
-        assert not await again.look(0)
-        assert again.kept[0].pulse().as_dict()["due_at"] == "2026-01-08T12:00:00+00:00"
+        again = keeper_of(endpoint(server, file), lambda: now[0])
+        assert not await again.look("one")
+        assert again.kept["one"].pulse().as_dict()["due_at"] == "2026-01-08T12:00:00+00:00"
         now[0] = NOON + 7 * DAY
-        assert await again.look(0)
+        assert await again.look("one")
         assert server.engine.asked == ["base", "base"]
         now[0] = NOON - 30 * DAY  # the clock was set back: the last success is no help
-        assert await again.look(0)
+        assert await again.look("one")
         file.write_text("not JSON")
-        assert await again.look(0)
+        assert await again.look("one")
 
     with FakeVllm() as server:
         run(work(server))
@@ -69,8 +76,8 @@ def test_it_is_called_when_due_and_a_restart_knows(tmp_path: Path) -> None:
 def test_a_real_request_counts_as_a_call(tmp_path: Path) -> None:
     async def work(server: FakeVllm) -> None:
         kept = endpoint(server, tmp_path / "one.json", answered=lambda: NOON + 5 * DAY)
-        keeper = KeepAlive([kept], EventLog(), now=lambda: NOON + 11 * DAY)
-        assert not await keeper.look(0)
+        keeper = keeper_of(kept, lambda: NOON + 11 * DAY)
+        assert not await keeper.look("one")
         assert kept.pulse().last_success == NOON + 5 * DAY
         assert server.engine.asked == []
 
@@ -86,16 +93,16 @@ def test_a_failure_is_tried_again_and_told_once(tmp_path: Path) -> None:
     async def work(server: FakeVllm) -> None:
         server.engine.models = ("another",)
         kept = endpoint(server, tmp_path / "one.json")
-        keeper = KeepAlive([kept], events, now=lambda: NOON)
-        assert await keeper.look(0)
-        assert await keeper.look(0)
+        keeper = keeper_of(kept, lambda: NOON, events)
+        assert await keeper.look("one")
+        assert await keeper.look("one")
         problem = kept.pulse().problem
         assert problem is not None
         assert "status 404" in problem
         server.engine.models = ("base",)
-        assert await keeper.look(0)
+        assert await keeper.look("one")
         assert kept.pulse().problem is None
-        assert not await keeper.look(0)
+        assert not await keeper.look("one")
 
     with FakeVllm() as server:
         run(work(server))
@@ -107,19 +114,30 @@ def test_a_failure_is_tried_again_and_told_once(tmp_path: Path) -> None:
     store.close()
 
 
-def test_the_schedule_calls_by_itself_and_ends(tmp_path: Path) -> None:
+def test_the_schedule_calls_by_itself_and_takes_up_new_models(tmp_path: Path) -> None:
     async def work(server: FakeVllm) -> None:
-        backend = Backend(base_url=server.url, model="base")
-        keeper = KeepAlive([KeptEndpoint(backend, tmp_path / "one.json", "1s")], EventLog())
+        def kept(model: str) -> KeptEndpoint:
+            backend = Backend(base_url=server.url, model=model)
+            return KeptEndpoint(backend, tmp_path / f"{model}.json", "1s")
+
+        def asked(model: str) -> int:
+            return server.engine.asked.count(model)
+
+        models = [kept("base")]
+        keeper = KeepAlive(lambda: models, EventLog())
         await keeper.start()
         async with asyncio.timeout(10):
-            while len(server.engine.asked) < 2:
+            while asked("base") < 2:
                 await asyncio.sleep(0.02)
+            models[:] = [kept("newer")]
+            await keeper.refresh()
+            while not asked("newer"):
+                await asyncio.sleep(0.02)
+        assert [key.split()[0] for key in keeper.kept] == ["newer"]
         await keeper.close()
         await keeper.close()
-        await KeepAlive([], EventLog()).start()
 
-    with FakeVllm() as server:
+    with FakeVllm(Engine(models=("base", "newer"))) as server:
         run(work(server))
 
 
@@ -160,10 +178,11 @@ def test_the_tuned_models_of_hosted_jobs_are_kept(
         desk.fetch()
 
         async def work() -> None:
-            keeper = KeepAlive(kept_models(ctx), EventLog(), now=lambda: NOON)
-            assert await keeper.look(0)
-            assert not await keeper.look(0)
-            found: Pulse = keeper.kept[0].pulse()
+            (kept,) = kept_models(ctx)
+            keeper = keeper_of(kept, lambda: NOON)
+            assert await keeper.look("one")
+            assert not await keeper.look("one")
+            found = kept.pulse()
             assert found.last_success == NOON
             assert found.due_at == NOON + 7 * DAY
             assert found.model.startswith("ft:")
