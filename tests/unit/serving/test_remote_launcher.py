@@ -13,7 +13,9 @@ import pytest
 from tests.fakes.vllm_server import Engine, FakeVllm, metrics_page
 
 from tutelage.core.config_deploy import Backend
-from tutelage.core.errors import EnvironmentProblem, ModelError
+from tutelage.core.config_file import parse_config
+from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
+from tutelage.core.workspace import Workspace
 from tutelage.serving.launchers.remote import RemoteLauncher
 from tutelage.serving.launchers.remote_metrics import Figures, read_figures
 from tutelage.serving.launchers.remote_server import Known, RemoteServer
@@ -365,3 +367,25 @@ def test_figures_of_other_servers_and_of_the_gpu() -> None:
     )
     # without a count of preemptions a full cache is told as it is
     assert Figures(kv_cache=0.97).memory(None) == {"KV cache": 0.97}
+
+
+@pytest.mark.parametrize(
+    ("deploy", "sentence"),
+    [
+        ("{endpoint: {base_url: 'gpu:8000', model: m}}", "https?://"),
+        ("{endpoints: [{base_url: 'http://a', model: m}, {base_url: 'http://a', model: n}]}",
+         "two endpoints are called 'http://a'; give each a name"),
+        ("{endpoint: {base_url: 'http://a', model: m}, endpoints: "
+         "[{base_url: 'http://b', model: m}]}", "one server as endpoint, or several as endpoints"),
+    ],
+)  # fmt: skip
+def test_settings_that_can_not_be_meant(deploy: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse_config(f"name: page\nmodel: demo\ndeploy: {deploy}\n", "tutelage.yaml")
+    assert sentence in told.value.sentence()
+
+
+def test_without_a_server_the_settings_are_named(tmp_path: Path) -> None:
+    project = parse_config("name: page\nmodel: demo\ndeploy: {engine: remote}\n", "tutelage.yaml")
+    with pytest.raises(ConfigError, match=r"neither 'deploy\.endpoint' nor 'deploy\.endpoints'"):
+        RemoteLauncher.from_project(project, Workspace(tmp_path))
