@@ -68,23 +68,6 @@ def test_an_error_rate_reaches_the_webhook_and_so_does_its_end(
     ctx.store.close()
 
 
-def test_an_alert_outlives_a_restart_and_is_ended_by_the_next_gateway(
-    tmp_path: Path, backend: FakeBackend, receiver: Receiver
-) -> None:
-    hook = {"name": "ops", "url": receiver.url, "level": "warning"}
-    rule = ERRORS | {"window": "2s"}
-    ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook], rules=[rule])
-    backend.script.by_model["*"] = {"status": 500}
-    with Serving(ctx) as serving:
-        for _ in range(4):
-            ask(serving.base_url)
-        receiver.wait(1)
-    with Serving(ctx):
-        receiver.wait(2)
-    assert [d.body["status"] for d in receiver.got] == ["firing", "resolved"]
-    ctx.store.close()
-
-
 def test_a_rollout_s_end_is_an_event_and_a_notice(
     tmp_path: Path, backend: FakeBackend, receiver: Receiver
 ) -> None:
