@@ -73,6 +73,31 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def looks(server: FakeVllm, count: int) -> None:
+    """Wait until a server has been looked at that often."""
+    before = server.engine.calls.count("GET /v1/models")
+    await until(lambda: server.engine.calls.count("GET /v1/models") >= before + count)
+
+
+def test_a_refusal_is_not_asked_for_again_at_once(
+    servers: tuple[FakeVllm, FakeVllm], adapter: Path
+) -> None:
+    async def work() -> None:
+        one, two = servers
+        two.engine.max_lora_rank = 4
+        async with launched(backend(one), backend(two)) as launcher:
+            await launcher.ensure(TUNED, adapter)
+            await looks(two, 5)
+            assert two.engine.calls.count(f"load {TUNED}") == 1
+            two.stop()
+            await until(lambda: not launcher.servers[1].up)
+            two.engine.max_lora_rank = 16  # was started with another rank
+            two.start()
+            await until(lambda: len(launcher.holders(TUNED)) == 2)
+
+    run(work())
+
+
 def test_an_adapter_is_loaded_under_the_releases_id_and_unloaded(
     servers: tuple[FakeVllm, FakeVllm], adapter: Path
 ) -> None:
@@ -177,7 +202,9 @@ def test_a_server_kept_for_a_release_answers_for_no_other(
             await launcher.ensure(TUNED, adapter)
             assert [s.name for s in launcher.holders(BASE)] == ["blue"]
             assert [s.name for s in launcher.holders(OTHER)] == ["blue"]
+            await looks(one, 3)
             assert [s.name for s in launcher.holders(TUNED)] == ["green"]
+            assert list(one.engine.adapters) == [OTHER]
             assert two.engine.adapters == {}
         async with launched(kept) as launcher:
             with pytest.raises(EnvironmentProblem, match="each is kept for another release"):
@@ -268,6 +295,7 @@ def test_apart_each_release_has_servers_of_its_own(
         async with launched(*map(backend, servers), apart=True) as launcher:
             await launcher.ensure(BASE, None)
             await launcher.ensure(TUNED, adapter)
+            await looks(one, 3)
             assert [s.index for s in launcher.holders(BASE)] == [0]
             assert [s.index for s in launcher.holders(TUNED)] == [1]
             assert one.engine.adapters == {}

@@ -18,13 +18,14 @@ from typing import Any
 
 from tutelage.core.config import Project
 from tutelage.core.config_deploy import Backend
-from tutelage.core.errors import ConfigError, EnvironmentProblem, TutelageError
+from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError, TutelageError
 from tutelage.core.workspace import Workspace
 from tutelage.serving.launchers.base import Engine
 from tutelage.serving.launchers.remote_metrics import Figures
 from tutelage.serving.launchers.remote_server import Known, RemoteServer
 
 _FAILURES = 2  # looks in a row that a server may fail
+_REFUSED_S = 60.0  # until a server is asked again for a release that it refused
 _STALE_S = 60.0  # an adapter of ours that nobody wanted for so long is unloaded
 _log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class RemoteLauncher:
         self._groups: dict[str, tuple[int, ...]] = {}  # apart: the servers of a release
         self._unwanted: dict[tuple[int, str], float] = {}  # since when
         self._failed: dict[int, int] = {}  # looks in a row
+        # server and release -> when to try again, and why not now
+        self._refused: dict[tuple[int, str], tuple[float, str]] = {}
         self._told: dict[int, bool] = {}  # whether it was up when that was told last
         self._sampled: dict[int, Figures] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -208,15 +211,18 @@ class RemoteLauncher:
 
     async def _mend(self, server: RemoteServer) -> None:
         """Give a server what it should hold and does not list, and take what nobody wants."""
+        if not server.up:
+            self._refused = {k: v for k, v in self._refused.items() if k[0] != server.index}
         for release in list(self._wanted.values()):
-            name = server.name_for(release)
+            target = self._is_target(server, release)
+            name = server.name_for(release) if target else None
             if name is not None:
                 server.holds[release.id] = name
-            elif self._is_target(server, release):
-                server.holds.pop(release.id, None)
+                continue
+            server.holds.pop(release.id, None)
+            until, _ = self._refused.get((server.index, release.id), (0.0, ""))
+            if target and time.monotonic() >= until:
                 await self._hold(server, release)
-            else:
-                server.holds.pop(release.id, None)
         await self._sweep(server)
 
     async def _sweep(self, server: RemoteServer) -> None:
@@ -235,23 +241,31 @@ class RemoteLauncher:
                 del self._unwanted[place, name]
 
     async def _hold(self, server: RemoteServer, release: Known) -> TutelageError | None:
+        key = (server.index, release.id)
         try:
             await server.hold(release)
         except TutelageError as error:
-            _log.warning("%s is not on %s: %s", release.id[:12], server.name, error)
+            _, before = self._refused.get(key, (0.0, ""))
+            if str(error) != before:
+                _log.warning("%s is not on %s: %s", release.id[:12], server.name, error)
+            pause_s = _REFUSED_S if isinstance(error, ModelError) else 0.0
+            self._refused[key] = (time.monotonic() + pause_s, str(error))
             return error
+        self._refused.pop(key, None)
         return None
 
     def _is_target(self, server: RemoteServer, release: Known) -> bool:
+        """Return whether a release belongs on a server: one kept for it, if there is any."""
         group = self._groups.get(release.id)
-        return server.may_hold(release) and (group is None or server.index in group)
+        if not server.may_hold(release) or (group is not None and server.index not in group):
+            return False
+        kept = any(s.backend.release and s.may_hold(release) for s in self.servers)
+        return not kept or server.backend.release is not None
 
     def _targets(self, release: Known) -> list[RemoteServer]:
-        """Return the servers to put a release on: kept for it, or for none. Down ones come last."""
-        kept = [s for s in self.servers if s.backend.release and self._is_target(s, release)]
-        free = [s for s in self.servers if self._is_target(s, release)]
-        chosen = kept or free
-        return [s for s in chosen if s.up] or chosen
+        """Return the servers to put a release on now: those that are up, if any is."""
+        chosen = [server for server in self.servers if self._is_target(server, release)]
+        return [server for server in chosen if server.up] or chosen
 
     def _group(self, release: Known) -> tuple[int, ...]:
         """Return the servers of a release that shares none: those that have it, else free ones.
