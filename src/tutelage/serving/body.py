@@ -73,15 +73,15 @@ async def read_json(request: Request, share: Share | None = None) -> dict[str, A
 
 async def _read(request: Request, share: Share) -> bytes:
     """Return the body. Of one that is too large some is read and dropped, so the client hears."""
-    raw, read = b"", 0
+    raw, read = bytearray(), 0
     async for chunk in request.stream():
         read += len(chunk)
         if read > 4 * MAX_BODY:
             break
         if read <= MAX_BODY and chunk:
             share.grow(read)
-            raw = raw + chunk if raw else chunk
+            raw += chunk
     if read > MAX_BODY:
         limit = f"The body is larger than {MAX_BODY // 2**20} MiB."
         raise HttpError(413, limit, code="too_large", headers={"connection": "close"})
-    return raw
+    return bytes(raw)

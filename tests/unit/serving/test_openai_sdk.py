@@ -11,6 +11,8 @@ import openai
 import pytest
 from tests.unit.serving.conftest import Running
 
+from tutelage.serving import chat as chat_module
+
 Start = Callable[..., Running]
 ASK: Any = [{"role": "user", "content": "the sun at noon"}]
 TOOLS: Any = [
@@ -276,8 +278,13 @@ async def _leave(shared: Running, *, stream: bool) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("server", ["ours", "another"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_engine_is_cancelled_when_the_async_client_is(shared: Running, stream: bool) -> None:
+def test_the_engine_is_cancelled_when_the_async_client_is(
+    shared: Running, monkeypatch: pytest.MonkeyPatch, stream: bool, server: str
+) -> None:
+    if server == "another":  # it offers no watch on its connections
+        monkeypatch.setattr(chat_module, "WATCH", "nothing")
     shared.script.by_model["*"] = (
         {"text": "word " * 2000, "stream_gap_ms": 20} if stream else {"latency_ms": 60_000}
     )
