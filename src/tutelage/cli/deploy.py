@@ -118,7 +118,7 @@ def _show_status(console: Console, data: dict[str, Any]) -> None:
 
 def _show_backends(console: Console, data: dict[str, Any]) -> None:
     if not data["backends"]:
-        console.print(f"the engine is {data['engine']}: no server of another house is asked")
+        console.print(f"the engine is {data['engine']}: there is no server to ask")
     for row in data["backends"]:
         console.print(f"{row['name']}  {row['base_url']}", markup=False)
         if not row["up"]:

@@ -79,7 +79,7 @@ class Deploy(Section):
     endpoints: list[Backend] = []  # engine: remote; several servers, in place of `endpoint`
     health_every: float = Field(default=2, gt=0)  # seconds between two looks at each server
     apart: bool = False  # each release has servers of its own, half of the endpoints at most
-    # how often models of other houses are called so that they are not dropped as idle, such as 7d
+    # how often these models are called so that no service drops them as idle, such as 7d
     keep_alive: Duration | None = None
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
     queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429

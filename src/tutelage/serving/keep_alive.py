@@ -1,4 +1,4 @@
-"""Calls models of other houses now and then, so that none is dropped because nobody asked it.
+"""Calls hosted models now and then, so that none is dropped because nobody asked it.
 
 While the gateway runs, APScheduler looks at each model several times an interval; a call is made
 when the last success, or the last real request, is an interval ago. What came of it is kept by the

@@ -1,4 +1,4 @@
-"""Which models of other houses are kept alive: those of hosted jobs, and those that serve here."""
+"""Which hosted models are kept alive: those of hosted jobs, and those that serve here."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def make_upstream(ctx: Context, launcher: Any, engine: Engine) -> Upstream:
 
 
 def keep_alive(ctx: Context, state: GatewayState) -> KeepAlive:
-    """Return the hook that calls models of other houses so that they are not dropped as idle.
+    """Return the hook that calls hosted models so that they are not dropped as idle.
 
     A real request to a server's own model counts as a call.
     """

@@ -1,4 +1,4 @@
-"""Models of other houses are called in time, once, and what came of it is shown."""
+"""Hosted models are called in time, once, and what came of it is shown."""
 
 from __future__ import annotations
 
