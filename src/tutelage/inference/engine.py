@@ -27,6 +27,7 @@ from tutelage.core.workspace import atomic_write
 from tutelage.inference.engine_app import create_app
 from tutelage.inference.engine_base import Backend
 from tutelage.inference.engine_desk import Desk
+from tutelage.inference.engine_memory import keep_one_heap
 from tutelage.inference.models import ModelSource, cache_dir, locate_model
 from tutelage.inference.specials import special_spellings
 
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     A problem the user can fix goes to stderr and, as JSON, into the ready file.
     """
     options = _parser().parse_args(arguments)
+    keep_one_heap()
     if options.parent:
         die_with(options.parent)
     try:

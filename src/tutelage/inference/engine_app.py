@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,6 +25,7 @@ from tutelage.core.errors import TutelageError
 from tutelage.inference.base import Usage
 from tutelage.inference.engine_base import Ending, Piece
 from tutelage.inference.engine_desk import Desk
+from tutelage.inference.engine_memory import memory_mb
 from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_request import ChatRequest, parse_request
 from tutelage.inference.engine_tools import joined_calls
@@ -116,16 +116,6 @@ class Handlers:
                 "queue": self.desk.queue,
             }
         )
-
-
-def memory_mb() -> tuple[float, float]:
-    """Return this process's proportional and resident memory in MB (10^6 bytes).
-
-    Where the system does not tell the proportional share, it is the resident one.
-    """
-    memory = psutil.Process().memory_full_info()
-    rss = memory.rss / 1e6
-    return round(getattr(memory, "pss", memory.rss) / 1e6, 1), round(rss, 1)
 
 
 class _Reply:

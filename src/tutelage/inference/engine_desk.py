@@ -7,15 +7,13 @@ release that is removed takes no new request, finishes the ones it has, and then
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tutelage.inference.engine_base import Backend, Ending, Piece, Seat
+from tutelage.inference.engine_memory import give_back_memory
 from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_request import ChatRequest
 
@@ -148,13 +146,3 @@ class Desk:
         """Unload everything."""
         await asyncio.gather(*(self.unload(release) for release in self.releases))
         self._pool.shutdown(wait=False)
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system where glibc would keep it: loading frees much of its own.
-
-    Does nothing elsewhere.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
