@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack
@@ -49,8 +50,17 @@ BRIEF = "You are a medical coder. Explain each code in plain words, at length."
 
 
 @dataclass(frozen=True)
+class Size:
+    """How much is measured: rounds, tokens of an answer, rules of a shared message (25 tokens)."""
+
+    rounds: int
+    tokens: int
+    rules: int
+
+
+@dataclass(frozen=True)
 class Case:
-    """`at_once` requests under way, `count` in all, over `releases` releases in turn."""
+    """`at_once` requests under way, over `releases` releases in turn."""
 
     at_once: int
     shared: bool
@@ -58,10 +68,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        kind = "shared" if self.shared else "own"
-        return f"{self.at_once}_at_once_{kind}_prefix_{self.releases}_adapter" + "s" * (
-            self.releases > 1
-        )
+        prefix = "shared" if self.shared else "own"
+        return f"{self.at_once} at once, {prefix} prompts, {self.releases} adapters"
+
+    @property
+    def count(self) -> int:
+        """Requests in a round."""
+        return 2 * AT_ONCE if self.at_once > 1 else 2 * ADAPTERS
 
 
 CASES = [
@@ -72,28 +85,29 @@ CASES = [
 ]
 
 
-def conversations(case: Case, count: int, round_: int) -> list[list[dict[str, str]]]:
+def conversations(case: Case, round_: int, rules: int) -> list[list[dict[str, str]]]:
     """Return the requests of a round: their user texts differ from the first word on."""
-    random = np.random.default_rng([round_ + 1, case.at_once, case.releases, int(case.shared)])
+    random = np.random.default_rng([round_, case.at_once, case.releases, int(case.shared)])
     system = BRIEF
     if case.shared:
-        rules = (f"Rule {n}: {' '.join(random.choice(WORDS, 9))}." for n in range(24))
-        system = f"Manual {random.integers(10**9)}. {BRIEF} {' '.join(rules)}"
+        lines = (f"Rule {n}: {' '.join(random.choice(WORDS, 9))}." for n in range(rules))
+        system = f"Manual {random.integers(10**9)}. {BRIEF} {' '.join(lines)}"
     return [
         [
             {"role": "system", "content": system},
             {"role": "user", "content": f"{' '.join(random.choice(WORDS, 5))}, item {n}: explain."},
         ]
-        for n in range(count)
+        for n in range(case.count)
     ]
 
 
-async def rate(server: Server, case: Case, count: int, tokens: int, round_: int) -> float:
-    """Return the tokens a second that a server writes in a round of a case."""
+async def rate(server: Server, case: Case, asked: list[list[dict[str, str]]], tokens: int) -> float:
+    """Return the tokens a second that a server writes."""
     headers = {"authorization": f"Bearer {server.key}"} if server.key else {}
     gate = asyncio.Semaphore(case.at_once)
+    limit = aiohttp.ClientTimeout(total=600)
 
-    async with aiohttp.ClientSession(headers=headers, timeout=_LONG) as session:
+    async with aiohttp.ClientSession(headers=headers, timeout=limit) as session:
 
         async def ask(place: int, messages: list[dict[str, str]]) -> int:
             body = {"messages": messages, "max_tokens": tokens, "temperature": 0.0}
@@ -104,43 +118,40 @@ async def rate(server: Server, case: Case, count: int, tokens: int, round_: int)
                     raise RuntimeError(f"{server.name}: {answer}")
                 return int(answer["usage"]["completion_tokens"])
 
-        asked = conversations(case, count, round_)
         started = time.perf_counter()
         counts = await asyncio.gather(*(ask(n, m) for n, m in enumerate(asked)))
         return sum(counts) / (time.perf_counter() - started)
 
 
-_LONG = aiohttp.ClientTimeout(total=600)
-
-
-async def speeds(
-    adapters: list[Path], rounds: int, tokens: int, peers: str
-) -> list[dict[str, Any]]:
+async def speeds(adapters: list[Path], size: Size, peers: str) -> list[dict[str, Any]]:
     """Return a row for each case: every engine's tokens a second and our ratios to it."""
     rows = []
     for releases in (1, ADAPTERS):
         async with AsyncExitStack() as stack:
             chosen, enter = adapters[:releases], stack.enter_async_context
-            servers = [await enter(tutelage(chosen, AT_ONCE // releases))]
+            servers = [await enter(tutelage(chosen, AT_ONCE))]
             servers.append(await enter(llamacpp(chosen, AT_ONCE)))
             if releases == 1 and peers == "all":
                 servers.append(await enter(transformers_serve()))
+            for server in servers:  # the first requests load what is loaded late
+                warm = Case(1, False, releases)
+                await rate(server, warm, conversations(warm, 10**6, 0)[:releases], 2)
             for case in (case for case in CASES if case.releases == releases):
-                rows.append(await _row(case, servers, rounds, tokens))
+                rows.append(await _row(case, servers, size))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return rows
 
 
-async def _row(case: Case, servers: list[Server], rounds: int, tokens: int) -> dict[str, Any]:
-    count = 2 * ADAPTERS if case.at_once == 1 else 2 * AT_ONCE
+async def _row(case: Case, servers: list[Server], size: Size) -> dict[str, Any]:
     measured: dict[str, list[float]] = {server.name: [] for server in servers}
-    for round_ in range(-1, rounds):
+    for round_ in range(size.rounds):
         for server in servers:
-            slow = server.name == "transformers serve"
-            if slow and round_ > 0:
-                continue  # once is enough of an engine that is several times slower
-            value = await rate(server, case, count, tokens, round_)
-            if round_ >= 0:  # the first round warms up
-                measured[server.name].append(value)
+            asked = conversations(case, round_, size.rules)
+            if server.name == "transformers serve":
+                if round_:
+                    continue  # once, and fewer requests, of an engine that is several times slower
+                asked = asked[: max(2, case.at_once)]
+            measured[server.name].append(await rate(server, case, asked, size.tokens))
     row: dict[str, Any] = {"case": case.name}
     row |= {name: round(statistics.median(values), 1) for name, values in measured.items()}
     for name in ("llama.cpp", "transformers serve"):
@@ -151,18 +162,18 @@ async def _row(case: Case, servers: list[Server], rounds: int, tokens: int) -> d
 
 
 def kv_mb(header: GgufHeader, slots: int) -> float:
-    """Return the keys and values of one release in MB (10^6): float16, all slots full length."""
+    """Return the keys and values of all slots in MB (10^6): float16, full length."""
     heads = int(header.of_architecture("attention.head_count"))
     width = int(header.of_architecture("embedding_length")) // heads
     kept = int(header.of_architecture("attention.head_count_kv")) * width
     return slots * CONTEXT * int(header.of_architecture("block_count")) * 2 * kept * 2 / 1e6
 
 
-async def memory(adapters: list[Path], slots: int = 2) -> dict[str, Any]:
+async def memory(adapters: list[Path], slots: int = 4) -> dict[str, Any]:
     """Return what one release and each further one cost, in MB (10^6), keys and values apart.
 
     The first is the whole engine with one release: program, weights, adapter, buffers. All of it
-    would be there twice if a second release meant a second engine.
+    would be there twice if a second release meant a second engine. Keys and values are shared.
     """
     header = read_header(locate_model("demo").path)
     with tempfile.TemporaryDirectory() as folder:
@@ -171,23 +182,23 @@ async def memory(adapters: list[Path], slots: int = 2) -> dict[str, Any]:
         with on_server_core():
             engine = await launcher.start()
         url = f"{engine.base_url}/v1/chat/completions"
-        server = Server("tutelage", url, lambda place: {"model": f"r{place}"})
+        taken = []
         try:
-            taken = [float((await launcher.stats())["pss_mb"])]
             for place, adapter in enumerate(adapters):
                 await launcher.ensure(f"r{place}", adapter)
-                one = Server(server.name, url, lambda _, place=place: {"model": f"r{place}"})
-                await rate(one, Case(slots, True, 1), 2 * slots, 16, place)  # every page is touched
+                one = Server("tutelage", url, lambda _, place=place: {"model": f"r{place}"})
+                case = Case(AT_ONCE, True, 1)
+                await rate(one, case, conversations(case, place, 4)[:slots], 4)  # in every slot
                 taken.append(float((await launcher.stats())["pss_mb"]))
         finally:
             await launcher.stop()
-    added = [value - kv_mb(header, slots) for value in np.diff(taken)]
+    first = taken[0] - kv_mb(header, slots)
+    added = [float(value) for value in np.diff(taken)]
     return {
-        "program_mb": round(taken[0], 1),
-        "first_release_mb": round(taken[0] + added[0], 1),
-        "further_releases_mb": [round(value, 1) for value in added[1:]],
-        "keys_and_values_mb_a_release": round(kv_mb(header, slots), 1),
-        "second_over_first": round(added[1] / (taken[0] + added[0]), 3),
+        "first_release_mb": round(first, 1),
+        "further_releases_mb": [round(value, 1) for value in added],
+        "keys_and_values_mb": round(kv_mb(header, slots), 1),
+        "second_over_first": round(added[0] / first, 3),
     }
 
 
@@ -198,7 +209,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two short rounds")
     parser.add_argument("--peers", choices=("all", "llamacpp"), default="all")
     options = parser.parse_args()
-    rounds, tokens = (2, 16) if options.quick else (7, 64)
+    size = Size(2, 16, 8) if options.quick else Size(7, 64, 24)
     header = read_header(locate_model("demo").path)
     with tempfile.TemporaryDirectory() as folder:
         adapters = [
@@ -206,7 +217,7 @@ def main() -> None:
             for seed in range(ADAPTERS)
         ]
         taken = asyncio.run(memory(adapters))
-        rows = asyncio.run(speeds(adapters, rounds, tokens, options.peers))
+        rows = asyncio.run(speeds(adapters, size, options.peers))
     best = {row["case"]: row["vs llama.cpp"] for row in rows}
     headline = {
         "vs_best": min(value for case, value in best.items() if "own" in case),
@@ -218,7 +229,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    print(f"tokens a second, {tokens} a request, median of {rounds} rounds")
+    print(f"tokens a second, {size.tokens} a request, median of {size.rounds} rounds")
     print(table([{**row, "transformers serve": row.get("transformers serve", "")} for row in rows]))
     print("memory", json.dumps(taken))
     print("headline", json.dumps(headline))
