@@ -36,7 +36,7 @@ _BATCH = 8  # samples drawn at once; part of what a sample is
 class Sampling:
     """How samples are drawn. `tokens` is the longest one; a longer one is left open."""
 
-    tokens: int = 96
+    tokens: int = 48
     temperature: float = 1.0
     seed: int = 7
 
