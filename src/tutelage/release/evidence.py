@@ -26,7 +26,6 @@ from tutelage.store.scores import ScoreRow
 # Answered by the gateway itself: no release had a part in it.
 TURNED_AWAY = (400, 401, 402, 403, 404, 413, 429)
 HISTORY = 500  # requests of the stable release before the rollout, to place thresholds
-CANDIDATE = ("canary", "shadow")  # arms that the candidate answered for
 RATING = "rating"  # people's ratings, as a metric beside the scores
 
 _COLUMNS = (
@@ -36,6 +35,7 @@ _COLUMNS = (
     RecordRow.checks,
     RecordRow.step,
     RecordRow.arm,
+    RecordRow.release,
 )
 _REACHED = RecordRow.status.not_in(TURNED_AWAY)
 _OVERLAP_S = 60.0  # how late a record may be written, after others that ended with it
@@ -121,13 +121,19 @@ class Collector:
             RecordRow.rollout == self._rollout.id, RecordRow.at > since, _REACHED
         )
         for row in session.execute(query.order_by(RecordRow.at)):
-            if row.id not in self._recent:
-                rows = self._canary if row.arm in CANDIDATE else self._stable
+            if row.id not in self._recent and not self._is_copied(row):
+                ours = row.release == self._rollout.candidate
+                rows = self._canary if ours else self._stable
                 rows.add(_sample(row))
                 self._recent[row.id] = row.at.timestamp()
         self._upto = max((*self._recent.values(), self._upto))
         edge = self._upto - 2 * _OVERLAP_S
         self._recent = {name: at for name, at in self._recent.items() if at > edge}
+
+    def _is_copied(self, row: Any) -> bool:
+        """Return whether it is a client's request of a shadow step: there, copies are compared."""
+        shadow = int(self._rollout.plan.get("shadow") or 0)
+        return row.arm == "stable" and row.step is not None and row.step < shadow
 
     def _before(self) -> Any:
         """Return the query of the stable release's newest requests from before the rollout."""
@@ -189,18 +195,18 @@ def read_scores(session: Session, rollout: RolloutRow) -> dict[str, Scores]:
     They are rows of `scores` whose item is a record of the rollout, and people's ratings. A
     metric with a value outside 0..1 is left out; an answer's first score by a metric counts.
     """
-    arms: dict[str, dict[str, tuple[bool, float]]] = {}
+    found: dict[str, dict[str, tuple[bool, float]]] = {}
     wrong: set[str] = set()
-    for metric, item, arm, value in (*_marks(session, rollout), *_ratings(session, rollout)):
+    for metric, item, release, value in (*_marks(session, rollout), *_ratings(session, rollout)):
         if not math.isfinite(value) or not 0 <= value <= 1:
             wrong.add(metric)
-        arms.setdefault(metric, {}).setdefault(item, (arm in CANDIDATE, value))
-    return {m: Scores.of(of.values()) for m, of in arms.items() if m not in wrong}
+        found.setdefault(metric, {}).setdefault(item, (release == rollout.candidate, value))
+    return {m: Scores.of(of.values()) for m, of in found.items() if m not in wrong}
 
 
 def _marks(session: Session, rollout: RolloutRow) -> Iterator[tuple[str, str, str, float]]:
     query = (
-        select(ScoreRow.metric, ScoreRow.item, RecordRow.arm, ScoreRow.value)
+        select(ScoreRow.metric, ScoreRow.item, RecordRow.release, ScoreRow.value)
         .join(RecordRow, RecordRow.id == ScoreRow.item)
         .where(
             RecordRow.rollout == rollout.id,
@@ -209,24 +215,24 @@ def _marks(session: Session, rollout: RolloutRow) -> Iterator[tuple[str, str, st
         )
         .order_by(ScoreRow.id)
     )
-    for metric, item, arm, value in session.execute(query):
-        yield metric, item, arm, float(value or 0.0)
+    for metric, item, release, value in session.execute(query):
+        yield metric, item, release, float(value or 0.0)
 
 
 def _ratings(session: Session, rollout: RolloutRow) -> Iterator[tuple[str, str, str, float]]:
     query = (
-        select(SignalRow.record, RecordRow.arm, SignalRow.value)
+        select(SignalRow.record, RecordRow.release, SignalRow.value)
         .join(RecordRow, RecordRow.id == SignalRow.record)
         .where(RecordRow.rollout == rollout.id, SignalRow.kind == "rating")
         .order_by(SignalRow.at, SignalRow.key)
     )
-    for item, arm, value in session.execute(query):
-        yield RATING, item, arm, float(value.get("value", math.nan))
+    for item, release, value in session.execute(query):
+        yield RATING, item, release, float(value.get("value", math.nan))
 
 
 def count(store: Store, rollout: RolloutRow, now: datetime | None = None) -> Counts:
     """Return the canary's requests in this step and in all, and how long it has been quiet."""
-    of_canary = (RecordRow.rollout == rollout.id, RecordRow.arm.in_(CANDIDATE), _REACHED)
+    of_canary = (RecordRow.rollout == rollout.id, RecordRow.release == rollout.candidate, _REACHED)
     with store.session() as session:
         total, last = session.execute(
             select(func.count(), func.max(RecordRow.at)).where(*of_canary)

@@ -4,6 +4,10 @@ A copy never delays, changes or bills its request. There are few at a time, one 
 the engine has room to spare, and it is dropped as soon as a request wants its place. Its answer
 is checked and logged with the arm `shadow`, so that a rollout can judge it; with no key, so that
 no budget pays for it.
+
+A copy is at the engine behind its request, so it is slower than that in any case. What the
+candidate's copies are compared with are therefore copies too: half of them, drawn by the record,
+go to the stable release. The record's release tells which.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Any
 from tutelage.core.artifact import utc_now
 from tutelage.inference.chat import as_dicts, conversation
 from tutelage.release.evidence import TURNED_AWAY
+from tutelage.release.routes import Route
 from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.log_policy import keeps_texts
@@ -28,6 +33,7 @@ from tutelage.serving.upstream_answer import Answer
 from tutelage.serving.wire import HttpError, encode
 
 ARM = "shadow"
+_HALF = 50.0  # percent
 _SHARE = 4  # copies at once: a quarter of the requests that the engine takes
 
 
@@ -89,7 +95,8 @@ class Mirror(Hook):
             self._copies.pop(record).cancel()
 
     async def _copy(self, ask: Ask, entry: Entry) -> None:
-        profile = entry.canary
+        control = is_control(entry.route, ask.record)
+        profile = entry.stable if control else entry.canary
         if profile is None:
             return
         flagged = self._state.telemetry.flags_of(ask.deployment, profile.id, ARM)
@@ -171,6 +178,11 @@ class _Copy:
         why = await self.checking.answer(self.text, self.finish_reason)
         if why is not None:
             self.status, self.error = 422, f"The answer was held back: {why}."
+
+
+def is_control(route: Route, record: str) -> bool:
+    """Return whether the copy of this record goes to the stable release."""
+    return bucket(route.salt, f"{route.rollout}\x00control", record) < _HALF
 
 
 def _body(ask: Ask, stable: Profile, candidate: Profile) -> dict[str, Any]:

@@ -21,8 +21,11 @@ Two = tuple[Home, str, str]
 
 
 def record(number: int, rollout: RolloutRow | None, at: datetime, **values: object) -> RecordRow:
+    """Return a request of the candidate, or of stable; without a rollout of any release."""
+    stable = values.get("arm") == "stable"
+    release = (rollout.baseline if stable else rollout.candidate) if rollout else "r"
     fields: dict[str, object] = {
-        "id": f"rec_{number}", "deployment": "shop", "release": "r", "arm": "canary", "step": 0,
+        "id": f"rec_{number}", "deployment": "shop", "release": release, "arm": "canary", "step": 0,
         "rollout": rollout.id if rollout else None, "user": None, "key_name": None,
         "split": "train", "group_key": "g", "messages": [], "response": "x",
         "finish_reason": "stop", "status": 200, "error": None, "latency_ms": 100.0,
@@ -66,18 +69,26 @@ def test_arms_hold_what_each_release_answered(rollout: tuple[Home, RolloutRow]) 
     assert (counts.step, counts.total, counts.quiet_s) == (3, 4, 60)
 
 
-def test_copies_are_the_candidate_s_requests(rollout: tuple[Home, RolloutRow]) -> None:
-    home, row = rollout
+def test_in_a_shadow_step_copies_are_compared_with_copies(two: Two) -> None:
+    home, base, tuned = two
+    ensure_deployment(home.store, "shop", base)
+    plan = RolloutPlan((100.0, 50.0, 100.0), shadow=1)
+    row = start_rollout(home.store, "shop", tuned, plan)
+    at = row.created_at
     with home.store.begin() as session:
         session.add_all([
-            record(1, row, row.created_at, arm="stable"),
-            record(2, row, row.created_at, arm="shadow", latency_ms=300.0),
-            record(3, None, row.created_at - timedelta(seconds=9), arm="shadow",
-                   release=row.baseline, step=None),
+            record(1, row, at, arm="stable", latency_ms=1.0),  # its copies came behind it
+            record(2, row, at, arm="shadow", latency_ms=300.0),
+            record(3, row, at, arm="shadow", release=base, latency_ms=200.0),
+            record(4, row, at, arm="stable", latency_ms=100.0, step=1),
+            record(5, row, at, arm="canary", latency_ms=150.0, step=1),
+            record(6, None, at - timedelta(seconds=9), arm="shadow", release=row.baseline,
+                   step=None),
         ])  # fmt: skip
     found = read_evidence(home.store, row)
-    assert (list(found.canary.latency_ms), list(found.baseline.latency_ms)) == ([300], [100])
-    assert count(home.store, row).total == 1
+    assert list(found.canary.latency_ms) == [300, 150]
+    assert list(found.baseline.latency_ms) == [200, 100]
+    assert count(home.store, row).total == 2
 
 
 def test_scores_come_in_order_of_arrival_one_an_answer(rollout: tuple[Home, RolloutRow]) -> None:

@@ -20,7 +20,7 @@ from tutelage.release.bundle import BaseRef, ReleaseManifest
 from tutelage.release.deployments import journal, route
 from tutelage.release.routes import Route
 from tutelage.serving.hooks import Ask, Outcome
-from tutelage.serving.mirror import Mirror
+from tutelage.serving.mirror import Mirror, is_control
 from tutelage.serving.router import Entry, Router, build_profile
 from tutelage.serving.state import GatewayState
 from tutelage.serving.upstream_answer import Answer
@@ -50,8 +50,12 @@ def test_a_shadow_sees_every_request_and_answers_nobody(gateway: Start) -> None:
     assert [(m.to_state, m.weight) for m in moves] == [("running", 0.0), ("completed", 0.0)]
     assert "mirrored requests at 100 % held every limit" in moves[-1].reason
     assert moves[-1].evidence["unseen"]
-    copies = [r for r in running.records() if r.arm == "shadow"]
+    records = running.records()
+    copies = [r for r in records if (r.arm, r.release) == ("shadow", row.candidate)]
     assert len(copies) >= 20
+    control = [r for r in records if (r.arm, r.release) == ("shadow", row.baseline)]
+    assert control, "the other copies are stable's"
+    assert {r.key_name for r in control} == {None}
     assert {r.release for r in copies} == {row.candidate}
     assert {r.rollout for r in copies} == {row.id}
     assert {(r.key_name, r.user) for r in copies} == {(None, None)}, "no budget pays for a copy"
@@ -70,8 +74,9 @@ def test_a_shadow_that_fails_ends_and_no_client_noticed(gateway: Start) -> None:
     running.script.by_model["*"] = {"when": {"Candidate": {"status": 500}}}
     row = drive(running, lambda row: row.state == "rolled_back")
     assert "first 5 requests all failed" in journal(running.ctx.store, row.id)[-1].reason
-    seen = {(r.arm, r.status) for r in running.records()}
-    assert seen == {("stable", 200), ("shadow", 502)}
+    seen = {(r.arm, r.release == row.candidate, r.status) for r in running.records()}
+    assert seen <= {("stable", False, 200), ("shadow", True, 502), ("shadow", False, 200)}
+    assert ("shadow", True, 502) in seen
 
 
 class SlowUpstream:
@@ -116,7 +121,12 @@ def mirror(concurrency: int, mirrored: float = 100.0) -> tuple[Mirror, SlowUpstr
     return Mirror(cast(GatewayState, state)), state.upstream, rows
 
 
+ROUTE = Route("d", STABLE.id, CANDIDATE.id, 0, "salt", "ro1", 0, "running", 1, 100.0)
+FOR_CANDIDATE = [n for n in range(100) if not is_control(ROUTE, f"rec_{n:024x}")]
+
+
 def ask(number: int) -> Ask:
+    """Return a request; those of FOR_CANDIDATE are copied to the candidate."""
     body = {**STABLE.settings, "messages": [], "max_tokens": 30, "stop": ["#", "x"], "tools": []}
     return Ask(
         record=f"rec_{number:024x}", deployment="d", release=STABLE.id, arm="stable",
@@ -138,7 +148,7 @@ async def settle() -> None:
 def test_a_copy_is_the_clients_wish_put_to_the_candidate() -> None:
     async def go() -> None:
         copier, upstream, rows = mirror(8)
-        await copier.admit(ask(1))
+        await copier.admit(ask(FOR_CANDIDATE[0]))
         await settle()
         (body,) = upstream.bodies
         assert body["model"] == CANDIDATE.id
@@ -181,17 +191,36 @@ def test_copies_give_way_as_soon_as_requests_need_the_room() -> None:
 def test_the_copy_of_a_refused_request_is_dropped_and_errors_are_kept() -> None:
     async def go() -> None:
         copier, upstream, rows = mirror(8)
-        await copier.admit(ask(1))
+        await copier.admit(ask(FOR_CANDIDATE[0]))
         await settle()
-        copier.finished(ask(1), ended(429))
+        copier.finished(ask(FOR_CANDIDATE[0]), ended(429))
         upstream.error = HttpError(504, "The engine took too long.", code="timeout")
-        await copier.admit(ask(2))
+        await copier.admit(ask(FOR_CANDIDATE[1]))
         await settle()
         upstream.go.set()
         await settle()
-        assert [(r["id"][-8:], r["status"]) for r in rows] == [("2-shadow", 504)]
+        assert [(r["arm"], r["status"]) for r in rows] == [("shadow", 504)]
 
     asyncio.run(go())
+
+
+def test_half_of_the_copies_are_the_stable_release_s() -> None:
+    assert 35 <= len(FOR_CANDIDATE) <= 65
+
+    async def go() -> list[Any]:
+        copier, upstream, rows = mirror(2000)
+        upstream.go.set()
+        for number in range(100):
+            await copier.admit(ask(number))
+        await settle()
+        await copier.close()
+        assert {body["model"] for body in upstream.bodies} == {STABLE.id, CANDIDATE.id}
+        return rows
+
+    rows = asyncio.run(go())
+    assert {(r["arm"], r["release"]) for r in rows} == {
+        ("shadow", CANDIDATE.id), ("shadow", STABLE.id),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("mirrored", "least", "most"), [(0, 0, 0), (30, 40, 80), (100, 200, 200)])

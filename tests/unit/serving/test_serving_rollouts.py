@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 from tests.fakes.controller import NOWHERE, FakeHost, bare_controller
 from tests.fakes.gateway import begin_rollout, gateway_project, make_release
+from tests.fakes.openai_backend import FakeBackend, Script
 from tests.unit.serving.conftest import Running
 from tests.unit.serving.test_serving_app import fetch
 from tests.unit.serving.test_serving_controller import drive
@@ -72,6 +73,31 @@ def test_an_ab_holds_its_split_and_its_users(gateway: Start) -> None:
             seen.setdefault(record.user, set()).add(record.arm)
     assert {len(arms) for arms in seen.values()} == {1}, "a user keeps the arm"
     assert {arm for arms in seen.values() for arm in arms} == {"stable", "canary"}
+
+
+def test_rolling_moves_one_backend_after_the_other(gateway: Start, backend: FakeBackend) -> None:
+    with FakeBackend() as other:
+        servers = [{"base_url": b.url, "model": "base"} for b in (backend, other)]
+        running = gateway(endpoint=None, endpoints=servers, min_requests=8, min_total=16)
+        status, started = begin(running, strategy="rolling")
+        assert (status, started["steps"]) == (200, [50.0, 100.0])
+        drive(running, lambda row: _shares(backend.script)["Candidate"] > 0)
+        for script in (backend.script, other.script):
+            script.seen.clear()
+        drive(running, lambda row: row.step == 1 or row.state == "promoted")
+        first, second = _shares(backend.script), _shares(other.script)
+        row = drive(running, lambda row: row.state == "promoted")
+        assert first["Candidate"] > 0 and second["stable"] > 0
+        assert first["stable"] == 0, "the first backend is the candidate's from its step on"
+        records = running.records()
+    assert {r.status for r in records} == {200}, "no request was lost on the way"
+    assert {r.arm for r in records if r.rollout == row.id} == {"stable", "canary"}
+
+
+def _shares(script: Script) -> dict[str, int]:
+    prompts = [body["messages"][0]["content"] for body in script.seen]
+    candidates = sum(text.startswith("Candidate") for text in prompts)
+    return {"Candidate": candidates, "stable": len(prompts) - candidates}
 
 
 def test_an_operator_pauses_resumes_and_rolls_back(gateway: Start) -> None:
