@@ -197,8 +197,9 @@ class DriftMonitor(Hook):
             with self._state.store.session() as session:
                 row = session.get_one(ReleaseRow, release)
             made = watches_of(row, self._state.around(row).window, self._layer, self._seed)
-            for sight in self._sights(deployment, release) if made else ():
-                made.add(sight)
+            if made is not None:
+                for sight in self._sights(deployment, release):
+                    made.add(sight)
             self._watches[key] = made
         return self._watches[key]
 
