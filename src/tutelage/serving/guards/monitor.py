@@ -17,10 +17,8 @@ from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.config_guards import StatisticsLayer
-from tutelage.core.errors import TutelageError
 from tutelage.core.example import Message
 from tutelage.core.output import OutputFormat
 from tutelage.data.filters.language import other_language
@@ -188,8 +186,8 @@ class DriftMonitor(Hook):
             try:
                 if self._queue:
                     await asyncio.to_thread(self.look)
-            except (TutelageError, SQLAlchemyError, OSError) as error:
-                _log.warning("drift is looked at again later: %s", error)
+            except Exception:  # what was waiting is lost to the watch, and to nothing else
+                _log.exception("a look for drift failed")
 
     def _of(self, deployment: str, release: str) -> Watches | None:
         key = (deployment, release)
