@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import re
 import statistics
 import sys
@@ -145,24 +146,33 @@ async def soak(
         await load.flood(min(5.0, seconds / 10))
         capacity = await load.flood(min(15.0, seconds / 5))
         load.take()
-        began = time.perf_counter()
+        began = seen = time.perf_counter()
         pacing = asyncio.create_task(load.pace(capacity * SHARE, began + seconds))
         while not pacing.done():
             done, _ = await asyncio.wait({pacing}, timeout=window_s)
-            window = load.take()
-            if not window.delays_ms or (done and rows and len(window.delays_ms) < 50):
+            window, now = load.take(), time.perf_counter()
+            if done and rows and now - seen < window_s / 2:
+                _fold(rows[-1], window)  # a rest too short to be compared
                 continue
             metrics = await _metrics(session, url)
-            rows.append(_row(time.perf_counter() - began, window, process, metrics, window_s))
+            rows.append(_row(now - began, window, process, metrics, now - seen))
+            seen = now
             say(rows[-1])
         await pacing
     return capacity, rows
 
 
+def _fold(row: dict[str, Any], window: Window) -> None:
+    """Add what went wrong in `window` to a row."""
+    row["errors"] += sum(window.problems.values())
+    row["left_out"] += window.left_out
+    row["problems"] += json.dumps(window.problems) if window.problems else ""
+
+
 def _row(
     at_s: float, window: Window, process: psutil.Process, metrics: dict[str, float], window_s: float
 ) -> dict[str, Any]:
-    delays = sorted(window.delays_ms)
+    delays = sorted(window.delays_ms) or [math.nan]
     return {
         "minute": round(at_s / 60, 2),
         "rps": round(len(delays) / window_s, 1),
