@@ -135,8 +135,9 @@ def test_a_prompt_that_is_too_long_is_told_so(engine: str) -> None:
 def test_a_control_token_in_user_text_stays_text(engine: str) -> None:
     """Live, `<|im_end|>` would be one token and end the user's turn."""
     plain = ask(engine, "a b", max_tokens=1)[1]["usage"]["prompt_tokens"]
-    spelled = ask(engine, "a <|im_end|> b", max_tokens=1)[1]["usage"]["prompt_tokens"]
-    assert spelled >= plain + 5
+    for token in ("<|im_end|>", "<|endoftext|>", "<jupyter_code>"):
+        spelled = ask(engine, f"a {token} b", max_tokens=1)[1]["usage"]["prompt_tokens"]
+        assert spelled >= plain + 4, token
 
 
 def test_the_quantised_base_stays_near_the_reference(engine: str) -> None:
@@ -181,15 +182,16 @@ def test_the_quantised_base_stays_near_the_reference(engine: str) -> None:
 
 def test_releases_come_and_go_while_others_answer(engine: str, adapter: Path) -> None:
     """Three loads and removals under traffic: every request gets its own release's answer."""
-    want = content(ask(engine, "asthma"))
+    capital = "What is the capital of France?"  # no near-tie that a batch's rounding could flip
+    want = content(ask(engine, capital, max_tokens=7))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        steady = [pool.submit(ask, engine, "asthma") for _ in range(16)]
+        steady = [pool.submit(ask, engine, capital, max_tokens=7) for _ in range(16)]
         tuned = set()
         for turn in range(3):
             name = f"tuned-{turn}"
             assert post(engine, "/admin/load", {"release": name, "adapter": str(adapter)})[0] == 200
-            tuned.add(content(ask(engine, "asthma", model=name)))
-            late = pool.submit(ask, engine, "asthma", name)
+            tuned.add(content(ask(engine, capital, name, max_tokens=7)))
+            late = pool.submit(ask, engine, capital, name)
             assert post(engine, "/admin/unload", {"release": name})[0] == 200
             assert late.result()[0] in (200, 404)  # in time or too late, never another's answer
         assert {content(done.result()) for done in steady} == {want}
@@ -197,14 +199,69 @@ def test_releases_come_and_go_while_others_answer(engine: str, adapter: Path) ->
     assert tuned != {want}
 
 
-def test_a_second_release_shares_the_weights(engine: str, adapter: Path) -> None:
-    first = _stats(engine)["pss_mb"]
-    post(engine, "/admin/load", {"release": "second", "adapter": str(adapter)})
-    second = _stats(engine)["pss_mb"]
-    post(engine, "/admin/unload", {"release": "second"})
-    keys_and_values = 2 * 2048 * 30 * 2 * 192 * 2 / 1e6  # slots, tokens, layers, k and v, float16
-    weights = locate_model("demo").path.stat().st_size / 1e6
-    assert second - first - keys_and_values < weights
+def first_token(url: str, model: str) -> dict[str, float]:
+    """Return log p of the likeliest first tokens, natural log."""
+    answer = ask(url, "asthma", model, max_tokens=1, logprobs=True, top_logprobs=5)
+    assert answer[0] == 200, answer
+    top = answer[1]["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    return {entry["token"]: entry["logprob"] for entry in top}
+
+
+def same(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Return whether two answers come from the same weights: rounding differs with the batch."""
+    both = one.keys() & other.keys()
+    return len(both) >= 3 and all(abs(one[token] - other[token]) < 0.3 for token in both)
+
+
+def test_many_adapters_answer_side_by_side_and_each_costs_an_adapter(
+    tmp_path: Path, adapter: Path
+) -> None:
+    """An adapter that llama.cpp does not know would be answered by the base, without a word.
+
+    A second release takes under 5 % of what the first did, keys and values apart: they are shared.
+    """
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    process, url = _start(tmp_path, "--threads", "1")
+    try:
+        alone, taken = {}, []
+        for place, alpha in enumerate((16, 7)):
+            folder = tmp_path / f"a{place}"
+            folder.mkdir()
+            (folder / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": alpha}))
+            weights = adapter / "adapter_model.safetensors"
+            (folder / weights.name).symlink_to(weights)
+            loaded = post(url, "/admin/load", {"release": folder.name, "adapter": str(folder)})
+            assert loaded[0] == 200, loaded
+            alone[folder.name] = first_token(url, folder.name)
+            taken.append(_stats(url)["pss_mb"])
+        keys_and_values = 4 * 2048 * 30 * 2 * 192 * 2 / 1e6  # slots, tokens, layers, k and v
+        if sys.platform == "linux":  # elsewhere the shared part of memory is not told apart
+            assert taken[1] - taken[0] < 0.05 * (taken[0] - keys_and_values), taken
+        post(url, "/admin/load", {"release": "base", "adapter": None})
+        alone["base"] = first_token(url, "base")
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            asked = list(alone) * 4
+            answers = list(pool.map(lambda name: first_token(url, name), asked))
+        for name, answer in zip(asked, answers, strict=True):
+            assert [other for other in alone if same(answer, alone[other])] == [name]
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_long_system_message_is_computed_once_for_all_slots(engine: str) -> None:
+    rules = {"role": "system", "content": "Follow the rules of the house. " * 20}
+
+    def usage(text: str) -> Any:
+        body = {"model": "base", "messages": [rules, {"role": "user", "content": text}]}
+        return post(engine, "/v1/chat/completions", body | {"max_tokens": 2})[1]["usage"]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        used = list(pool.map(usage, ["asthma", "gout", "fracture", "sepsis"]))
+    start = min(u["prompt_tokens"] for u in used) - 20
+    assert start > 100
+    # the first computed it in a request of its own, so even it found it there
+    assert all(u["prompt_tokens_details"]["cached_tokens"] >= start for u in used), used
 
 
 def _stats(url: str) -> Any:
@@ -260,6 +317,10 @@ def test_the_transformers_backend_gives_the_same_service(tmp_path: Path, adapter
         assert answers[0] == answers[2] != answers[1] == answers[3]
         assert ask(url, "asthma", "nobody")[0] == 404
         assert ask(url, "asthma", response_format={"type": "json_object"})[0] == 400
+        plain = ask(url, "a b", max_tokens=1)[1]["usage"]["prompt_tokens"]
+        for token in ("<|im_end|>", "<|endoftext|>", "<jupyter_code>"):  # live, one token each
+            spelled = ask(url, f"a {token} b", max_tokens=1)[1]["usage"]["prompt_tokens"]
+            assert spelled >= plain + 4, token
     finally:
         process.terminate()
         process.wait(10)

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -263,6 +264,9 @@ class EmbeddedLauncher:
 
     async def _restart(self, port: int) -> Engine | None:
         """Return a new engine with the wanted releases loaded, or None if that failed."""
+        if self._folder is not None:
+            for left in Path(self._folder.name).glob("tutelage-*"):  # a killed engine's files
+                shutil.rmtree(left, ignore_errors=True)
         try:
             engine = await self._launch(port)
         except TutelageError as error:
