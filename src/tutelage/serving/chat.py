@@ -126,7 +126,6 @@ class _Exchange:
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = self.turn
         try:
-            turn.require_possible()
             await turn.admit()
             await turn.check_request()
             async with self.state.slots as taken:

@@ -80,7 +80,8 @@ class Turn:
         return group_of(self.asked, self.state.project.data.splits.group)
 
     async def admit(self) -> None:
-        """Let the hooks see the request; raise HttpError if one refuses it."""
+        """Let the hooks see the request; raise HttpError if one, or the release, refuses it."""
+        self._require_possible()
         if self.state.hooks:
             self.ask = self._ask()
             for hook in self.state.hooks:
@@ -154,7 +155,7 @@ class Turn:
         """Return `headers` as they are sent."""
         return [(k.encode(), v.encode("latin-1", "replace")) for k, v in self.headers().items()]
 
-    def require_possible(self) -> None:
+    def _require_possible(self) -> None:
         """Raise HttpError 400 for what this release can't do."""
         if self.asked.has_tools and self.pick.profile.has_schema:
             raise HttpError(
