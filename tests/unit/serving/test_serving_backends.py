@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from tests.fakes.vllm_server import FakeVllm
 from tutelage.core.artifact import hash_file
 from tutelage.core.config_deploy import Backend
 from tutelage.release.bundle import AdapterRef, create_release, manifest_of
-from tutelage.release.deployments import last_rollout, start_rollout
+from tutelage.release.deployments import last_rollout, promote, start_rollout
 from tutelage.release.rollout import RolloutPlan
+from tutelage.release.strategies.rolling import Rolling
 from tutelage.serving.backends import Backends
 from tutelage.serving.events import read_events
 from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.store.releases import ReleaseRow
-from tutelage.workflows import rollout
 from tutelage.workflows.context import Context
 from tutelage.workflows.serve import Serving
 
@@ -69,10 +70,16 @@ def project(tmp_path: Path, servers: tuple[FakeVllm, FakeVllm]) -> Callable[...,
     return make
 
 
+@cache  # making one takes longer than asking
+def client_of(base_url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{base_url}/v1", api_key="unused", max_retries=0)
+
+
 def ask(serving: Serving, text: str = "hello", **more: Any) -> str:
-    client = openai.OpenAI(base_url=f"{serving.base_url}/v1", api_key="unused", max_retries=0)
     messages: list[Any] = [{"role": "user", "content": text}]
-    answer = client.chat.completions.create(model="colours", messages=messages, **more)
+    answer = client_of(serving.base_url).chat.completions.create(
+        model="colours", messages=messages, **more
+    )
     if more.get("stream"):
         return "".join(e.choices[0].delta.content or "" for e in answer if e.choices)
     return str(answer.choices[0].message.content)
@@ -233,7 +240,8 @@ def test_a_rolling_rollout_moves_one_server_after_the_other(
     ctx = project(min_requests=10_000)
     candidate = tuned_release(ctx, "colours-v1").id
     with Serving(ctx) as serving:
-        rollout.start(ctx, candidate, strategy="rolling")
+        plan = Rolling().plan(ctx.config.deploy)
+        start_rollout(ctx.store, "colours", candidate, plan, strategy="rolling")
         numbers = itertools.count()
 
         def asks(count: int) -> None:
@@ -246,7 +254,7 @@ def test_a_rolling_rollout_moves_one_server_after_the_other(
         assert candidate not in green.asked
         assert blue.asked.count("base") == before[0]
         assert green.asked.count("base") > before[1]
-        rollout.promote(ctx)
+        promote(ctx.store, "colours")
         until(lambda: asks(1) or candidate in green.asked)
         before = blue.asked.count("base"), green.asked.count("base")
         asks(10)
