@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tutelage.core.artifact import utc_now
@@ -33,6 +35,7 @@ from tutelage.serving.upstream_answer import Answer
 from tutelage.serving.wire import HttpError, encode
 
 ARM = "shadow"
+_log = logging.getLogger(__name__)
 _HALF = 50.0  # percent
 _SHARE = 4  # copies at once: a quarter of the requests that the engine takes
 
@@ -61,7 +64,7 @@ class Mirror(Hook):
         self.made += 1
         task = asyncio.create_task(self._copy(ask, entry))
         self._copies[ask.record] = task
-        task.add_done_callback(lambda _: self._copies.pop(ask.record, None))
+        task.add_done_callback(partial(self._ended, ask.record))
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:
         """Forget the request; the copy of one that was turned away ends too."""
@@ -76,6 +79,13 @@ class Mirror(Hook):
         for copy in copies:
             copy.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
+
+    def _ended(self, record: str, task: asyncio.Task[None]) -> None:
+        """Forget a copy; one that failed in a way of ours is told to the log alone."""
+        self._copies.pop(record, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("the copy of %s failed", record, exc_info=error)
 
     def _is_of_the_share(self, ask: Ask, entry: Entry) -> bool:
         route = entry.route

@@ -107,7 +107,9 @@ CANDIDATE = build_profile(manifest("new", decoding={"stop": ("!",), "max_tokens"
 def mirror(concurrency: int, mirrored: float = 100.0) -> tuple[Mirror, SlowUpstream, list[Any]]:
     rows: list[Any] = []
     found = Route("d", STABLE.id, CANDIDATE.id, 0, "salt", "ro1", 0, "running", 1, mirrored)
-    telemetry = SimpleNamespace(finished=lambda *told: None, flagged=lambda *told: None)
+    telemetry = SimpleNamespace(
+        finished=lambda *told: None, flags_of=lambda *told: lambda *flag: None
+    )
     state = SimpleNamespace(
         project=SimpleNamespace(deploy=Deploy(concurrency=concurrency)),
         router=Router({"d": Entry(found, STABLE, CANDIDATE)}),
