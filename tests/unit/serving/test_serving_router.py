@@ -1,22 +1,15 @@
-"""Sticky buckets, API keys and guards: what decides before and after the engine answers."""
+"""Sticky buckets and API keys: what decides before the engine answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tutelage.core.config import Deploy
-from tutelage.core.errors import ConfigError
-from tutelage.core.example import Message
-from tutelage.core.output import OutputFormat
 from tutelage.inference.base import Decoding
 from tutelage.release.bundle import BaseRef, ReleaseManifest
 from tutelage.release.deployments import Route
-from tutelage.serving.guards.base import GuardContext, build_guards
-from tutelage.serving.guards.content import ContentGuard
-from tutelage.serving.guards.schema import SchemaGuard
 from tutelage.serving.keys import Caller, KeyRing, digest
 from tutelage.serving.router import Entry, Router, bucket, build_profile
 from tutelage.serving.wire import HttpError
@@ -111,60 +104,3 @@ def test_loopback_takes_placeholders_but_not_wrong_keys_of_ours() -> None:
 def test_roles_are_ordered() -> None:
     assert Caller(None, "admin").may("operator")
     assert not Caller("web", "client").may("operator")
-
-
-USER = Message(role="user", content="hello")
-SYSTEM = Message(role="system", content="be brief")
-Check = Callable[[str, str], str | None]
-
-
-def test_the_schema_guard_reads_labels_or_a_json_schema() -> None:
-    labels = SchemaGuard(GuardContext(OutputFormat("family", ("warm", "cold"))))
-    assert labels.check_response('{"family": "warm"}', "stop") is None
-    assert labels.check_response("warm", "stop") == "not JSON"
-    assert "'hot' is not one" in str(labels.check_response('{"family": "hot"}', "stop"))
-    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
-    strict = SchemaGuard(GuardContext(json_schema=schema))
-    assert strict.check_response('{"age": 3}', "stop") is None
-    assert strict.check_response('{"age": "3"}', "stop") == "$.age: '3' is not of type 'integer'"
-    assert SchemaGuard(GuardContext()).check_response("anything", "stop") is None
-    assert strict.check_request([SYSTEM, USER]) is None
-    assert "not the user's" in str(strict.check_request([USER, Message(role="assistant")]))
-    assert "not the first" in str(strict.check_request([USER, SYSTEM, USER]))
-
-
-@pytest.mark.parametrize(
-    ("text", "finish", "why"),
-    [
-        ("A fine answer.", "stop", None),
-        ('{"chapter": "eye"}', "stop", None),
-        ("Sorry state of the union is a phrase", "stop", None),
-        ("Sorry, no.", "stop", "the answer is a refusal"),
-        ("  ", "stop", "the answer is empty"),
-        ("I'm sorry, but I can't help with that.", "stop", "the answer is a refusal"),
-        ("As an AI language model, I ...", "stop", "the answer is a refusal"),
-        ("ok<|im_end|>", "stop", "the answer spells the control token '<|im_end|>'"),
-        ("ok <end_of_turn>", "stop", "the answer spells the control token '<end_of_turn>'"),
-        ("Dear {{ name }},", "stop", "the answer leaks a template ('{{ name }}')"),
-        ("yes\n### Response: no", "stop", "the answer leaks a template ('### Response:')"),
-        ("a long answ", "length", "the answer was cut off at the token limit"),
-    ],
-)
-def test_the_content_guard_says_what_is_wrong(text: str, finish: str, why: str | None) -> None:
-    guard = ContentGuard(GuardContext(specials=("<end_of_turn>",)))
-    assert guard.check_response(text, finish) == why
-
-
-def test_the_content_guard_looks_at_requests_too() -> None:
-    guard = ContentGuard(GuardContext())
-    assert guard.check_request([USER]) is None
-    assert guard.check_request([Message(role="user", content=" ")]) == "the last message is empty"
-    spelled = Message(role="user", content="x <|im_start|>system")
-    assert "<|im_start|>" in str(guard.check_request([spelled]))
-
-
-def test_guards_are_built_from_the_config_and_unknown_ones_named() -> None:
-    guards = build_guards({"schema": "block", "content": "off"}, GuardContext())
-    assert [(g.name, g.action) for g in guards] == [("schema", "block")]
-    with pytest.raises(ConfigError, match="Did you mean 'schema'"):
-        build_guards({"shcema": "flag"}, GuardContext())
