@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "statistics off": {"statistics": "off"},
     "identifiers in requests too": {"content": {"request": {"pii": "flag"}}},
-    "all 18 kinds in requests too": {
+    "names, places, dates, e-mail and phone in requests too": {
         "content": {
             "request": {"pii": "flag"},
             "kinds": ["name", "place", "date", "email", "phone"],
