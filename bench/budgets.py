@@ -35,9 +35,9 @@ def _gateway(
     name: str,
 ) -> dict[str, Any]:
     """Run one gateway's clients until `crowd[1]` requests each, or the budget is spent."""
-    from tutelage.serving.accounts import Account
-    from tutelage.serving.ledger import BudgetInUse, BudgetSpent, Ledger
-    from tutelage.serving.ledger_book import Claim
+    from tutelage.serving.access.accounts import Account
+    from tutelage.serving.access.ledger import BudgetInUse, BudgetSpent, Ledger
+    from tutelage.serving.access.ledger_book import Claim
     from tutelage.store.base import open_store
 
     store = open_store(f"sqlite:///{path}")
@@ -114,10 +114,10 @@ def hot_path(deploy: dict[str, Any], requests: int) -> float:
 
     from tutelage.core.config import Project
     from tutelage.core.example import Message
-    from tutelage.serving.budgets import Budgets
+    from tutelage.serving.access.budgets import Budgets
+    from tutelage.serving.access.keys import Caller, KeyRing
+    from tutelage.serving.access.limits import RateLimits
     from tutelage.serving.hooks import Ask, Outcome
-    from tutelage.serving.keys import Caller, KeyRing
-    from tutelage.serving.limits import RateLimits
     from tutelage.store.base import open_store
 
     keys = KeyRing(required=True)

@@ -165,7 +165,7 @@ def run_gateway(port: int, engine: str, folder: str, settings: dict[str, Any]) -
     """Serve the real gateway over a project whose engine is remote, with a key that is checked."""
     from tutelage.release.bundle import BaseRef, OutputRef, ReleaseManifest, create_release
     from tutelage.release.deployments import ensure_deployment
-    from tutelage.serving.keys import digest
+    from tutelage.serving.access.keys import digest
     from tutelage.store.releases import KeyRow
     from tutelage.workflows.context import open_context
     from tutelage.workflows.serve import run_serve

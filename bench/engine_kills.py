@@ -24,8 +24,8 @@ from typing import Any
 from common import machine, table
 from tutelage.core.workspace import Workspace
 from tutelage.serving.launchers.embedded import EmbeddedLauncher
-from tutelage.serving.upstream import Upstream
-from tutelage.serving.wire import HttpError
+from tutelage.serving.wire.upstream import Upstream
+from tutelage.serving.wire.wire import HttpError
 
 TOKENS, PATIENCE_S = 32, 60.0
 BODY: dict[str, Any] = {

@@ -26,13 +26,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from tutelage.core.config_alerts import Telemetry as Settings
 from tutelage.core.example import Message
-from tutelage.serving.alerts import BUILT_IN, Watch
+from tutelage.serving.access.spend_meters import SpendMeters
 from tutelage.serving.hooks import Ask, Hook, Outcome
-from tutelage.serving.logs import RequestLines, gateway_log
-from tutelage.serving.spend_meters import SpendMeters
-from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.telemetry_gauges import Meters
-from tutelage.serving.tracing import Tracing
+from tutelage.serving.monitoring.alerts import BUILT_IN, Watch
+from tutelage.serving.monitoring.logs import RequestLines, gateway_log
+from tutelage.serving.monitoring.telemetry import Telemetry
+from tutelage.serving.monitoring.telemetry_gauges import Meters
+from tutelage.serving.monitoring.tracing import Tracing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common

@@ -8,10 +8,10 @@ from reference_pages.markdown import code, table
 def metrics() -> str:
     """Return the page of what a gateway measures and tells."""
     from tutelage.core.config_alerts import Alerts
-    from tutelage.serving.alerts import rules_of
-    from tutelage.serving.measures import MEASURES
-    from tutelage.serving.monitor_views import condition
-    from tutelage.serving.telemetry_catalog import EVENTS, catalog
+    from tutelage.serving.monitoring.alerts import rules_of
+    from tutelage.serving.monitoring.measures import MEASURES
+    from tutelage.serving.monitoring.monitor_views import condition
+    from tutelage.serving.monitoring.telemetry_catalog import EVENTS, catalog
 
     parts = [
         "# Metrics, events and alerts\n",

@@ -10,7 +10,7 @@ from tests.fakes.openai_backend import FakeBackend
 from tests.fakes.webhook import Receiver
 from tests.unit.serving.test_monitor import ERRORS, ask, with_alerts
 
-from tutelage.serving import webhooks
+from tutelage.serving.monitoring import webhooks
 from tutelage.workflows.monitor import alerts, events, notices
 
 

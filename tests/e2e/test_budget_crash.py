@@ -18,8 +18,8 @@ from tests.fakes.limited_project import limited_project
 from tests.fakes.openai_backend import FakeBackend
 
 from tutelage.core.artifact import utc_now
-from tutelage.serving import ledger
-from tutelage.serving.ledger_book import Book
+from tutelage.serving.access import ledger
+from tutelage.serving.access.ledger_book import Book
 from tutelage.store.records import RecordRow
 from tutelage.store.usage import BudgetRow, HoldRow
 from tutelage.workflows.context import Context

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tutelage.serving.access.keys import KeyRing
+from tutelage.serving.backends.slots import Slots
 from tutelage.serving.controller import Controller
-from tutelage.serving.keys import KeyRing
-from tutelage.serving.request_log import RequestLog
+from tutelage.serving.monitoring.telemetry import Telemetry
+from tutelage.serving.records.request_log import RequestLog
 from tutelage.serving.router import Router
-from tutelage.serving.slots import Slots
 from tutelage.serving.state import GatewayState
-from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.upstream import Upstream
+from tutelage.serving.wire.upstream import Upstream
 from tutelage.workflows.context import Context
 
 NOWHERE = "http://127.0.0.1:9"

@@ -195,7 +195,7 @@ def _bodies() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("path", "body"), _bodies())
 def test_every_request_is_one_the_gateway_takes(path: str, body: str) -> None:
     from tutelage.feedback.signals import read_feedback
-    from tutelage.serving.wire_request import parse_chat
+    from tutelage.serving.wire.wire_request import parse_chat
 
     values = json.loads(body)
     if path == "chat/completions":

@@ -79,7 +79,7 @@ def _figures(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _show_budgets(console: Console, budgets: Sequence[Mapping[str, Any]], currency: str) -> None:
     from tutelage.cli.screens import simple_table
-    from tutelage.serving.accounts import number
+    from tutelage.serving.access.accounts import number
 
     rows = []
     for one in budgets:

@@ -1,6 +1,6 @@
 """The sections `alerts` and `telemetry` of tutelage.yaml: what is told to whom, what is traced.
 
-Says what is allowed; serving/alerts.py evaluates the rules, serving/webhooks.py tells.
+Says what is allowed; serving/monitoring evaluates the rules (alerts.py) and tells (webhooks.py).
 """
 
 from __future__ import annotations

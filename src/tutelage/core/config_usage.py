@@ -1,6 +1,6 @@
 """The section `budgets` of tutelage.yaml: how much may be used in a period, and by whom.
 
-Says what is allowed; serving/budgets.py holds requests to it.
+Says what is allowed; serving/access/budgets.py holds requests to it.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ from starlette.routing import BaseRoute, Route
 from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError, nearest
 from tutelage.feedback.signals import DECLARED, Feedback, read_feedback
-from tutelage.serving.body import read_json
-from tutelage.serving.keys import caller_of
-from tutelage.serving.request_log import KeyReused, LogFull, LogSlow, safe_text
+from tutelage.serving.access.keys import caller_of
+from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow, safe_text
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire import HttpError, json_response
+from tutelage.serving.wire.body import read_json
+from tutelage.serving.wire.wire import HttpError, json_response
 
 _LONGEST_KEY = 255  # characters of an idempotency key
 

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from tutelage.release.bundle import list_releases
+from tutelage.serving.access.key_admin import key_routes
 from tutelage.serving.admin_guard import guarded
-from tutelage.serving.key_admin import key_routes
 from tutelage.serving.state import GatewayState
 from tutelage.store.releases import DeploymentRow
 

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tutelage.core.errors import Conflict, DataError, TutelageError
-from tutelage.serving.keys import KeyRole, caller_of
+from tutelage.serving.access.keys import KeyRole, caller_of
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire import HttpError, json_response
+from tutelage.serving.wire.wire import HttpError, json_response
 
 Handler = Callable[[GatewayState, Request], Awaitable[Any]]
 

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from tutelage.serving.access.keys import caller_of
 from tutelage.serving.admin import admin_routes
 from tutelage.serving.chat import answer_chat, chat
-from tutelage.serving.keys import caller_of
+from tutelage.serving.monitoring.telemetry import CONTENT_TYPE
 from tutelage.serving.rollout_admin import rollout_routes
 from tutelage.serving.state import GatewayState
-from tutelage.serving.telemetry import CONTENT_TYPE
-from tutelage.serving.wire import HttpError, json_response, unknown_model
+from tutelage.serving.wire.wire import HttpError, json_response, unknown_model
 
 _CHAT = "/v1/chat/completions"
 

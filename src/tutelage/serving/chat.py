@@ -17,15 +17,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from tutelage.serving.body import Share, read_json
+from tutelage.serving.access.keys import caller_of
 from tutelage.serving.guards.checking import Holdback
-from tutelage.serving.http_protocol import WATCH
-from tutelage.serving.keys import caller_of
 from tutelage.serving.state import GatewayState
 from tutelage.serving.turn import Turn, answer_blocked
-from tutelage.serving.upstream import Piece
-from tutelage.serving.upstream_answer import broken
-from tutelage.serving.wire import (
+from tutelage.serving.wire.body import Share, read_json
+from tutelage.serving.wire.http_protocol import WATCH
+from tutelage.serving.wire.upstream import Piece
+from tutelage.serving.wire.upstream_answer import broken
+from tutelage.serving.wire.wire import (
     ChunkWriter,
     HttpError,
     completion_body,
@@ -33,7 +33,7 @@ from tutelage.serving.wire import (
     error_event,
     unknown_model,
 )
-from tutelage.serving.wire_request import parse_chat
+from tutelage.serving.wire.wire_request import parse_chat
 
 CLIENT_LEFT = 499
 _log = logging.getLogger(__name__)

@@ -25,10 +25,10 @@ from tutelage.release.evidence import Collector, Facts, counts
 from tutelage.release.rollback import judge, unseen
 from tutelage.release.rollout import Counts, Transition, advance, begin, finish
 from tutelage.release.routes import active_rollout, noted, state_of
-from tutelage.serving.engine_memory import EngineMemory
+from tutelage.serving.access.key_store import load_keys
+from tutelage.serving.backends.residency import Host, Residency
 from tutelage.serving.golden import check_golden
-from tutelage.serving.key_store import load_keys
-from tutelage.serving.residency import Host, Residency
+from tutelage.serving.monitoring.engine_memory import EngineMemory
 from tutelage.serving.router import Entry
 from tutelage.serving.state import GatewayState, load_entries
 from tutelage.store.releases import RolloutRow

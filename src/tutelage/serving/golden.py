@@ -14,8 +14,8 @@ from tutelage.core.example import Message
 from tutelage.inference.chat import as_dicts, conversation
 from tutelage.release.bundle import Golden, manifest_of
 from tutelage.serving.router import Profile
-from tutelage.serving.upstream import Upstream
-from tutelage.serving.wire import HttpError
+from tutelage.serving.wire.upstream import Upstream
+from tutelage.serving.wire.wire import HttpError
 from tutelage.store.releases import ReleaseRow
 
 _MOST = 8

@@ -27,12 +27,12 @@ from tutelage.release.evidence import TURNED_AWAY
 from tutelage.release.routes import Route
 from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Hook, Outcome
-from tutelage.serving.log_policy import keeps_texts
-from tutelage.serving.request_log import safe_text
+from tutelage.serving.records.log_policy import keeps_texts
+from tutelage.serving.records.request_log import safe_text
 from tutelage.serving.router import Entry, Profile, bucket
 from tutelage.serving.state import GatewayState
-from tutelage.serving.upstream_answer import Answer
-from tutelage.serving.wire import HttpError, encode
+from tutelage.serving.wire.upstream_answer import Answer
+from tutelage.serving.wire.wire import HttpError, encode
 
 ARM = "shadow"
 _log = logging.getLogger(__name__)

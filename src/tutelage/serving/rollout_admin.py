@@ -19,8 +19,8 @@ from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
 from tutelage.release.routes import journal, rollouts, state_of
 from tutelage.serving.admin_guard import guarded
-from tutelage.serving.body import read_json
 from tutelage.serving.state import GatewayState
+from tutelage.serving.wire.body import read_json
 from tutelage.store.base import Store
 from tutelage.store.releases import RolloutRow
 

@@ -21,7 +21,7 @@ from tutelage.release.bundle import ReleaseManifest
 from tutelage.release.rollout import LIVE
 from tutelage.release.routes import Route
 from tutelage.serving.guards.base import ActiveGuard, GuardContext, Surroundings, build_guards
-from tutelage.serving.wire import HttpError
+from tutelage.serving.wire.wire import HttpError
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from tutelage.core.config import Project
 from tutelage.data.split import side_of
 from tutelage.release.bundle import manifest_of
 from tutelage.release.routes import Route, deployments, route
-from tutelage.serving.body import Room
-from tutelage.serving.events import EventLog
+from tutelage.serving.access.keys import KeyRing
+from tutelage.serving.backends.slots import Slots
 from tutelage.serving.guards.base import Surroundings
 from tutelage.serving.hooks import Hook
-from tutelage.serving.keys import KeyRing
-from tutelage.serving.request_log import Redactor, RequestLog, keep
+from tutelage.serving.monitoring.events import EventLog
+from tutelage.serving.monitoring.telemetry import Telemetry
+from tutelage.serving.records.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Entry, Profile, Router, build_profile
-from tutelage.serving.slots import Slots
-from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.upstream import Upstream
+from tutelage.serving.wire.body import Room
+from tutelage.serving.wire.upstream import Upstream
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
 

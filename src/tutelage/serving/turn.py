@@ -15,17 +15,17 @@ from typing import Any
 from tutelage.core.artifact import utc_now
 from tutelage.core.example import Message, normalise
 from tutelage.inference.chat import as_dicts, conversation, inert_value
+from tutelage.serving.access.keys import Caller
 from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
-from tutelage.serving.keys import Caller
-from tutelage.serving.log_policy import keeps_texts
-from tutelage.serving.request_log import Redactor, safe_text
+from tutelage.serving.records.log_policy import keeps_texts
+from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
-from tutelage.serving.upstream import Answer, Piece
-from tutelage.serving.wire import HttpError, encode
-from tutelage.serving.wire_request import ChatRequest
-from tutelage.serving.wire_tools import merge_calls
+from tutelage.serving.wire.upstream import Answer, Piece
+from tutelage.serving.wire.wire import HttpError, encode
+from tutelage.serving.wire.wire_request import ChatRequest
+from tutelage.serving.wire.wire_tools import merge_calls
 
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 _MOST_ANSWER = 8 * 2**20  # characters

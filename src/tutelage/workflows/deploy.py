@@ -13,7 +13,7 @@ from sqlalchemy import select
 from tutelage.core.errors import DataError, EnvironmentProblem
 from tutelage.release import bundle, routes
 from tutelage.release.deployment_names import create_deployment, remove_deployment
-from tutelage.serving.backend_admin import describe_deployment
+from tutelage.serving.backends.backend_admin import describe_deployment
 from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows import rollout

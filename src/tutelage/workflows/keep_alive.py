@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tutelage.core.errors import DataError
-from tutelage.serving.keep_alive import Kept, KeptEndpoint, Pulse
+from tutelage.serving.backends.keep_alive import Kept, KeptEndpoint, Pulse
 from tutelage.workflows.context import Context
 from tutelage.workflows.hosted_jobs import HostedDesk
 

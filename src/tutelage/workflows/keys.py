@@ -12,8 +12,8 @@ from typing import Any
 from tutelage.core.artifact import utc_now
 from tutelage.core.durations import seconds
 from tutelage.core.errors import DataError
-from tutelage.serving import key_store
-from tutelage.serving.pricing import Pricing
+from tutelage.serving.access import key_store
+from tutelage.serving.access.pricing import Pricing
 from tutelage.workflows.context import Context
 
 

@@ -16,10 +16,10 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
 from tutelage.core.durations import seconds
 from tutelage.core.errors import ConfigError, DataError, nearest
-from tutelage.serving import alert_store
-from tutelage.serving.alerts import Watch, require_rule, rules_of
-from tutelage.serving.events import copy_moves, read_events
-from tutelage.serving.monitor_views import (
+from tutelage.serving.monitoring import alert_store
+from tutelage.serving.monitoring.alerts import Watch, require_rule, rules_of
+from tutelage.serving.monitoring.events import copy_moves, read_events
+from tutelage.serving.monitoring.monitor_views import (
     alert_view,
     event_view,
     notice_view,
@@ -72,7 +72,7 @@ def alerts(ctx: Context, *, ended: bool = False, limit: int = 50) -> dict[str, A
 
 def rules(ctx: Context) -> list[dict[str, Any]]:
     """Return the rules in force; raise ConfigError for one that can't be evaluated."""
-    from tutelage.serving.telemetry_catalog import registry_of_all
+    from tutelage.serving.monitoring.telemetry_catalog import registry_of_all
 
     found = rules_of(ctx.config.alerts)
     Watch(found, registry_of_all())
@@ -81,8 +81,8 @@ def rules(ctx: Context) -> list[dict[str, Any]]:
 
 def measures() -> list[dict[str, Any]]:
     """Return what a rule may compare: the measures, then the metrics of /metrics."""
-    from tutelage.serving.measures import MEASURES
-    from tutelage.serving.telemetry_catalog import catalog
+    from tutelage.serving.monitoring.measures import MEASURES
+    from tutelage.serving.monitoring.telemetry_catalog import catalog
 
     own = [
         {"name": name, "kind": "measure", "says": says, "labels": []}
@@ -122,7 +122,7 @@ def send_test(ctx: Context, webhook: str | None = None) -> list[dict[str, Any]]:
 
 
 async def _send(project: str, hooks: list[Webhook]) -> list[dict[str, Any]]:
-    from tutelage.serving.webhooks import open_client, post
+    from tutelage.serving.monitoring.webhooks import open_client, post
 
     found = []
     async with open_client() as client:

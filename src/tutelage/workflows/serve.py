@@ -26,19 +26,19 @@ from tutelage.core.workspace import atomic_write
 from tutelage.data.split import load_split_key
 from tutelage.feedback.intake import routes as feedback_routes
 from tutelage.release.deployments import deployments, ensure_deployment
+from tutelage.serving.access.key_store import load_keys
+from tutelage.serving.access.keys import KeyRing
 from tutelage.serving.app import create_app
-from tutelage.serving.backend_admin import backend_routes
+from tutelage.serving.backends.backend_admin import backend_routes
+from tutelage.serving.backends.slots import Slots
 from tutelage.serving.controller import Controller
 from tutelage.serving.guard_admin import guard_routes
-from tutelage.serving.http_protocol import protocol
-from tutelage.serving.key_store import load_keys
-from tutelage.serving.keys import KeyRing
-from tutelage.serving.monitor_routes import monitor_routes
-from tutelage.serving.request_log import Redactor, RequestLog, keep
+from tutelage.serving.monitoring.monitor_routes import monitor_routes
+from tutelage.serving.monitoring.telemetry import Telemetry
+from tutelage.serving.records.request_log import Redactor, RequestLog, keep
 from tutelage.serving.router import Router
-from tutelage.serving.slots import Slots
 from tutelage.serving.state import GatewayState
-from tutelage.serving.telemetry import Telemetry
+from tutelage.serving.wire.http_protocol import protocol
 from tutelage.workflows.context import Context
 from tutelage.workflows.guards import surroundings
 from tutelage.workflows.registry_child import RegistryChild

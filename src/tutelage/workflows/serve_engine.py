@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 from tutelage.core import plugins
-from tutelage.serving.backends import BackendMetrics, Backends
-from tutelage.serving.events import Happening
-from tutelage.serving.keep_alive import KeepAlive
+from tutelage.serving.backends.backends import BackendMetrics, Backends
+from tutelage.serving.backends.keep_alive import KeepAlive
 from tutelage.serving.launchers.base import Engine
 from tutelage.serving.launchers.remote import RemoteLauncher
 from tutelage.serving.launchers.remote_server import RemoteServer
+from tutelage.serving.monitoring.events import Happening
 from tutelage.serving.state import GatewayState
-from tutelage.serving.upstream import Upstream
+from tutelage.serving.wire.upstream import Upstream
 from tutelage.workflows.context import Context
 from tutelage.workflows.keep_alive import kept_models
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tutelage.serving.budgets import Budgets
+from tutelage.serving.access.budgets import Budgets
+from tutelage.serving.access.limits import RateLimits
 from tutelage.serving.hooks import Hook
-from tutelage.serving.limits import RateLimits
 from tutelage.serving.mirror import Mirror
-from tutelage.serving.retention import Retention
+from tutelage.serving.records.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
 from tutelage.workflows.guards import drift_monitor

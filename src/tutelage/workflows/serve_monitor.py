@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from tutelage.serving.events import EventLog, Happening
 from tutelage.serving.hooks import Hook
-from tutelage.serving.logs import RequestLines, gateway_log
-from tutelage.serving.monitor import Monitor
+from tutelage.serving.monitoring.events import EventLog, Happening
+from tutelage.serving.monitoring.logs import RequestLines, gateway_log
+from tutelage.serving.monitoring.monitor import Monitor
+from tutelage.serving.monitoring.telemetry import Telemetry
+from tutelage.serving.monitoring.tracing import tracing
 from tutelage.serving.state import GatewayState
-from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.tracing import tracing
 from tutelage.workflows.context import Context
 
 

@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from tutelage.feedback.segment import learning_summary
 from tutelage.release.rollout import ACTIVE
-from tutelage.serving.alert_store import list_alerts
-from tutelage.serving.monitor_views import alert_view
+from tutelage.serving.monitoring.alert_store import list_alerts
+from tutelage.serving.monitoring.monitor_views import alert_view
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.keep_alive import pulses

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.release.routes import deployments
-from tutelage.serving.budgets import all_accounts, levels
-from tutelage.serving.key_store import load_keys
-from tutelage.serving.pricing import Pricing
-from tutelage.serving.usage import read_usage, report
-from tutelage.serving.usage_span import span
+from tutelage.serving.access.budgets import all_accounts, levels
+from tutelage.serving.access.key_store import load_keys
+from tutelage.serving.access.pricing import Pricing
+from tutelage.serving.access.usage import read_usage, report
+from tutelage.serving.access.usage_span import span
 from tutelage.workflows.context import Context
 
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 import tutelage as tt
 from tutelage.cli.main import app
-from tutelage.serving.alert_store import AlertBook
-from tutelage.serving.alerts import Look, rules_of
-from tutelage.serving.events import Happening, add_event
+from tutelage.serving.monitoring.alert_store import AlertBook
+from tutelage.serving.monitoring.alerts import Look, rules_of
+from tutelage.serving.monitoring.events import Happening, add_event
 from tutelage.workflows import monitor
 from tutelage.workflows.context import open_context
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tutelage.core.artifact import utc_now
-from tutelage.serving.request_log import RequestLog
+from tutelage.serving.records.request_log import RequestLog
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow, SignalRow
 

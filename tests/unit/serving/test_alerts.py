@@ -15,7 +15,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import AlertRule, Alerts
 from tutelage.core.config_file import parse_config
 from tutelage.core.errors import ConfigError
-from tutelage.serving.alert_store import (
+from tutelage.serving.monitoring.alert_store import (
     AlertBook,
     list_alerts,
     list_notices,
@@ -23,9 +23,15 @@ from tutelage.serving.alert_store import (
     silence,
     unsilence,
 )
-from tutelage.serving.alerts import BUILT_IN, Finding, Look, Watch, rules_of
-from tutelage.serving.events import EventLog, Happening, add_event, forget_old, read_events
-from tutelage.serving.telemetry_catalog import registry_of_all
+from tutelage.serving.monitoring.alerts import BUILT_IN, Finding, Look, Watch, rules_of
+from tutelage.serving.monitoring.events import (
+    EventLog,
+    Happening,
+    add_event,
+    forget_old,
+    read_events,
+)
+from tutelage.serving.monitoring.telemetry_catalog import registry_of_all
 from tutelage.store.base import Store, open_store
 
 NOW = utc_now()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tutelage.serving.telemetry_catalog import catalog
+from tutelage.serving.monitoring.telemetry_catalog import catalog
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 _USED = re.compile(r"\b((?:tutelage|gen_ai|process)_\w+)(?:\{([^}]*)\})?")

@@ -21,8 +21,8 @@ from tutelage.core.workspace import Workspace
 from tutelage.serving.launchers import embedded
 from tutelage.serving.launchers.base import Engine
 from tutelage.serving.launchers.embedded import EmbeddedLauncher, pause_s
-from tutelage.serving.upstream import Upstream
-from tutelage.serving.wire import HttpError
+from tutelage.serving.wire.upstream import Upstream
+from tutelage.serving.wire.wire import HttpError
 
 
 async def _ask(engine: Engine, release: str) -> tuple[int, Any]:

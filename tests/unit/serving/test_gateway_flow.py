@@ -17,12 +17,12 @@ import pytest
 from tests.unit.serving.conftest import Running
 from tests.unit.serving.test_serving_app import ASK, fetch
 
+from tutelage.serving.backends.slots import Slots
 from tutelage.serving.hooks import Ask, Hook, Outcome
-from tutelage.serving.http_protocol import GuardedProtocol
-from tutelage.serving.slots import Slots
-from tutelage.serving.telemetry import Telemetry
-from tutelage.serving.upstream import Engine, Upstream
-from tutelage.serving.wire import HttpError
+from tutelage.serving.monitoring.telemetry import Telemetry
+from tutelage.serving.wire.http_protocol import GuardedProtocol
+from tutelage.serving.wire.upstream import Engine, Upstream
+from tutelage.serving.wire.wire import HttpError
 from tutelage.workflows import serve
 
 Start = Callable[..., Running]

@@ -12,10 +12,10 @@ import pytest
 from tests.unit.serving.conftest import Running
 from tests.unit.serving.test_serving_app import ASK, fetch
 
-from tutelage.serving.body import Room
-from tutelage.serving.http_protocol import GuardedProtocol
-from tutelage.serving.key_store import create_key
-from tutelage.serving.wire import HttpError
+from tutelage.serving.access.key_store import create_key
+from tutelage.serving.wire.body import Room
+from tutelage.serving.wire.http_protocol import GuardedProtocol
+from tutelage.serving.wire.wire import HttpError
 from tutelage.workflows.context import Context
 
 Start = Callable[..., Running]

@@ -27,7 +27,7 @@ from tutelage.serving.guards.base import Surroundings
 from tutelage.serving.guards.monitor import DriftMonitor, Sight
 from tutelage.serving.guards.window import Window
 from tutelage.serving.hooks import Ask, Outcome
-from tutelage.serving.telemetry import Telemetry
+from tutelage.serving.monitoring.telemetry import Telemetry
 from tutelage.workflows import guards
 from tutelage.workflows.context import Context, register
 from tutelage.workflows.guard_report import past_sights, report

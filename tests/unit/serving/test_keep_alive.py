@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from tutelage.cli.main import app
 from tutelage.core.config_deploy import Backend
-from tutelage.serving.events import EventLog, read_events
-from tutelage.serving.keep_alive import KeepAlive, Kept, KeptEndpoint
+from tutelage.serving.backends.keep_alive import KeepAlive, Kept, KeptEndpoint
+from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.store.base import open_store
 from tutelage.training.hosted.base import Pace
 from tutelage.workflows.context import open_context

@@ -10,8 +10,15 @@ import pytest
 
 from tutelage.core.config_alerts import AlertRule
 from tutelage.core.errors import ConfigError
-from tutelage.serving.measures import MEASURES, Window, bucket_quantile, check, evaluate, needed
-from tutelage.serving.telemetry import Telemetry
+from tutelage.serving.monitoring.measures import (
+    MEASURES,
+    Window,
+    bucket_quantile,
+    check,
+    evaluate,
+    needed,
+)
+from tutelage.serving.monitoring.telemetry import Telemetry
 
 
 def rule(metric: str, **more: Any) -> AlertRule:

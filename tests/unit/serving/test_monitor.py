@@ -20,9 +20,9 @@ from tests.unit.serving.test_serving_app import ASK, fetch
 
 from tutelage.core.workspace import atomic_write
 from tutelage.release.deployments import abort
-from tutelage.serving.events import EventLog, read_events
-from tutelage.serving.key_store import create_key
-from tutelage.serving.telemetry_gauges import EngineWatch
+from tutelage.serving.access.key_store import create_key
+from tutelage.serving.monitoring.events import EventLog, read_events
+from tutelage.serving.monitoring.telemetry_gauges import EngineWatch
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.serve import Serving
 
@@ -196,7 +196,7 @@ def test_a_store_that_takes_no_rows_is_told_of_without_it(
 ) -> None:
     from sqlalchemy.exc import OperationalError
 
-    from tutelage.serving import monitor
+    from tutelage.serving.monitoring import monitor
 
     broken = threading.Event()
 

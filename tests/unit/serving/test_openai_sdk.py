@@ -205,8 +205,8 @@ def test_usage_is_null_until_the_end_of_a_stream(shared: Running) -> None:
 def test_what_the_sdk_can_send_and_we_can_t_honour_is_a_400_that_names_it(
     change: dict[str, Any], param: str
 ) -> None:
-    from tutelage.serving.wire import HttpError
-    from tutelage.serving.wire_request import parse_chat
+    from tutelage.serving.wire.wire import HttpError
+    from tutelage.serving.wire.wire_request import parse_chat
 
     with pytest.raises(HttpError) as caught:
         parse_chat({"model": "colours", "messages": ASK, **change})

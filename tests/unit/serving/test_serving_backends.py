@@ -24,9 +24,9 @@ from tutelage.release.bundle import AdapterRef, create_release, manifest_of
 from tutelage.release.deployments import last_rollout, promote, start_rollout
 from tutelage.release.rollout import RolloutPlan
 from tutelage.release.strategies.rolling import Rolling
-from tutelage.serving.backends import Backends
-from tutelage.serving.events import read_events
+from tutelage.serving.backends.backends import Backends
 from tutelage.serving.launchers.remote_server import RemoteServer
+from tutelage.serving.monitoring.events import read_events
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.serve import Serving

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import Conflict, DataError
-from tutelage.serving.key_store import (
+from tutelage.serving.access.key_store import (
     create_key,
     list_keys,
     load_keys,
@@ -20,8 +20,8 @@ from tutelage.serving.key_store import (
     rotate_key,
     update_key,
 )
-from tutelage.serving.keys import Allowance, Caller, KeyRing
-from tutelage.serving.wire import HttpError
+from tutelage.serving.access.keys import Allowance, Caller, KeyRing
+from tutelage.serving.wire.wire import HttpError
 from tutelage.store.base import Store, open_store
 from tutelage.store.releases import KeyRow
 

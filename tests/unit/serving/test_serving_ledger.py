@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import select, update
 
 from tutelage.core.artifact import utc_now
-from tutelage.serving.accounts import Account
-from tutelage.serving.ledger import BudgetInUse, BudgetSpent, Ledger
-from tutelage.serving.ledger_book import Book, Claim, decide
+from tutelage.serving.access.accounts import Account
+from tutelage.serving.access.ledger import BudgetInUse, BudgetSpent, Ledger
+from tutelage.serving.access.ledger_book import Book, Claim, decide
 from tutelage.store.base import Store, open_store
 from tutelage.store.records import RecordRow
 from tutelage.store.usage import BudgetRow, HoldRow

@@ -8,7 +8,7 @@ import pytest
 
 from tutelage.core.config_usage import UsageBudget
 from tutelage.core.example import Message
-from tutelage.serving.accounts import (
+from tutelage.serving.access.accounts import (
     accounts_of,
     likely_prompt_tokens,
     most_prompt_tokens,
@@ -16,9 +16,9 @@ from tutelage.serving.accounts import (
     period_end,
     period_of,
 )
-from tutelage.serving.keys import LOCAL, Allowance, Caller
-from tutelage.serving.limits import _length
-from tutelage.serving.throttle import Bucket, Throttle
+from tutelage.serving.access.keys import LOCAL, Allowance, Caller
+from tutelage.serving.access.limits import _length
+from tutelage.serving.access.throttle import Bucket, Throttle
 
 NOON = datetime(2026, 12, 31, 12, 30, 15, tzinfo=UTC)
 
@@ -68,7 +68,7 @@ def test_addresses_are_throttled_apart_and_forgotten_in_the_end(
     assert throttle.take("2001:db8::1") == throttle.take("2001:db8::2") == 0.0
     assert throttle.take("2001:db8::ffff") > 0  # one /64 is one host
     assert throttle.take("2001:db8:0:1::1") == 0.0
-    monkeypatch.setattr("tutelage.serving.throttle._MOST_ADDRESSES", 3)
+    monkeypatch.setattr("tutelage.serving.access.throttle._MOST_ADDRESSES", 3)
     for number_ in range(50):
         throttle.take(f"10.1.0.{number_}")
     assert len(throttle) <= 5

@@ -17,9 +17,9 @@ from sqlalchemy.exc import OperationalError
 from tests.unit.serving.log_rows import ids, keys, lost, metric, record, signal
 
 from tutelage.core.artifact import utc_now
-from tutelage.serving import request_log
-from tutelage.serving.request_log import KeyReused, LogSlow, RequestLog
-from tutelage.serving.spill import Spill, decode_row, encode_row
+from tutelage.serving.records import request_log
+from tutelage.serving.records.request_log import KeyReused, LogSlow, RequestLog
+from tutelage.serving.records.spill import Spill, decode_row, encode_row
 from tutelage.store.base import Store, open_store
 from tutelage.store.records import DeliveryRow, RecordRow, SignalRow
 
@@ -101,7 +101,7 @@ def test_what_the_store_has_is_not_offered_again(ahead: Path) -> None:
 
 
 def test_files_are_emptied_and_begun_anew(ahead: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("tutelage.serving.spill._SEGMENT", 4096)
+    monkeypatch.setattr("tutelage.serving.records.spill._SEGMENT", 4096)
     spill = Spill(ahead)
     places = [spill.append(encode_row(record(number))) for number in range(40)]
     assert len(list(ahead.iterdir())) > 2

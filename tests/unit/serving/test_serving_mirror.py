@@ -23,8 +23,8 @@ from tutelage.serving.hooks import Ask, Outcome
 from tutelage.serving.mirror import Mirror, is_control
 from tutelage.serving.router import Entry, Router, build_profile
 from tutelage.serving.state import GatewayState
-from tutelage.serving.upstream_answer import Answer
-from tutelage.serving.wire import HttpError
+from tutelage.serving.wire.upstream_answer import Answer
+from tutelage.serving.wire.wire import HttpError
 from tutelage.store.records import RecordRow
 
 Start = Callable[..., Running]

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tests.unit.serving.log_rows import ids, lost, record, signal
 
 from tutelage.core.artifact import utc_now
-from tutelage.serving.request_log import LogFull, RequestLog, safe_text
+from tutelage.serving.records.request_log import LogFull, RequestLog, safe_text
 from tutelage.store.base import Store, open_store
 from tutelage.store.records import SignalRow
 

@@ -15,9 +15,9 @@ from tutelage.core.config import Deploy
 from tutelage.core.errors import EnvironmentProblem, ModelError
 from tutelage.release.bundle import manifest_of
 from tutelage.release.routes import Route
+from tutelage.serving.backends.residency import Residency
 from tutelage.serving.controller import placement
-from tutelage.serving.engine_memory import EngineMemory, ratios
-from tutelage.serving.residency import Residency
+from tutelage.serving.monitoring.engine_memory import EngineMemory, ratios
 from tutelage.serving.router import Entry, Profile, Router, build_profile
 
 

@@ -10,9 +10,9 @@ from tutelage.core.config import Deploy
 from tutelage.inference.base import Decoding
 from tutelage.release.bundle import BaseRef, ReleaseManifest
 from tutelage.release.deployments import Route
-from tutelage.serving.keys import Caller, KeyRing, digest
+from tutelage.serving.access.keys import Caller, KeyRing, digest
 from tutelage.serving.router import Entry, Router, bucket, build_profile
-from tutelage.serving.wire import HttpError
+from tutelage.serving.wire.wire import HttpError
 
 
 def manifest(prompt: str = "", **changes: Any) -> ReleaseManifest:

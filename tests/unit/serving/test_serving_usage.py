@@ -13,11 +13,11 @@ from sqlalchemy import func, select
 from tutelage.core.artifact import utc_now
 from tutelage.core.config import Deploy, Project
 from tutelage.core.errors import ConfigError, DataError
-from tutelage.serving.log_policy import keeps_texts
-from tutelage.serving.pricing import Pricing
-from tutelage.serving.retention import _AT_ONCE, delete_old
-from tutelage.serving.usage import read_usage, report
-from tutelage.serving.usage_span import span
+from tutelage.serving.access.pricing import Pricing
+from tutelage.serving.access.usage import read_usage, report
+from tutelage.serving.access.usage_span import span
+from tutelage.serving.records.log_policy import keeps_texts
+from tutelage.serving.records.retention import _AT_ONCE, delete_old
 from tutelage.store.base import Store, open_store
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow

@@ -23,7 +23,7 @@ from tests.unit.serving.test_serving_app import ASK, fetch
 from tutelage.core.config_alerts import Telemetry
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.workspace import atomic_write
-from tutelage.serving import tracing
+from tutelage.serving.monitoring import tracing
 from tutelage.workflows import serve_monitor
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.serve import Serving

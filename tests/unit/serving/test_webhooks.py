@@ -16,7 +16,7 @@ from tests.fakes.webhook import Receiver
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
-from tutelage.serving.webhooks import Dispatcher, open_client, pause_s, post, signature
+from tutelage.serving.monitoring.webhooks import Dispatcher, open_client, pause_s, post, signature
 from tutelage.store.alerts import AlertRow, NoticeRow
 from tutelage.store.base import Store, open_store
 

@@ -14,10 +14,10 @@ from tests.postgres_server import running_postgres
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import AlertRule, Alerts
-from tutelage.serving.alert_store import AlertBook, list_alerts, list_notices
-from tutelage.serving.alerts import Finding, Look, rules_of
-from tutelage.serving.events import EventLog, Happening, forget_old, read_events
-from tutelage.serving.webhooks import Dispatcher
+from tutelage.serving.monitoring.alert_store import AlertBook, list_alerts, list_notices
+from tutelage.serving.monitoring.alerts import Finding, Look, rules_of
+from tutelage.serving.monitoring.events import EventLog, Happening, forget_old, read_events
+from tutelage.serving.monitoring.webhooks import Dispatcher
 from tutelage.store.base import Store, open_store
 
 SLOW = AlertRule(name="slow", metric="latency_p99", above=2)

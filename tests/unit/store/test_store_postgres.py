@@ -16,9 +16,9 @@ from tests.unit.serving.test_serving_ledger import Crowd, account, holds, spent
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import EnvironmentProblem
-from tutelage.serving.request_log import KeyReused, LogSlow, RequestLog
-from tutelage.serving.retention import delete_old
-from tutelage.serving.usage import read_usage
+from tutelage.serving.access.usage import read_usage
+from tutelage.serving.records.request_log import KeyReused, LogSlow, RequestLog
+from tutelage.serving.records.retention import delete_old
 from tutelage.store.base import Base, Store, open_store
 from tutelage.store.migrate import add_missing
 from tutelage.store.records import RecordRow, SignalRow

@@ -23,10 +23,10 @@ from tutelage.core.example import Message
 from tutelage.core.output import OutputFormat
 from tutelage.data.filters.language import other_language
 from tutelage.release.bundle import manifest_of
-from tutelage.serving.events import Happening
 from tutelage.serving.guards.drift import Drift, LabelSeries, NumberSeries, Watch
 from tutelage.serving.guards.window import Side, Window, label_of
 from tutelage.serving.hooks import Ask, Hook, Outcome
+from tutelage.serving.monitoring.events import Happening
 from tutelage.serving.state import GatewayState
 from tutelage.store.releases import ReleaseRow
 

@@ -1,0 +1,119 @@
+"""When records are deleted for good, beside the running gateway.
+
+Deleted records leave their sums in `usage_days`, and take the feedback on them along. Whose texts
+are written at all is decided in log_policy.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from tutelage.core.artifact import utc_now
+from tutelage.release.rollout import ACTIVE
+from tutelage.serving.access.usage import sums_of_records
+from tutelage.serving.hooks import Hook
+from tutelage.serving.state import GatewayState
+from tutelage.store.base import Store
+from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.releases import RolloutRow
+from tutelage.store.usage import BudgetRow, UsageRow
+
+_EVERY_S = 3600.0
+_AT_ONCE = 500  # records a transaction, so that the log's writer never waits for long
+_BUDGETS_KEPT = timedelta(days=400)
+_SUMS = ("requests", "failed", "prompt_tokens", "completion_tokens", "seconds")
+_log = logging.getLogger(__name__)
+
+
+def delete_old(store: Store, before: datetime) -> int:
+    """Delete records of before `before` and the feedback on them; return how many there were.
+
+    Records of a rollout under way stay until it has ended. Interrupted, it has done a part.
+    """
+    done = 0
+    while True:
+        count = _delete_some(store, before)
+        done += count
+        if count < _AT_ONCE:
+            return done
+
+
+def _delete_some(store: Store, before: datetime) -> int:
+    active = select(RolloutRow.id).where(RolloutRow.state.in_(ACTIVE))
+    in_use = RecordRow.rollout.is_not(None) & RecordRow.rollout.in_(active)
+    with store.begin() as session:
+        old = select(RecordRow.id).where(RecordRow.at < before, ~in_use).limit(_AT_ONCE)
+        names = list(session.scalars(old))
+        if not names:
+            return 0
+        mine = RecordRow.id.in_(names)
+        sums = [row._asdict() for row in session.execute(sums_of_records(store).where(mine))]
+        session.execute(_adding(store), sums)
+        session.execute(delete(SignalRow).where(SignalRow.record.in_(names)))
+        session.execute(delete(RecordRow).where(mine))
+    return len(names)
+
+
+def _adding(store: Store) -> Any:
+    """Return the insert that adds to the row of the same day, release and caller."""
+    table: Any = UsageRow.__table__
+    dialect = store.engine.dialect.name
+    if dialect not in ("sqlite", "postgresql"):
+        return insert(table)
+    make: Any = postgres_insert if dialect == "postgresql" else sqlite_insert
+    statement = make(table)
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: table.c[name] + statement.excluded[name] for name in _SUMS},
+    )
+
+
+def forget_budgets(store: Store) -> None:
+    """Delete what budgets spent in periods that nobody looks at any more."""
+    before = utc_now() - _BUDGETS_KEPT
+    with store.begin() as session:
+        session.execute(
+            delete(BudgetRow).where(BudgetRow.updated_at < before, BudgetRow.period != "all")
+        )
+
+
+class Retention(Hook):
+    """Deletes what is too old, once an hour, beside the requests."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """End, in the middle if need be."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._once)
+            except SQLAlchemyError as error:
+                _log.warning("old records could not be deleted: %s", error)
+            await asyncio.sleep(_EVERY_S)
+
+    def _once(self) -> None:
+        store, days = self._state.store, self._state.project.deploy.log_days
+        forget_budgets(store)
+        if days is not None:
+            count = delete_old(store, utc_now() - timedelta(days=days))
+            if count:
+                _log.info("%d records older than %d days were deleted", count, days)
