@@ -114,7 +114,7 @@ def test_a_gateway_writes_a_line_a_request_and_names_it_in_others(
     assert (ok["trace"], ok["client_request"]) == (TRACE, "shop/7")
     assert (failed["status"], failed.get("client_request")) == (502, None)
     assert "client_request" not in failed
-    warned = [line for line in found if line["logger"].startswith("serving.upstream")]
+    warned = [line for line in found if line["logger"].startswith("serving.wire.upstream")]
     assert warned and {line["request"] for line in warned} == {failed["request"]}
     whole = (ctx.workspace.logs / FILE).read_text()
     for word in ("sun", "noon", "anna", "warm"):
