@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from rollout_cases import Log, Scenario, fixed, history, with_history
+from common_rollouts import Log, Scenario, fixed, history, with_history
 from tutelage.core.config import Deploy, Limits
 from tutelage.release.arms import ArmLog
 from tutelage.release.rollback import judge, unseen
