@@ -14,6 +14,8 @@ It does not print: the CLI does, and maps `exit_code` to the process's exit stat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 EXIT_DONE = 0
 EXIT_NO = 1
 EXIT_USER = 2
@@ -93,3 +95,9 @@ def nearest(word: str, known: list[str], *, cutoff: float = 0.6) -> str | None:
 
     found = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
     return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "Did you mean 'x'? " for the known word closest to `word`; empty if none is close."""
+    near = nearest(word, list(known))
+    return f"Did you mean {near!r}? " if near else ""

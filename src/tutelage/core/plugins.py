@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from tutelage.core.errors import ConfigError, EnvironmentProblem, nearest
+from tutelage.core.errors import ConfigError, EnvironmentProblem, did_you_mean
 
 GROUPS = (
     "readers", "filters", "detectors", "dedup", "embedders", "augment", "methods", "hosted",
@@ -29,8 +29,7 @@ def load(group: str, name: str) -> Any:
     """Return the plug-in `name` of `group`; an unknown name lists the known ones."""
     known = available(group)
     if name not in known:
-        near = nearest(name, list(known))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, known)
         raise ConfigError(
             f"{name!r} is not one of tutelage's {group}",
             fix=f"{hint}Known: {', '.join(sorted(known)) or 'none installed'}",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 from tutelage.core.config_criteria import PRIMARY, Better, Bound, NotWorse, Requirement
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 from tutelage.evaluation.candidates import TUNED
 from tutelage.evaluation.criterion import Criterion, Outcome, figures_of, percent, points, within
 from tutelage.evaluation.golden import GoldenSet, failures
@@ -46,8 +46,7 @@ def check_requirements(
             (requirement.than, list(candidates), "candidate"),
         ):
             if name is not None and name not in names:
-                near = nearest(name, names)
-                hint = f"Did you mean {near!r}? " if near else ""
+                hint = did_you_mean(name, names)
                 raise ConfigError(
                     f"criteria: there is no {kind} {name!r}",
                     where=_WHERE,

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tutelage.core.artifact import content_hash, utc_now
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.output import OutputFormat
 from tutelage.store.base import Store
 from tutelage.store.records import SignalRow
@@ -125,8 +125,7 @@ def _edit(value: Any, output: OutputFormat) -> str:
     if problem is None:
         return text
     label = next(iter(output.labels), "...")
-    near = nearest(text.strip(), list(output.labels))
-    hint = f"Did you mean {near!r}? " if near else ""
+    hint = did_you_mean(text.strip(), output.labels)
     raise DataError(f"'edit' can't be used: {problem}", fix=f"{hint}Send {output.render(label)}")
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.release.rollout import ACTIVE, RolloutPlan, RolloutState, StateName
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, RolloutRow, TransitionRow
@@ -131,8 +131,7 @@ def require_deployment(session: Session, name: str, *, lock: bool = False) -> De
     row = session.get(DeploymentRow, name, with_for_update=lock)
     if row is None:
         known = list(session.scalars(select(DeploymentRow.name)))
-        near = nearest(name, known)
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, known)
         raise DataError(
             f"there is no deployment {name!r}",
             fix=f"{hint}Known: {', '.join(sorted(known)) or 'none, run `tutelage up`'}",

@@ -11,7 +11,7 @@ import warnings
 from dataclasses import fields
 from typing import Any
 
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 from tutelage.training.recipe import Recipe
 
 _OURS = {  # PEFT's field -> ours; a field that our settings fill is not set twice
@@ -127,8 +127,7 @@ def _check_fields(
                 fix=f"Remove it, or set train.method: {name} with other fields",
             )
         if field not in known:
-            near = nearest(field, sorted(known))
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(field, sorted(known))
             raise ConfigError(
                 f"PEFT's {name!r} has no field {field!r}",
                 where="train.peft",

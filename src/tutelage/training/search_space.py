@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 from tutelage.training.recipe import Recipe
 
 RATE = "learning_rate"
@@ -80,8 +80,7 @@ def space(recipe: Recipe, names: Sequence[str]) -> tuple[Dimension, ...]:
 
 def _dimension(name: str, recipe: Recipe) -> Dimension:
     if name not in SETTINGS:
-        near = nearest(name, list(SETTINGS))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, SETTINGS)
         raise ConfigError(
             f"{name!r} can't be searched", where="--over", fix=f"{hint}Known: {', '.join(SETTINGS)}"
         )

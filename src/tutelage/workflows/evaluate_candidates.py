@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from tutelage.core.artifact import Artifact, content_hash, hash_files
-from tutelage.core.errors import DataError, ModelError, nearest
+from tutelage.core.errors import DataError, ModelError, did_you_mean
 from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT, STABLE, TFIDF, TUNED
 from tutelage.inference.models import ModelSource, locate_model
 from tutelage.inference.tuned import read_tuned, tuned_files
@@ -162,8 +162,7 @@ def _unknown(ctx: Context, spec: str) -> DataError:
             .order_by(ArtifactRow.created_at)
         )
         known = [BASE, *releases[-6:], *(digest[:12] for digest in list(adapters)[-6:])]
-    near = nearest(spec, known)
-    hint = f"Did you mean {near!r}? " if near else ""
+    hint = did_you_mean(spec, known)
     return DataError(
         f"there is no candidate {spec!r}",
         fix=f"{hint}Name a folder or one of these: {', '.join(known)}",

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import Artifact
-from tutelage.core.errors import DataError, EnvironmentProblem, ModelError, ReleaseRefused, nearest
+from tutelage.core.errors import (
+    DataError,
+    EnvironmentProblem,
+    ModelError,
+    ReleaseRefused,
+    did_you_mean,
+)
 from tutelage.core.events import Event
 from tutelage.core.example import Message
 from tutelage.core.workspace import atomic_dir
@@ -272,8 +278,7 @@ def _check(format: str, dtype: str, prompts: int) -> None:
     """Raise DataError for an option that is wrong by itself or beside another."""
     for kind, word, known in (("format", format, FORMATS), ("dtype", dtype, DTYPES)):
         if word not in known:
-            near = nearest(word, list(known))
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(word, known)
             raise DataError(f"there is no {kind} {word!r}", fix=f"{hint}Known: {', '.join(known)}")
     if format in ("adapter", "gguf-adapter") and dtype != "auto":
         raise DataError(f"an export as {format} takes no dtype", fix="Leave --dtype out")

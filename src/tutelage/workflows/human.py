@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean, nearest
 from tutelage.data.annotation.plan import check, plan
 from tutelage.evaluation.human.rubric import Criterion, read_rubric
 from tutelage.evaluation.human.sample import (
@@ -137,8 +137,7 @@ def _candidates(source: Evaluated, order: Order) -> list[str]:
             )
     for name in names:
         if name not in source.texts:
-            near = nearest(name, known)
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(name, known)
             raise DataError(
                 f"the evaluation has no candidate {name!r}",
                 where=source.artifact.short,

@@ -17,7 +17,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import Conflict, DataError, nearest
+from tutelage.core.errors import Conflict, DataError, did_you_mean
 from tutelage.evaluation.human.sample import left_is_first
 from tutelage.store.human import (
     HumanAssignmentRow,
@@ -223,8 +223,7 @@ def known_rater(study: HumanStudyRow, name: str) -> str:
     """Return a rater's name; raise DataError, with the nearest, if the study does not ask them."""
     plain = " ".join(name.split())
     if plain not in study.people:
-        near = nearest(plain, [str(person) for person in study.people])
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(plain, [str(person) for person in study.people])
         raise DataError(
             f"{plain!r} is no rater of the study",
             where=study.id,

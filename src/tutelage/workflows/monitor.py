@@ -15,7 +15,7 @@ from typing import Any
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
 from tutelage.core.durations import seconds
-from tutelage.core.errors import ConfigError, DataError, nearest
+from tutelage.core.errors import ConfigError, DataError, did_you_mean
 from tutelage.serving.monitoring import alert_store
 from tutelage.serving.monitoring.alerts import Watch, require_rule, rules_of
 from tutelage.serving.monitoring.events import copy_moves, read_events
@@ -112,8 +112,7 @@ def send_test(ctx: Context, webhook: str | None = None) -> list[dict[str, Any]]:
     if webhook is not None:
         names = [hook.name for hook in hooks]
         if webhook not in names:
-            near = nearest(webhook, names)
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(webhook, names)
             raise DataError(
                 f"there is no webhook {webhook!r}", fix=f"{hint}Known: {', '.join(names)}"
             )

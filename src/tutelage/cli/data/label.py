@@ -294,11 +294,10 @@ def _positive(value: int | None, option: str) -> int | None:
 
 
 def _one_of(value: str, known: tuple[Any, ...], what: str) -> Any:
-    from tutelage.core.errors import nearest
+    from tutelage.core.errors import did_you_mean
 
     if value not in known:
-        near = nearest(value, list(known))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(value, known)
         raise DataError(f"{value!r} is no {what}", fix=f"{hint}Known: {', '.join(known)}")
     return value
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tutelage.core.artifact import content_hash
 from tutelage.core.config import Columns, Task
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.output import OutputFormat
 from tutelage.data.annotation.items import Item, from_fields
 from tutelage.data.findings import Finding
@@ -197,8 +197,7 @@ def choose_question(export: RawExport, wanted: Wanted, name: str) -> str | None:
                 values.setdefault(question, []).append(value)
     if wanted.question is not None:
         if wanted.question not in values:
-            near = nearest(wanted.question, list(values))
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(wanted.question, values)
             raise DataError(
                 f"there is no question {wanted.question!r}",
                 where=name,

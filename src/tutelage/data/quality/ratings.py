@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 
 Level = Literal["nominal", "ordinal", "interval"]
 LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval")
@@ -142,8 +142,7 @@ def _require(
     known = list(dict.fromkeys(key for _, row in rows for key in row))
     missing = next((name for name in names if name not in known), None)
     if missing is not None:
-        near = nearest(missing, known)
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(missing, known)
         raise DataError(
             f"there is no column {missing!r}",
             where=path.name,

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from tutelage.core.config import Columns, Task
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean, nearest
 from tutelage.core.example import Example, Message, Origin
 from tutelage.core.output import OutputFormat
 from tutelage.data.readers.chats import find_openai, find_openpipe, find_preference, find_sharegpt
@@ -232,8 +232,7 @@ def _deep(value: Any) -> bool:
 def known_format(name: str) -> str:
     """Return `name` if it is a format of rows; raise ConfigError with the known ones."""
     if name not in FORMATS:
-        near = nearest(name, list(FORMATS))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, FORMATS)
         raise ConfigError(
             f"{name!r} is not a format of rows", fix=f"{hint}Known: {', '.join(FORMATS)}"
         )

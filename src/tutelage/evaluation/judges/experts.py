@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.data.quality.agreement import agreement
 from tutelage.data.quality.ratings import encode
 from tutelage.evaluation.judges.rubric import PREFERENCE, Criterion, Rubric
@@ -208,8 +208,7 @@ def _criterion(text: str, rubric: Rubric, where: str) -> str:
         return text or known[0]
     if rubric.mode == "pairwise":
         return PREFERENCE
-    near = nearest(text, known) if text else None
-    hint = f"Did you mean {near!r}? " if near else ""
+    hint = did_you_mean(text, known) if text else ""
     what = f"{text!r} is not a criterion" if text else "it does not say which criterion is meant"
     raise DataError(what, where=where, fix=f"{hint}The rubric has: {', '.join(known)}")
 

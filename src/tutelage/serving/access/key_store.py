@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import Conflict, DataError, nearest
+from tutelage.core.errors import Conflict, DataError, did_you_mean
 from tutelage.serving.access.keys import ROLES, Allowance, Caller, digest
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, KeyRow
@@ -146,8 +146,7 @@ def _find(session: Session, name: str) -> KeyRow:
     row = session.scalars(select(KeyRow).where(KeyRow.name == name)).first()
     if row is None:
         known = list(session.scalars(select(KeyRow.name)))
-        near = nearest(name, known)
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, known)
         raise DataError(
             f"there is no key named {name!r}", fix=f"{hint}`tutelage keys list` shows them"
         )
@@ -158,8 +157,7 @@ def _change(session: Session, row: KeyRow, changes: Mapping[str, Any]) -> None:
     """Put checked changes into `row`; raise DataError for the first that makes no sense."""
     for name, value in changes.items():
         if name not in _CHANGEABLE:
-            near = nearest(name, list(_CHANGEABLE))
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(name, _CHANGEABLE)
             raise DataError(f"a key has no {name!r}", fix=f"{hint}Known: {', '.join(_CHANGEABLE)}")
         if name == "role" and value not in ROLES:
             raise DataError(f"{value!r} is not a role", fix=f"Choose one of {', '.join(ROLES)}")
@@ -208,8 +206,7 @@ def _deployments(session: Session, value: Any) -> list[str] | None:
     known = list(session.scalars(select(DeploymentRow.name)))
     for name in value:
         if name not in known:
-            near = nearest(str(name), known)
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(str(name), known)
             more = f"Known: {', '.join(known)}" if known else "`tutelage deploy create` makes one"
             raise DataError(f"there is no deployment {name!r}", fix=f"{hint}{more}")
     return sorted({str(name) for name in value})

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Select, SQLColumnExpression, String, cast, func, select
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.serving.access.accounts import LOCAL_NAME
 from tutelage.serving.access.pricing import Pricing
 from tutelage.store.base import Store
@@ -123,8 +123,7 @@ def report(
 def _check_fields(by: Sequence[str]) -> None:
     for field in by:
         if field not in FIELDS:
-            near = nearest(field, list(FIELDS))
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(field, FIELDS)
             raise DataError(
                 f"use can't be shown by {field!r}", fix=f"{hint}Known: {', '.join(FIELDS)}"
             )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from tutelage.core import plugins
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 from tutelage.data.privacy.contact import find_emails, find_ips, find_phones
 from tutelage.data.privacy.detect import Detector
 from tutelage.data.privacy.kinds import CERTAIN, KINDS, Span
@@ -28,8 +28,7 @@ class Identifiers:
     def __init__(self, detector: str, kinds: list[str]) -> None:
         for name in kinds:
             if name not in KINDS:
-                near = nearest(name, list(KINDS))
-                hint = f"Did you mean {near!r}? " if near else ""
+                hint = did_you_mean(name, KINDS)
                 raise ConfigError(
                     f"deploy.guards.content.kinds: {name!r} is no kind of identifier",
                     fix=f"{hint}Known: {', '.join(KINDS)}",

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 
 ALL = "all"
 _WORD = re.compile(r"\w+")
@@ -88,8 +88,7 @@ def _chosen(asked: Sequence[str]) -> list[str]:
         return known
     for language in asked:
         if language not in known:
-            near = nearest(language, known)
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(language, known)
             raise ConfigError(
                 f"deploy.guards.content.languages: there is no word list for {language!r}",
                 fix=f"{hint}Known: {', '.join(known)} and {ALL}; name your own files under `words`",

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from tutelage.core.config_alerts import AlertRule, Alerts
 from tutelage.core.durations import seconds
-from tutelage.core.errors import ConfigError, DataError, nearest
+from tutelage.core.errors import ConfigError, DataError, did_you_mean
 from tutelage.serving.monitoring.measures import Figure, Labels, Window, check, evaluate, needed
 from tutelage.store.alerts import EventRow
 
@@ -72,8 +72,7 @@ def rules_of(alerts: Alerts) -> tuple[AlertRule, ...]:
     known = [rule.name for rule in BUILT_IN]
     for name in alerts.off:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(name, known)
             raise ConfigError(
                 f"alerts.off names {name!r}, which is no built-in rule",
                 fix=f"{hint}Built in are {', '.join(known)}",
@@ -88,8 +87,7 @@ def require_rule(alerts: Alerts, pattern: str) -> None:
     known = [rule.name for rule in rules_of(alerts)]
     if any(fnmatchcase(name, pattern) for name in known):
         return
-    near = nearest(pattern, known)
-    hint = f"Did you mean {near!r}? " if near else ""
+    hint = did_you_mean(pattern, known)
     raise DataError(f"no rule is named {pattern!r}", fix=f"{hint}Known: {', '.join(known)}")
 
 

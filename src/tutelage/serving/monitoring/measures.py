@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from tutelage.core.config_alerts import AlertRule
 from tutelage.core.durations import seconds
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 
 REQUESTS = "tutelage_requests"
 REFUSED = "tutelage_refused"
@@ -143,8 +143,7 @@ def check(rule: AlertRule, registry: CollectorRegistry) -> None:
     name = _family_name(rule.metric)
     where = f"alerts.rules, {rule.name}"
     if name not in known:
-        near = nearest(rule.metric, [*MEASURES, *known])
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(rule.metric, [*MEASURES, *known])
         raise ConfigError(
             f"there is no metric {rule.metric!r}",
             where=where,

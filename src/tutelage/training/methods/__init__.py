@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tutelage.core import plugins
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 from tutelage.training.methods.base import Method
 
 
@@ -25,8 +25,7 @@ def resolve(name: str) -> Method:
         refuse(plain)
         return PeftMethod(plain)
     names = sorted({*known, *peft_names()})
-    near = nearest(plain, names)
-    hint = f"Did you mean {near!r}? " if near else ""
+    hint = did_you_mean(plain, names)
     raise ConfigError(
         f"{name!r} is not one of tutelage's methods", fix=f"{hint}Known: {', '.join(names)}"
     )

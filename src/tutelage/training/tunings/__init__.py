@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tutelage.core.errors import ConfigError, nearest
+from tutelage.core.errors import ConfigError, did_you_mean
 from tutelage.training.methods.base import Tuning
 from tutelage.training.planner_rules import SPREAD
 from tutelage.training.recipe import INTERPOLATED, Recipe
@@ -59,8 +59,7 @@ def canonical(name: str) -> str:
         refuse(plain)
         return plain
     known = sorted({*NAMES, *peft_names()})
-    near = nearest(plain, known)
-    hint = f"Did you mean {near!r}? " if near else ""
+    hint = did_you_mean(plain, known)
     raise ConfigError(
         f"{name!r} is nothing that can be tuned",
         where="train.tune",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.artifact import content_hash
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example
 from tutelage.core.workspace import atomic_write
@@ -259,8 +259,7 @@ def _check(ctx: Context, cluster: Cluster, decision: Decision) -> None:
     if label is not None and not labelled:
         raise DataError("these rows have no label", fix="Use --answer TEXT to give them an answer")
     if label is not None and known and label not in known:
-        near = nearest(label, known)
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(label, known)
         raise DataError(
             f"{label!r} is not one of output.labels", fix=f"{hint}Known: {', '.join(known)}"
         )

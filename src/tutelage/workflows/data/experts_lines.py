@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.events import Event
 from tutelage.core.example import Message
 from tutelage.data.annotation.items import item_id
@@ -64,8 +64,7 @@ def _given(ctx: Context, annotator: str, line: str) -> Given:
         raise DataError("the line holds no JSON object", fix="Write {...}")
     odd = next((name for name in fields if name not in _KNOWN), None)
     if odd is not None:
-        near = nearest(odd, list(_KNOWN))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(odd, _KNOWN)
         raise DataError(f"unknown field {odd!r}", fix=f"{hint}Known: {', '.join(_KNOWN)}")
     for name in _TEXTS:
         if fields.get(name) is not None and not isinstance(fields[name], str):

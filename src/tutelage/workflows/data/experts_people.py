@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.store.annotations import (
     AnnotationRow,
     AnnotatorRow,
@@ -76,8 +76,7 @@ def require(session: Session, name: str, *, active: bool = True) -> AnnotatorRow
     row = session.get(AnnotatorRow, name.strip())
     if row is None:
         known = list(session.scalars(select(AnnotatorRow.name).order_by(AnnotatorRow.name)))
-        near = nearest(name, known)
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, known)
         raise DataError(
             f"there is no annotator {name!r}",
             fix=f"{hint}Add them: `tutelage data label people --add {name.strip() or 'NAME'}`",

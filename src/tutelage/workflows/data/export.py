@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.artifact import MANIFEST
-from tutelage.core.errors import ConfigError, DataError, nearest
+from tutelage.core.errors import ConfigError, DataError, did_you_mean
 from tutelage.core.events import Emit, Event, silent
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.readers.base import Rejected, Tally, nothing_usable, read_file
@@ -197,10 +197,10 @@ def format_of(output: Path, named: str | None) -> str:
     chosen = named or _ENDINGS.get(output.suffix.lower(), "" if output.suffix else "openai")
     if chosen in FORMATS:
         return chosen
-    near = nearest(chosen, list(FORMATS)) if chosen else None
+    hint = did_you_mean(chosen, FORMATS) if chosen else ""
     raise ConfigError(
         f"{named!r} is not a format to write" if named else f"{output.suffix} names no format",
-        fix=f"{f'Did you mean {near!r}? ' if near else ''}Use --format {', '.join(FORMATS)}",
+        fix=f"{hint}Use --format {', '.join(FORMATS)}",
     )
 
 
@@ -228,8 +228,7 @@ def known_split(name: str) -> SplitName:
     """Return a split's name; raise ConfigError with the known ones."""
     known = next((split for split in SPLITS if split == name), None)
     if known is None:
-        near = nearest(name, list(SPLITS))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(name, SPLITS)
         raise ConfigError(f"{name!r} is no split", fix=f"{hint}Known: {', '.join(SPLITS)}")
     return known
 

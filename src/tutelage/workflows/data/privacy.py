@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core import plugins
-from tutelage.core.errors import ConfigError, DataError, nearest
+from tutelage.core.errors import ConfigError, DataError, did_you_mean
 from tutelage.core.events import Event
 from tutelage.core.example import Example
 from tutelage.core.workspace import atomic_write
@@ -98,8 +98,7 @@ def kinds_of(ctx: Context) -> frozenset[str]:
     names = ctx.config.data.privacy.kinds
     unknown = next((name for name in names or () if name not in KINDS), None)
     if unknown is not None:
-        near = nearest(unknown, list(KINDS))
-        hint = f"Did you mean {near!r}? " if near else ""
+        hint = did_you_mean(unknown, KINDS)
         raise ConfigError(
             f"data.privacy.kinds: {unknown!r} is no kind of identifier",
             where=str(ctx.workspace.config_path),

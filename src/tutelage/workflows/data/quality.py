@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.core import html
-from tutelage.core.errors import DataError, nearest
+from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.core.workspace import atomic_write
@@ -129,8 +129,7 @@ def fix_labels(
     for name, label in labels.items():
         row = find_row(rows, name)
         if label not in known:
-            near = nearest(label, known)
-            hint = f"Did you mean {near!r}? " if near else ""
+            hint = did_you_mean(label, known)
             raise DataError(
                 f"{label!r} is not a label of this project",
                 where=row.origin.source or row.id,
