@@ -15,7 +15,7 @@ from typing import Any
 
 from tutelage.core.errors import DataError
 from tutelage.inference.base import Usage
-from tutelage.inference.chat import neutralise
+from tutelage.inference.chat import inert_value
 from tutelage.inference.chat_template import ChatTemplate
 from tutelage.inference.engine_base import Ending, Piece, Tell
 from tutelage.inference.engine_problem import RequestProblem
@@ -31,7 +31,7 @@ class Renderer:
 
     def __init__(self, template: ChatTemplate, specials: Sequence[str]) -> None:
         self.template = template
-        self.specials = specials
+        self.specials = tuple(specials)
 
     def __call__(self, messages: Sequence[Mapping[str, Any]], tools: Tools | None = None) -> str:
         """Return the prompt; raise RequestProblem if the template refuses the turns."""
@@ -72,11 +72,7 @@ class Renderer:
 
     def safe(self, value: Any) -> Any:
         """Return `value` with every text in it neutralised."""
-        if isinstance(value, str):
-            return neutralise(value, self.specials)
-        if isinstance(value, Mapping):
-            return {self.safe(key): self.safe(part) for key, part in value.items()}
-        return [self.safe(part) for part in value] if isinstance(value, list | tuple) else value
+        return inert_value(value, self.specials)
 
 
 @dataclass(frozen=True)

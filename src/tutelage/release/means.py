@@ -53,8 +53,8 @@ class ScoreBlocks:
         of_canary = seq.block_sums(scores.canary, ends)
         others = sizes - of_canary
         both = (of_canary > 0) & (others > 0)
-        total = _sums(scores.value, ends)[both]
-        ours = _sums(np.where(scores.canary, scores.value, 0.0), ends)[both]
+        total = seq.block_sums(scores.value, ends)[both]
+        ours = seq.block_sums(np.where(scores.canary, scores.value, 0.0), ends)[both]
         of_canary, others = of_canary[both], others[both]
         difference = (total - ours) / others - ours / of_canary
         weight = np.minimum(1.0, of_canary * others / (of_canary + others) / FULL)
@@ -100,12 +100,6 @@ def drop_seen(information: float, sd: float, log_threshold: float) -> float:
 
 
 def _needed(log_threshold: float) -> float:
-    z = 0.8416  # the 80th percentile of the normal law
+    z = seq.Z80
     goal = log_threshold + np.log(len(BETS) / (1 - seq.IDLE))
     return float(z + np.sqrt(z * z + 2 * goal))
-
-
-def _sums(values: Floats, ends: NDArray[np.int64]) -> Floats:
-    running = np.concatenate(([0.0], np.cumsum(values)))
-    found: Floats = np.diff(running[np.concatenate(([0], ends))])
-    return found

@@ -16,7 +16,6 @@ from tutelage.release import sequential as seq
 from tutelage.release.arms import ArmLog, Merged, ScoreLog
 from tutelage.release.means import ScoreBlocks, drop_seen
 
-_Z = 0.8416  # the 80th percentile of the normal law
 _STEPS = 30  # halvings
 
 Floats = NDArray[np.float64]
@@ -62,7 +61,7 @@ def _gain(blocks: Blocks, base: float, rate: float) -> float:
     ours, theirs = blocks.canary * rate, blocks.baseline * base
     mean = (ours * (np.log(w) - cost) - theirs * cost).sum(axis=1)
     variance = (ours * (np.log(w) - cost) ** 2 + theirs * cost**2).sum(axis=1)
-    return float((mean - _Z * np.sqrt(variance)).max())
+    return float((mean - seq.Z80 * np.sqrt(variance)).max())
 
 
 def slowdown_seen(now: Merged, blocks: Blocks, limits: Limits, log_threshold: float) -> float:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from tutelage.core.config import Limits
+from tutelage.release import sequential as seq
 from tutelage.release.arms import ScoreLog, Scores
 from tutelage.release.means import ScoreBlocks, information_needed
 
 _WARY = 0.5  # the share of the needed log evidence from which a step is no longer taken
 _FIRST, _REST = 0.8, 0.2  # of the false-alarm rate: the first metric's, and what is left to others
-_LOG_MAX = 690.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ScoreTest:
         return (
             f"{self.metric}: the mean score of {self.scored} canary answers is "
             f"{self.canary:.3f}, that of stable's beside them {self.baseline:.3f} "
-            f"(e = {_exp(self.worse[1]):.3g}, fails at {_exp(self.threshold):.3g})"
+            f"(e = {seq.shown(self.worse[1]):.3g}, fails at {seq.shown(self.threshold):.3g})"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,9 +79,9 @@ class ScoreTest:
             "baseline": self.baseline,
             "canary": self.canary,
             "scored": self.scored,
-            "e": _exp(self.worse[0]),
-            "peak": _exp(self.worse[1]),
-            "threshold": _exp(self.threshold),
+            "e": seq.shown(self.worse[0]),
+            "peak": seq.shown(self.worse[1]),
+            "threshold": seq.shown(self.threshold),
             "excluded_drop": self.limit if self.held else None,
             "needed": round(self.needed),
         }
@@ -131,7 +131,3 @@ def _test(
 def _mean(scores: Scores, *, canary: bool) -> float | None:
     values = scores.value[scores.canary == canary]
     return round(float(values.mean()), 4) if len(values) else None
-
-
-def _exp(log_e: float) -> float:
-    return float(np.exp(min(log_e, _LOG_MAX)))

@@ -40,7 +40,6 @@ class Outcome:
 TESTS = ("latency_p50", "latency_p90", "latency_p99", "errors", "flags", "error_rate", "scores")
 QUANTILES = (0.5, 0.9, 0.99)
 _WARY = 0.5  # the share of the needed log evidence from which a step is no longer taken
-_LOG_MAX = 690.0  # e is shown up to e^690
 _FIRST = 5
 
 
@@ -147,8 +146,8 @@ def _share(
     upto = int(ends[-1]) if len(ends) else 0
     return Outcome(
         name,
-        _exp(path[-1] if len(path) else 0.0),
-        _exp(path.max(initial=0.0)),
+        seq.shown(path[-1] if len(path) else 0.0),
+        seq.shown(path.max(initial=0.0)),
         int((bad & canary)[:upto].sum()),
         seq.expected_bad(bad, canary, ends),
         int(canary[:upto].sum()),
@@ -166,17 +165,13 @@ def _rate(now: Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
     path = seq.rate_test(failed, limit)
     return Outcome(
         "error_rate",
-        _exp(path[-1] if len(path) else 0.0),
-        _exp(path.max(initial=0.0)),
+        seq.shown(path[-1] if len(path) else 0.0),
+        seq.shown(path.max(initial=0.0)),
         int(failed.sum()),
         limit * len(failed),
         len(failed),
         "without a baseline beside them failed",
     )
-
-
-def _exp(log_e: float) -> float:
-    return float(np.exp(min(log_e, _LOG_MAX)))
 
 
 def _sentence(test: Outcome, threshold: float) -> str:

@@ -23,6 +23,8 @@ starts late is found too (fixed share: Herbster & Warmuth 1998; betting: Waudby-
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +34,8 @@ AWAKEN = 0.02  # share of the idle capital that joins the bets after each block
 MIN_BLOCK, MAX_BLOCK = 8, 400  # requests
 CANARY_PER_BLOCK = 2  # aimed at, on average
 THRESHOLD_WINDOW = 500  # baseline requests that a latency threshold is taken from
+Z80 = 0.8416  # the 80th percentile of the normal law
+_LOG_MAX = 690.0
 
 _LOG_FACTORIAL = np.concatenate(([0.0], np.cumsum(np.log(np.arange(1, MAX_BLOCK + 1)))))
 
@@ -59,10 +63,15 @@ def block_ends(canary: Bools, per_block: int = CANARY_PER_BLOCK) -> Ints:
         ends.append(start)
 
 
-def block_sums(values: Bools, ends: Ints) -> Ints:
-    """Return how many of `values` hold in each block; shapes (N,), (B,) -> (B,)."""
+def block_sums(values: NDArray[Any], ends: Ints) -> NDArray[Any]:
+    """Return the sum of `values` in each block, or how many hold; shapes (N,), (B,) -> (B,)."""
     running = np.concatenate(([0], np.cumsum(values)))
     return np.diff(running[np.concatenate(([0], ends))])
+
+
+def shown(log_e: float) -> float:
+    """Return an e-value from its logarithm, cut where a float would end."""
+    return float(np.exp(min(log_e, _LOG_MAX)))
 
 
 def log_tilted_means(n: Ints, s: Ints, n_c: Ints) -> Floats:

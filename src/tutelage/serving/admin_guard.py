@@ -33,6 +33,11 @@ def guarded(role: KeyRole, handler: Handler) -> Callable[[Request], Awaitable[Re
     return endpoint
 
 
+def author_of(request: Request) -> str:
+    """Return who is told to have done what a request asks for."""
+    return caller_of(request).name or "the local user"
+
+
 def from_user_error(error: TutelageError) -> HttpError:
     """Return the HTTP form of an error that a person can act on."""
     status = 409 if isinstance(error, Conflict) else 404 if isinstance(error, DataError) else 400

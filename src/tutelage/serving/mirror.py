@@ -13,21 +13,20 @@ go to the stable release. The record's release tells which.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tutelage.core.artifact import utc_now
 from tutelage.inference.chat import as_dicts, conversation
 from tutelage.release.evidence import TURNED_AWAY
 from tutelage.release.routes import Route
 from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.records.log_policy import keeps_texts
+from tutelage.serving.records.record_row import record_row
 from tutelage.serving.records.request_log import safe_text
 from tutelage.serving.router import Entry, Profile, bucket
 from tutelage.serving.state import GatewayState
@@ -123,43 +122,18 @@ class Mirror(Hook):
         self._keep(copy)
 
     def _keep(self, copy: _Copy) -> None:
-        ask, profile, state = copy.ask, copy.profile, self._state
-        latency_ms = (time.perf_counter() - copy.started) * 1000
-        tokens = (copy.usage.get("prompt_tokens", 0), copy.usage.get("completion_tokens", 0))
-        arm = (ask.deployment, profile.id, ARM)
-        state.telemetry.finished(arm, copy.status, latency_ms, None, tokens)
-        clean, texts = state.redactor, keeps_texts(state.project.deploy, ask.record)
-        state.log.record(
-            {
-                "id": f"{ask.record}-{ARM}",
-                "deployment": ask.deployment,
-                "release": profile.id,
-                "rollout": ask.rollout,
-                "step": ask.step,
-                "arm": ARM,
-                "user": None,
-                "key_name": None,
-                "split": state.side(ask.group),
-                "group_key": hashlib.sha256(ask.group.encode()).hexdigest(),
-                "messages": [
-                    {"role": m.role, "content": clean(safe_text(m.content))}
-                    for m in (ask.messages if texts else ())
-                ],
-                "response": clean(safe_text(copy.text)) if texts else "",
-                "finish_reason": copy.finish_reason[:16] or "error",
-                "status": copy.status,
-                "error": clean(copy.error) if copy.error else copy.error,
-                "latency_ms": latency_ms,
-                "first_token_ms": None,
-                "prompt_tokens": tokens[0],
-                "completion_tokens": tokens[1],
-                "checks": {
-                    name: {**check, "why": clean(check["why"])}
-                    for name, check in copy.checking.notes.items()
-                },
-                "at": utc_now(),
-            }
-        )
+        ask, state, outcome = copy.ask, self._state, copy.outcome()
+        arm = (ask.deployment, copy.profile.id, ARM)
+        tokens = (outcome.prompt_tokens, outcome.completion_tokens)
+        state.telemetry.finished(arm, outcome.status, outcome.latency_ms, None, tokens)
+        texts = keeps_texts(state.project.deploy, ask.record)
+        messages = [
+            {"role": m.role, "content": state.redactor(safe_text(m.content))}
+            for m in (ask.messages if texts else ())
+        ]
+        name = f"{ask.record}-{ARM}"
+        of_copy = replace(ask, record=name, release=copy.profile.id, arm=ARM, key=None, user=None)
+        state.log.record(record_row(state, of_copy, outcome, messages, texts=texts))
 
 
 @dataclass
@@ -182,6 +156,20 @@ class _Copy:
         if not answer.text and answer.tool_calls:
             self.text = encode({"tool_calls": answer.tool_calls}).decode()
         self.finish_reason, self.usage = answer.finish_reason, answer.usage
+
+    def outcome(self) -> Outcome:
+        """Return how it ended, now."""
+        return Outcome(
+            status=self.status,
+            error=self.error,
+            text=self.text,
+            finish_reason=self.finish_reason,
+            prompt_tokens=self.usage.get("prompt_tokens", 0),
+            completion_tokens=self.usage.get("completion_tokens", 0),
+            latency_ms=(time.perf_counter() - self.started) * 1000,
+            first_token_ms=None,
+            checks=self.checking.notes,
+        )
 
     async def check(self) -> None:
         """Let the candidate's guards see the answer; one that blocks makes it a 422."""

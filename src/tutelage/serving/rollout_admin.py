@@ -13,12 +13,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from tutelage.core import plugins
 from tutelage.core.errors import Conflict, DataError
 from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
 from tutelage.release.routes import journal, rollouts, state_of
-from tutelage.serving.admin_guard import guarded
+from tutelage.release.strategies.base import plan_of
+from tutelage.serving.admin_guard import author_of, guarded
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
 from tutelage.store.base import Store
@@ -99,7 +99,7 @@ async def _start(state: GatewayState, request: Request) -> Any:
     strategy = str(body.get("strategy") or project.deploy.strategy)
 
     def work() -> dict[str, Any]:
-        plan = plugins.load("strategies", strategy)().plan(project.deploy)
+        plan = plan_of(project.deploy, strategy)
         candidate = get_release(state.store, release)
         row = changes.start_rollout(state.store, deployment, candidate.id, plan, strategy=strategy)
         return describe(state.store, row)
@@ -112,7 +112,7 @@ async def _move(state: GatewayState, request: Request) -> Any:
     if word not in _MOVES:
         raise DataError(f"a rollout can't {word!r}", fix=f"Known: {', '.join(_MOVES)}")
     move, done = _MOVES[word]
-    who = state.keys.identify(request.headers).name or "the local user"
+    who = author_of(request)
 
     def work() -> dict[str, Any]:
         row = _find(state.store, request.path_params["id"])

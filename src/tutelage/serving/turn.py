@@ -5,20 +5,19 @@ It touches neither sockets nor the engine; chat.py moves it along.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tutelage.core.artifact import utc_now
 from tutelage.core.example import Message, normalise
 from tutelage.inference.chat import as_dicts, conversation, inert_value
 from tutelage.serving.access.keys import Caller
 from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
 from tutelage.serving.records.log_policy import keeps_texts
+from tutelage.serving.records.record_row import record_row
 from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
@@ -210,10 +209,9 @@ class Turn:
             self.first_token_ms,
             (outcome.prompt_tokens, outcome.completion_tokens),
         )
-        self.state.log.record(self._row(outcome))
-        if self.state.hooks:
-            self.ask = self.ask or self._ask()
-            tell_finished(self.state.hooks, self.ask, outcome)
+        ask = self.ask or self._ask()
+        self.state.log.record(self._row(ask, outcome))
+        tell_finished(self.state.hooks, ask, outcome)
 
     def _outcome(self, status: int, error: str | None) -> Outcome:
         pieces = 0 if self.usage else self.pieces
@@ -229,36 +227,11 @@ class Turn:
             checks=self.checking.notes,
         )
 
-    def _row(self, outcome: Outcome) -> dict[str, Any]:
+    def _row(self, ask: Ask, outcome: Outcome) -> dict[str, Any]:
         """Return the record, redacted; without texts if the project's log keeps none of it."""
-        pick, clean, error = self.pick, self.state.redactor, outcome.error
-        texts = keeps_texts(self.state.project.deploy, self.record)
-        return {
-            "id": self.record,
-            "deployment": pick.deployment,
-            "release": pick.profile.id,
-            "rollout": pick.rollout,
-            "step": pick.step,
-            "arm": pick.arm,
-            "user": _user(self.asked.user, clean if texts else _nothing),
-            "key_name": self.caller.name,
-            "split": self.state.side(self.group),
-            "group_key": hashlib.sha256(self.group.encode()).hexdigest(),
-            "messages": [_kept(m, clean) for m in self.asked.messages] if texts else [],
-            "response": clean(safe_text(outcome.text)) if texts else "",
-            "finish_reason": self.finish_reason[:16] or "error",
-            "status": outcome.status,
-            "error": clean(error) if error else error,
-            "latency_ms": outcome.latency_ms,
-            "first_token_ms": self.first_token_ms,
-            "prompt_tokens": outcome.prompt_tokens,
-            "completion_tokens": outcome.completion_tokens,
-            "checks": {
-                name: {**check, "why": clean(check["why"])}
-                for name, check in self.checking.notes.items()
-            },
-            "at": utc_now(),
-        }
+        texts, clean = keeps_texts(self.state.project.deploy, self.record), self.state.redactor
+        messages = [_kept(m, clean) for m in self.asked.messages] if texts else []
+        return record_row(self.state, ask, outcome, messages, texts=texts)
 
 
 def answer_blocked(why: str) -> HttpError:
@@ -298,17 +271,3 @@ def group_of(asked: ChatRequest, field_name: str | None) -> str:
 def input_group(messages: Sequence[Message]) -> str:
     """Return the normalised text of the user's side, the group of a row without one."""
     return normalise(safe_text("\n".join(m.content for m in messages if m.role != "system")))
-
-
-def _nothing(text: str) -> str:
-    return ""
-
-
-def _user(user: str | None, clean: Redactor) -> str | None:
-    """Return the user as the log keeps it: hashed if it is long or the redactor objects to it."""
-    if user is None:
-        return None
-    user = safe_text(user)
-    if len(user) <= 128 and clean(user) == user:
-        return user
-    return hashlib.sha256(user.encode()).hexdigest()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, URL, Connection, DateTime, Engine, create_engine, event, make_url
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
@@ -55,6 +57,12 @@ class Store:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def insert_into(engine: Engine, table: Any) -> Any:
+    """Return an insert that can say what to do on a conflict, in the engine's dialect."""
+    made = {"sqlite": sqlite_insert, "postgresql": postgres_insert}[engine.dialect.name]
+    return made(table)
 
 
 def _durable(connection: Any, _record: Any) -> None:

@@ -6,14 +6,10 @@ A running gateway sees a change within a second: it reads the keys from the stor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
-from tutelage.core.artifact import utc_now
-from tutelage.core.durations import seconds
-from tutelage.core.errors import DataError
 from tutelage.serving.access import key_store
-from tutelage.serving.access.pricing import Pricing
+from tutelage.serving.access.key_terms import length_s, require_prices, with_expiry
 from tutelage.workflows.context import Context
 
 
@@ -49,28 +45,22 @@ class KeysDesk:
             "tokens_per_minute": tokens_per_minute,
             "budgets": list(budgets),
         }
-        _need_prices(self._ctx, budgets)
         if expires is not None:
-            limits["expires_at"] = utc_now() + timedelta(seconds=_length(expires))
-        secret = key_store.create_key(self._ctx.store, name, role, **limits)
+            limits["expires"] = expires
+        secret = key_store.create_key(self._ctx.store, name, role, **self._checked(limits))
         return {**self.show(name), "key": secret}
 
     def show(self, name: str) -> dict[str, Any]:
         """Return one key without its secret."""
-        return key_store.update_key(self._ctx.store, name, {})
+        return key_store.get_key(self._ctx.store, name)
 
     def update(self, name: str, **changes: Any) -> dict[str, Any]:
         """Change a key's role or limits, as for `create`; None takes a limit away."""
-        if "expires" in changes:
-            length = changes.pop("expires")
-            until = None if length is None else utc_now() + timedelta(seconds=_length(length))
-            changes["expires_at"] = until
-        _need_prices(self._ctx, changes.get("budgets") or ())
-        return key_store.update_key(self._ctx.store, name, changes)
+        return key_store.update_key(self._ctx.store, name, self._checked(changes))
 
     def rotate(self, name: str, *, grace: str = "0s") -> dict[str, Any]:
         """Return the key with a new secret under `key`; the old one works for `grace` more."""
-        secret = key_store.rotate_key(self._ctx.store, name, _length(grace))
+        secret = key_store.rotate_key(self._ctx.store, name, length_s(grace))
         return {**self.show(name), "key": secret}
 
     def revoke(self, name: str) -> dict[str, Any]:
@@ -78,19 +68,9 @@ class KeysDesk:
         key_store.revoke_key(self._ctx.store, name)
         return self.show(name)
 
-
-def _length(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise DataError(str(error)) from None
-
-
-def _need_prices(ctx: Context, budgets: Sequence[Mapping[str, Any]]) -> None:
-    in_money = any(budget.get("unit") == "cost" for budget in budgets)
-    if in_money and not Pricing(ctx.config).known:
-        raise DataError(
-            "a budget limits the cost, and nothing has a price",
-            where=str(ctx.workspace.config_path),
-            fix="Add prices.tokens or prices.hour there",
-        )
+    def _checked(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return changes as the store takes them; raise DataError for what makes no sense."""
+        found = with_expiry(changes)
+        path = str(self._ctx.workspace.config_path)
+        require_prices(self._ctx.config, found.get("budgets"), path)
+        return found

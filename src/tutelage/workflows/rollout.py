@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tutelage.core import plugins
 from tutelage.core.config import Deploy
 from tutelage.core.errors import DataError
 from tutelage.release import bundle, deployments
 from tutelage.release.evidence import count, read_evidence
 from tutelage.release.rollback import judge, unseen
-from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutPlan, RolloutState
+from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutState
 from tutelage.release.routes import journal, last_rollout, rollouts, state_of
+from tutelage.release.strategies.base import plan_of
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.registry import catch_up
@@ -48,12 +48,6 @@ def start(
     deployments.start_rollout(ctx.store, name, row.id, plan, strategy=chosen)
     catch_up(ctx)
     return status(ctx, name)
-
-
-def plan_of(deploy: Deploy, strategy: str) -> RolloutPlan:
-    """Return what a strategy makes of the settings; an unknown one lists those there are."""
-    plan: RolloutPlan = plugins.load("strategies", strategy)().plan(deploy)
-    return plan
 
 
 def _changed(deploy: Deploy, steps: Sequence[float] | None, split: float | None) -> Deploy:

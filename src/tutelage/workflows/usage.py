@@ -9,7 +9,7 @@ from tutelage.release.routes import deployments
 from tutelage.serving.access.budgets import all_accounts, levels
 from tutelage.serving.access.key_store import load_keys
 from tutelage.serving.access.pricing import Pricing
-from tutelage.serving.access.usage import read_usage, report
+from tutelage.serving.access.usage import report
 from tutelage.serving.access.usage_span import span
 from tutelage.workflows.context import Context
 
@@ -28,14 +28,8 @@ def usage(
     `since` is a length such as 7d (the default is 30d) or a day; fields are day, deployment,
     release and key. Costs are in `currency`, null where nothing has a price.
     """
-    begin, end = span(since, until)
-    lines = read_usage(ctx.store, begin, end)
-    if key is not None:
-        lines = [line for line in lines if line.key == key]
-    if deployment is not None:
-        lines = [line for line in lines if line.deployment == deployment]
-    found = report(ctx.store, Pricing(ctx.config), lines, by)
-    return {"since": begin, "until": end, **found}
+    ends = span(since, until)
+    return report(ctx.store, Pricing(ctx.config), ends, by, key=key, deployment=deployment)
 
 
 def budgets(ctx: Context) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config import Deploy, Project
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.serving.access.pricing import Pricing
-from tutelage.serving.access.usage import read_usage, report
+from tutelage.serving.access.usage import report
 from tutelage.serving.access.usage_span import span
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.serving.records.retention import _AT_ONCE, delete_old
@@ -67,7 +67,7 @@ def priced(**prices: Any) -> Pricing:
 
 
 def used(store: Store, by: tuple[str, ...], pricing: Pricing | None = None) -> dict[str, Any]:
-    return report(store, pricing or priced(), read_usage(store, *AGES), by)
+    return report(store, pricing or priced(), AGES, by)
 
 
 def test_use_is_added_up_by_any_field(store: Store, write: Write) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tutelage.core import plugins
 from tutelage.core.config import Deploy
 from tutelage.release.rollout import RolloutPlan
 
@@ -14,6 +15,12 @@ class Strategy(Protocol):
     def plan(self, deploy: Deploy) -> RolloutPlan:
         """Return the steps (percent) and what each must show before the next."""
         ...
+
+
+def plan_of(deploy: Deploy, strategy: str) -> RolloutPlan:
+    """Return what a strategy makes of the settings; an unknown one lists those there are."""
+    made: Strategy = plugins.load("strategies", strategy)()
+    return made.plan(deploy)
 
 
 def promoting(deploy: Deploy, steps: tuple[float, ...], *, rehearse: bool) -> RolloutPlan:

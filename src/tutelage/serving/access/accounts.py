@@ -13,11 +13,10 @@ from typing import Any
 
 from tutelage.core.config_usage import UsageBudget
 from tutelage.core.example import Message
-from tutelage.serving.access.keys import Caller
+from tutelage.serving.access.keys import UNITS, Caller
 from tutelage.serving.wire.wire import encode
 
 LOCAL_NAME = "(local)"  # stands for requests without a key, from this machine
-_UNITS = ("requests", "tokens", "cost")
 _TURN_TOKENS = 16  # what a chat template puts around a turn, at most
 _PROMPT_TOKENS = 64  # and around the whole
 _LETTERS_A_TOKEN = 4  # of ordinary text; only for what an engine did not count
@@ -69,7 +68,7 @@ def accounts_of(
             continue
         subject = name if budget.key else None
         rank = 1 if budget.key == "*" else 2
-        for unit in _UNITS:
+        for unit in UNITS:
             limit = getattr(budget, unit)
             if limit is not None:
                 add(rank, Account(subject, budget.deployment, unit, budget.per, float(limit)))

@@ -128,7 +128,11 @@ class Budgets(Hook):
 
     def _most(self, ask: Ask) -> Mapping[str, float]:
         tokens = most_prompt_tokens(ask.body()), ask.max_tokens
-        cost = self._cost(self._profile(ask), tokens, self._state.project.deploy.timeout)
+        cost = self._cost(
+            self._profile(ask),
+            tokens,
+            self._state.project.deploy.timeout,
+        )
         return {"requests": 1.0, "tokens": float(sum(tokens)), "cost": cost}
 
     def _units(
@@ -148,11 +152,7 @@ class Budgets(Hook):
         return self._pricing.cost(name, tuned, tokens, seconds) or 0.0
 
     def _profile(self, ask: Ask) -> Profile | None:
-        entry = self._state.router.entries.get(ask.deployment)
-        for profile in (entry.stable, entry.canary) if entry else ():
-            if profile is not None and profile.id == ask.release:
-                return profile
-        return None
+        return self._state.router.profile(ask.deployment, ask.release)
 
     def _kept(self, row: RecordRow) -> Mapping[str, float]:
         """Return what a record of a gateway that died used."""

@@ -8,34 +8,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import Route
 
-from tutelage.core.artifact import utc_now
-from tutelage.core.durations import seconds
 from tutelage.core.errors import DataError
 from tutelage.serving.access.budgets import all_accounts, levels
 from tutelage.serving.access.key_store import (
+    CHANGEABLE,
     create_key,
+    get_key,
     list_keys,
     revoke_key,
     rotate_key,
     update_key,
 )
+from tutelage.serving.access.key_terms import length_s, require_prices, with_expiry
 from tutelage.serving.access.pricing import Pricing
-from tutelage.serving.access.usage import read_usage, report
+from tutelage.serving.access.usage import report
 from tutelage.serving.access.usage_span import span
 from tutelage.serving.admin_guard import guarded
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
 from tutelage.serving.wire.wire import HttpError
-
-_FIELDS = (
-    "role", "expires_at", "deployments", "requests_per_minute", "tokens_per_minute", "budgets",
-)  # fmt: skip
 
 
 def key_routes() -> list[Route]:
@@ -63,7 +59,7 @@ async def _create(state: GatewayState, request: Request) -> Any:
             name, limits = str(body.pop("name", "")), _limits(state, body)
             role = str(limits.pop("role", "client"))
             secret = create_key(state.store, name, role, **limits)
-        return {**_one(state, name), "key": secret}
+        return {**get_key(state.store, name), "key": secret}
 
     return await _then_refresh(state, work)
 
@@ -72,7 +68,7 @@ async def _update(state: GatewayState, request: Request) -> Any:
     name, body = request.path_params["name"], await read_json(request)
 
     def work() -> dict[str, Any]:
-        update_key(state.store, name, {})  # 404 if there is none
+        get_key(state.store, name)  # 404 if there is none
         with _as_400():
             return update_key(state.store, name, _limits(state, body))
 
@@ -84,11 +80,11 @@ async def _rotate(state: GatewayState, request: Request) -> Any:
     empty = request.headers.get("content-length", "0") == "0"
     body = {} if empty else await read_json(request)
     with _as_400():
-        grace = _length(body.get("grace", "0s"))
+        grace = length_s(body.get("grace", "0s"))
 
     def work() -> dict[str, Any]:
         secret = rotate_key(state.store, name, grace)
-        return {**_one(state, name), "key": secret}
+        return {**get_key(state.store, name), "key": secret}
 
     return await _then_refresh(state, work)
 
@@ -98,26 +94,20 @@ async def _revoke(state: GatewayState, request: Request) -> Any:
 
     def work() -> dict[str, Any]:
         revoke_key(state.store, name)
-        return _one(state, name)
+        return get_key(state.store, name)
 
     return await _then_refresh(state, work)
 
 
 async def _usage(state: GatewayState, request: Request) -> Any:
     asked = request.query_params
-    with _as_400():
-        since, until = span(asked.get("since"), asked.get("until"))
     by = [field for field in (asked.get("by") or "deployment,release").split(",") if field]
-    pricing = Pricing(state.project)
+    only = {name: asked.get(name) for name in ("key", "deployment")}
 
     def work() -> dict[str, Any]:
-        lines = read_usage(state.store, since, until)
-        for name in ("key", "deployment"):
-            wanted = asked.get(name)
-            lines = [line for line in lines if wanted in (None, getattr(line, name))]
         with _as_400():
-            found = report(state.store, pricing, lines, by)
-        return {"since": since, "until": until, **found}
+            ends = span(asked.get("since"), asked.get("until"))
+            return report(state.store, Pricing(state.project), ends, by, **only)
 
     return await asyncio.to_thread(work)
 
@@ -138,40 +128,14 @@ def _as_400() -> Iterator[None]:
 
 def _limits(state: GatewayState, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return a body's limits; `expires` is a length of time from now."""
-    found = dict(body)
-    if "expires" in found:
-        length = found.pop("expires")
-        found["expires_at"] = None
-        if length is not None:
-            found["expires_at"] = utc_now() + timedelta(seconds=_length(length))
-    unknown = [name for name in found if name not in _FIELDS]
+    found = with_expiry(body)
+    unknown = [name for name in found if name not in CHANGEABLE]
     if unknown:
         raise DataError(
-            f"a key has no {unknown[0]!r}", fix=f"Known: name, expires, {', '.join(_FIELDS)}"
+            f"a key has no {unknown[0]!r}", fix=f"Known: name, expires, {', '.join(CHANGEABLE)}"
         )
-    _need_prices(state, found.get("budgets"))
+    require_prices(state.project, found.get("budgets"))
     return found
-
-
-def _length(text: Any) -> float:
-    try:
-        return seconds(str(text))
-    except ValueError as error:
-        raise DataError(str(error)) from None
-
-
-def _need_prices(state: GatewayState, budgets: Any) -> None:
-    if Pricing(state.project).known or not isinstance(budgets, list):
-        return
-    if any(isinstance(one, dict) and one.get("unit") == "cost" for one in budgets):
-        raise DataError(
-            "a budget limits the cost, and nothing has a price",
-            fix="Add prices.tokens or prices.hour to tutelage.yaml",
-        )
-
-
-def _one(state: GatewayState, name: str) -> dict[str, Any]:
-    return next(key for key in list_keys(state.store) if key["name"] == name)
 
 
 async def _then_refresh(state: GatewayState, work: Callable[[], Any]) -> Any:

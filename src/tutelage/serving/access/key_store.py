@@ -16,14 +16,13 @@ from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import Conflict, DataError, did_you_mean
-from tutelage.serving.access.keys import ROLES, Allowance, Caller, digest
+from tutelage.serving.access.keys import ROLES, UNITS, Allowance, Caller, digest
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, KeyRow
 
-UNITS = ("requests", "tokens", "cost")
 PERIODS = ("minute", "hour", "day", "month", "total")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,79}")
-_CHANGEABLE = (
+CHANGEABLE = (
     "role", "expires_at", "deployments", "requests_per_minute", "tokens_per_minute", "budgets",
 )  # fmt: skip
 
@@ -114,6 +113,12 @@ def revoke_key(store: Store, name: str) -> None:
         row.active, row.previous, row.previous_until = False, None, None
 
 
+def get_key(store: Store, name: str) -> dict[str, Any]:
+    """Return one key as `list_keys` does. Raises DataError if there is none."""
+    with store.session() as session:
+        return _described(_find(session, name))
+
+
 def list_keys(store: Store) -> list[dict[str, Any]]:
     """Return every key's name, role, state and limits; never a secret."""
     with store.session() as session:
@@ -156,9 +161,9 @@ def _find(session: Session, name: str) -> KeyRow:
 def _change(session: Session, row: KeyRow, changes: Mapping[str, Any]) -> None:
     """Put checked changes into `row`; raise DataError for the first that makes no sense."""
     for name, value in changes.items():
-        if name not in _CHANGEABLE:
-            hint = did_you_mean(name, _CHANGEABLE)
-            raise DataError(f"a key has no {name!r}", fix=f"{hint}Known: {', '.join(_CHANGEABLE)}")
+        if name not in CHANGEABLE:
+            hint = did_you_mean(name, CHANGEABLE)
+            raise DataError(f"a key has no {name!r}", fix=f"{hint}Known: {', '.join(CHANGEABLE)}")
         if name == "role" and value not in ROLES:
             raise DataError(f"{value!r} is not a role", fix=f"Choose one of {', '.join(ROLES)}")
         if name == "expires_at":

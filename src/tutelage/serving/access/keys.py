@@ -20,6 +20,7 @@ from tutelage.serving.wire.wire import HttpError
 
 KeyRole = Literal["client", "operator", "admin"]
 ROLES: tuple[str, ...] = get_args(KeyRole)
+UNITS = ("requests", "tokens", "cost")  # of budgets
 _RANK: dict[str, int] = {role: rank for rank, role in enumerate(ROLES)}
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1", "testserver"))
 _GUESSES_A_MINUTE = 20  # wrong keys from one address before it has to wait
@@ -29,7 +30,7 @@ _GUESSES_A_MINUTE = 20  # wrong keys from one address before it has to wait
 class Allowance:
     """One budget that belongs to a key: at most `limit` of `unit` per period."""
 
-    unit: str  # requests, tokens, cost
+    unit: str  # of UNITS
     per: str  # minute, hour, day, month, total
     limit: float
 

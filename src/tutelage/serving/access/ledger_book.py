@@ -16,12 +16,10 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, bindparam, delete, event, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from tutelage.core.artifact import utc_now
 from tutelage.serving.access.accounts import Account
-from tutelage.store.base import Store, make_engine
+from tutelage.store.base import Store, insert_into, make_engine
 from tutelage.store.records import RecordRow
 from tutelage.store.usage import BudgetRow, HoldRow
 
@@ -120,10 +118,8 @@ class Book:
         self.store, self._charge, self._holder, self._hold_s = store, charge, holder, hold_s
         self._own = _quick_engine(store)
         self._engine = (self._own or store.engine).execution_options(tutelage_write=True)
-        postgres = store.engine.dialect.name == "postgresql"
-        make: Any = postgres_insert if postgres else sqlite_insert
         keys = [_BUDGETS.c.account, _BUDGETS.c.period]
-        self._add = make(_BUDGETS).on_conflict_do_nothing(index_elements=keys)
+        self._add = insert_into(store.engine, _BUDGETS).on_conflict_do_nothing(index_elements=keys)
         self._known: set[Pair] = set()  # rows that are there
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from tutelage.serving.access.budgets import all_accounts, levels
 from tutelage.serving.access.pricing import Pricing
 from tutelage.serving.hooks import Ask, Outcome
 from tutelage.serving.monitoring.telemetry import LOCAL_KEY
-from tutelage.serving.router import Profile
 from tutelage.serving.state import GatewayState
 
 _ALL = "*"  # the label of a budget that is not one key's or one deployment's
@@ -41,7 +40,7 @@ class Spend:
         tokens = (outcome.prompt_tokens, outcome.completion_tokens)
         if not self._pricing.known or (outcome.status != 200 and not sum(tokens)):
             return
-        profile = self._profile(ask)
+        profile = self._state.router.profile(ask.deployment, ask.release)
         if profile is None:
             return
         cost = self._pricing.cost(
@@ -63,10 +62,3 @@ class Spend:
             self._meters.used.labels(
                 level["key"] or _ALL, level["deployment"] or _ALL, level["unit"], level["per"]
             ).set(level["spent"] / level["limit"] if level["limit"] else 1.0)
-
-    def _profile(self, ask: Ask) -> Profile | None:
-        entry = self._state.router.entries.get(ask.deployment)
-        for profile in (entry.stable, entry.canary) if entry else ():
-            if profile is not None and profile.id == ask.release:
-                return profile
-        return None

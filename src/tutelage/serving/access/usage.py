@@ -6,7 +6,7 @@ transaction (retention.py); so nothing is counted twice or lost. Nothing here is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -87,14 +87,24 @@ def read_usage(store: Store, since: datetime, until: datetime) -> list[Line]:
 def report(
     store: Store,
     pricing: Pricing,
-    lines: Iterable[Line],
+    ends: tuple[datetime, datetime],
     by: Sequence[str] = ("deployment", "release"),
+    *,
+    key: str | None = None,
+    deployment: str | None = None,
 ) -> dict[str, Any]:
     """Return sums by the fields of `by`, largest first, with their cost where there is a price.
 
-    Raises DataError for an unknown field.
+    They are of the time between `ends`, and of one key or deployment if it is named. Raises
+    DataError for an unknown field.
     """
     _check_fields(by)
+    since, until = ends
+    lines = [
+        line
+        for line in read_usage(store, since, until)
+        if key in (None, line.key) and deployment in (None, line.deployment)
+    ]
     with store.session() as session:
         known = {row.id: row for row in session.scalars(select(ReleaseRow))}
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -113,6 +123,8 @@ def report(
     if "day" in by:
         ordered.sort(key=lambda row: str(row["day"]))
     return {
+        "since": since,
+        "until": until,
         "by": list(by),
         "currency": pricing.currency,
         "rows": [_rounded(row) for row in ordered],

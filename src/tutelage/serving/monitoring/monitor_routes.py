@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.durations import seconds
-from tutelage.serving.admin_guard import guarded
+from tutelage.serving.admin_guard import author_of, guarded
 from tutelage.serving.monitoring.alert_store import (
     list_alerts,
     list_notices,
@@ -95,7 +95,7 @@ async def _silence(state: GatewayState, request: Request) -> Any:
     if not isinstance(rule, str) or not rule:
         raise HttpError(400, 'Name the rule to silence: {"rule": "error-rate"}.', param="rule")
     require_rule(state.project.alerts, rule)
-    author = state.keys.identify(request.headers).name or "the local user"
+    author = author_of(request)
     reason = str(body.get("reason") or "")[:500]
     deployment = body.get("deployment")
     try:

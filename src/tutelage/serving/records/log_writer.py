@@ -13,15 +13,13 @@ from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, delete, insert, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, Insert, Table, delete, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tutelage.core.artifact import utc_now
 from tutelage.serving.records.spill import Place, Row
-from tutelage.store.base import Store
+from tutelage.store.base import Store, insert_into
 from tutelage.store.records import DeliveryRow, RecordRow, SignalRow
 
 _ROW_FAULTS = (IntegrityError, DataError, InterfaceError, ProgrammingError)
@@ -87,10 +85,9 @@ class Writer:
     def __init__(self, store: Store, read: Callable[[Record], Row]) -> None:
         self.store = store
         self._read = read  # gives the row of a record that waits on disk
-        dialect = store.engine.dialect.name
-        self._records = _upsert(RecordRow.__table__, dialect)
-        self._signals = _upsert(SignalRow.__table__, dialect)
-        self._deliveries = _upsert(DeliveryRow.__table__, dialect)
+        self._records = _upsert(store, RecordRow.__table__)
+        self._signals = _upsert(store, SignalRow.__table__)
+        self._deliveries = _upsert(store, DeliveryRow.__table__)
 
     def write(self, batch: Batch) -> Outcome:
         """Write a batch, alone those rows that spoil it for the others."""
@@ -204,16 +201,13 @@ def _give_up(single: Batch, error: Exception, outcome: Outcome) -> None:
         delivery.done(error)
 
 
-def _upsert(table: Any, dialect: str) -> Insert:
+def _upsert(store: Store, table: Any) -> Insert:
     """Return an insert for which a row that is there already is no error.
 
     A signal delivered again moves to its newest time: up, down, up ends as up.
     """
     found: Table = table
-    if dialect not in ("sqlite", "postgresql"):
-        return insert(found)
-    make: Any = sqlite_insert if dialect == "sqlite" else postgres_insert
-    statement = make(found)
+    statement = insert_into(store.engine, found)
     key = list(found.primary_key.columns)
     if found.name != "signals":
         return statement.on_conflict_do_nothing(index_elements=key)  # type: ignore[no-any-return]

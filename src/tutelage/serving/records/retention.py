@@ -11,9 +11,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
@@ -21,7 +19,7 @@ from tutelage.release.rollout import ACTIVE
 from tutelage.serving.access.usage import sums_of_records
 from tutelage.serving.hooks import Hook
 from tutelage.serving.state import GatewayState
-from tutelage.store.base import Store
+from tutelage.store.base import Store, insert_into
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
 from tutelage.store.usage import BudgetRow, UsageRow
@@ -65,11 +63,7 @@ def _delete_some(store: Store, before: datetime) -> int:
 def _adding(store: Store) -> Any:
     """Return the insert that adds to the row of the same day, release and caller."""
     table: Any = UsageRow.__table__
-    dialect = store.engine.dialect.name
-    if dialect not in ("sqlite", "postgresql"):
-        return insert(table)
-    make: Any = postgres_insert if dialect == "postgresql" else sqlite_insert
-    statement = make(table)
+    statement = insert_into(store.engine, table)
     return statement.on_conflict_do_update(
         index_elements=list(table.primary_key.columns),
         set_={name: table.c[name] + statement.excluded[name] for name in _SUMS},

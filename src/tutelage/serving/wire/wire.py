@@ -64,6 +64,11 @@ class HttpError(Exception):
         return json_response(self.body(), self.status, extra)
 
 
+def bad(param: str, message: str, code: str = "invalid_value") -> HttpError:
+    """Return the 400 for a parameter that can't be honoured."""
+    return HttpError(400, message, code=code, param=param)
+
+
 def unknown_model(name: str, known: Sequence[str]) -> HttpError:
     """Return the 404 for a deployment that is not among those the caller may know of."""
     near = nearest(name, list(known))

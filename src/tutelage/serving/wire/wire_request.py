@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.core.example import Message, Role
-from tutelage.serving.wire.wire import HttpError
+from tutelage.serving.wire.wire import HttpError, bad
 from tutelage.serving.wire.wire_tools import call_fields, read_form, read_tools
 
 _MOST_MESSAGES = 4096
@@ -89,13 +89,13 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     """Return the checked request; raise HttpError 400 naming the parameter that is wrong."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise _bad("model", "'model' must be the name of a deployment.")
+        raise bad("model", "'model' must be the name of a deployment.")
     _refuse(body)
     options = _object(body, "stream_options")
     stream = _flag(body, "stream")
     user = body.get("user") or body.get("safety_identifier")
     if user is not None and not isinstance(user, str):
-        raise _bad("user", "'user' must be a string.")
+        raise bad("user", "'user' must be a string.")
     return ChatRequest(
         model=model,
         messages=_messages(body.get("messages")),
@@ -112,24 +112,20 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     )
 
 
-def _bad(param: str, message: str, code: str = "invalid_value") -> HttpError:
-    return HttpError(400, message, code=code, param=param)
-
-
 def _refuse(body: Mapping[str, Any]) -> None:
     if body.get("n") not in (None, 1):
-        raise _bad(
+        raise bad(
             "n", "Only n=1 is supported: send several requests instead.", "unsupported_parameter"
         )
     for name in _REFUSED:
         if body.get(name) not in (None, [], "none", "auto"):
             hint = ": use 'tools' instead" if name.startswith("function") else ""
-            raise _bad(name, f"'{name}' is not supported here{hint}.", "unsupported_parameter")
+            raise bad(name, f"'{name}' is not supported here{hint}.", "unsupported_parameter")
     if body.get("modalities") not in (None, ["text"]):
-        raise _bad("modalities", "Only text is answered here.", "unsupported_parameter")
+        raise bad("modalities", "Only text is answered here.", "unsupported_parameter")
     for name in ("tools", "response_format", "metadata"):
         if too_deep(body.get(name)):
-            raise _bad(name, f"'{name}' is nested deeper than {_MOST_DEEP} levels.")
+            raise bad(name, f"'{name}' is nested deeper than {_MOST_DEEP} levels.")
 
 
 def too_deep(value: Any, most: int = _MOST_DEEP) -> bool:
@@ -155,7 +151,7 @@ def _object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _bad(name, f"'{name}' must be an object.")
+        raise bad(name, f"'{name}' must be an object.")
     return value
 
 
@@ -163,7 +159,7 @@ def _flag(body: Mapping[str, Any], name: str) -> bool:
     value = body.get(name)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise _bad(name, f"'{name}' must be true or false.")
+    raise bad(name, f"'{name}' must be true or false.")
 
 
 def _integer(
@@ -174,7 +170,7 @@ def _integer(
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         known = f" from {least} to {most}" if most < 2**31 else f" of {least} or more"
-        raise _bad(name, f"'{name}' must be an integer{known if least > -1000 else ''}.")
+        raise bad(name, f"'{name}' must be an integer{known if least > -1000 else ''}.")
     return value
 
 
@@ -187,7 +183,7 @@ def _logprobs(body: Mapping[str, Any]) -> dict[str, Any]:
     asked = _flag(body, "logprobs")
     top = _integer(body, "top_logprobs", 0, 20)
     if top and not asked:
-        raise _bad("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
+        raise bad("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")
     found: dict[str, Any] = {"logprobs": True} if asked else {}
     return {**found, "top_logprobs": top} if top else found
 
@@ -197,7 +193,7 @@ def _stop(value: Any) -> tuple[str, ...]:
         return ()
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list) or len(items) > 8 or not all(_filled(item) for item in items):
-        raise _bad("stop", "'stop' must be a string or a list of at most 8 strings.")
+        raise bad("stop", "'stop' must be a string or a list of at most 8 strings.")
     return tuple(items)
 
 
@@ -207,21 +203,21 @@ def _filled(item: Any) -> bool:
 
 def _messages(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, list) or not value:
-        raise _bad("messages", "'messages' must be a list with at least one message.")
+        raise bad("messages", "'messages' must be a list with at least one message.")
     if len(value) > _MOST_MESSAGES:
-        raise _bad("messages", f"'messages' holds more than {_MOST_MESSAGES:,} messages.")
+        raise bad("messages", f"'messages' holds more than {_MOST_MESSAGES:,} messages.")
     found = tuple(_message(item, f"messages[{i}]") for i, item in enumerate(value))
     if all(turn.role == "system" for turn in found):
-        raise _bad("messages", "'messages' must hold a user's message, not only instructions.")
+        raise bad("messages", "'messages' must hold a user's message, not only instructions.")
     return found
 
 
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
-        raise _bad(where, f"'{where}' must be an object with 'role' and 'content'.")
+        raise bad(where, f"'{where}' must be an object with 'role' and 'content'.")
     role = item.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise _bad(f"{where}.role", f"'{where}.role' must be one of {', '.join(_ROLES)}.")
+        raise bad(f"{where}.role", f"'{where}.role' must be one of {', '.join(_ROLES)}.")
     content = item.get("content")
     if len(item) == 2 and isinstance(content, str) and role != "tool":
         return Message(role=_ROLES[role], content=content)
@@ -235,14 +231,14 @@ def _content(value: Any, where: str) -> str:
         return value
     if isinstance(value, list) and value:
         return "\n".join(_part(part, where) for part in value)
-    raise _bad(f"{where}.content", f"'{where}.content' must be a string or a list of text parts.")
+    raise bad(f"{where}.content", f"'{where}.content' must be a string or a list of text parts.")
 
 
 def _part(part: Any, where: str) -> str:
     kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
     text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
     if kind not in ("text", "refusal") or not isinstance(text, str):
-        raise _bad(
+        raise bad(
             f"{where}.content",
             f"'{where}.content' holds a part of type {kind!r}; only text is supported."[:300],
             "unsupported_content",

@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
-from tutelage.serving.wire.wire import HttpError
+from tutelage.serving.wire.wire import bad
 
 _MOST_TOOLS = 128
 _MOST_SCHEMA = 65_536  # characters
@@ -21,19 +21,15 @@ _FORMS = ("text", "json_object", "json_schema")
 _CHOICES = ("none", "auto", "required")
 
 
-def _bad(param: str, message: str) -> HttpError:
-    return HttpError(400, message, code="invalid_value", param=param)
-
-
 def read_tools(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return tools, tool_choice and parallel_tool_calls as they came; raise HttpError 400."""
     tools, choice = body.get("tools"), body.get("tool_choice")
     if tools is None or tools == []:
         if choice not in (None, "none", "auto"):
-            raise _bad("tool_choice", "'tool_choice' needs 'tools' to choose from.")
+            raise bad("tool_choice", "'tool_choice' needs 'tools' to choose from.")
         return {}
     if not isinstance(tools, list) or len(tools) > _MOST_TOOLS:
-        raise _bad("tools", f"'tools' must be a list of at most {_MOST_TOOLS} functions.")
+        raise bad("tools", f"'tools' must be a list of at most {_MOST_TOOLS} functions.")
     names = [_tool_name(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
     found: dict[str, Any] = {"tools": tools}
     if choice is not None:
@@ -41,7 +37,7 @@ def read_tools(body: Mapping[str, Any]) -> dict[str, Any]:
     parallel = body.get("parallel_tool_calls")
     if parallel is not None:
         if not isinstance(parallel, bool):
-            raise _bad("parallel_tool_calls", "'parallel_tool_calls' must be true or false.")
+            raise bad("parallel_tool_calls", "'parallel_tool_calls' must be true or false.")
         found["parallel_tool_calls"] = parallel
     return found
 
@@ -49,12 +45,12 @@ def read_tools(body: Mapping[str, Any]) -> dict[str, Any]:
 def _tool_name(tool: Any, where: str) -> str:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict) or tool.get("type") != "function":
-        raise _bad(where, f"'{where}' must be an object with 'type': 'function' and 'function'.")
+        raise bad(where, f"'{where}' must be an object with 'type': 'function' and 'function'.")
     name = function.get("name")
     if not isinstance(name, str) or not name:
-        raise _bad(f"{where}.function.name", f"'{where}.function.name' must be a name.")
+        raise bad(f"{where}.function.name", f"'{where}.function.name' must be a name.")
     if not isinstance(function.get("parameters", {}), dict):
-        raise _bad(f"{where}.function.parameters", f"'{where}' needs a JSON Schema as parameters.")
+        raise bad(f"{where}.function.parameters", f"'{where}' needs a JSON Schema as parameters.")
     return name
 
 
@@ -65,9 +61,9 @@ def _choice(choice: Any, names: list[str]) -> Any:
     name = function.get("name") if isinstance(function, dict) else None
     if name is None:
         known = ", ".join(_CHOICES)
-        raise _bad("tool_choice", f"'tool_choice' must be {known} or name one of the tools.")
+        raise bad("tool_choice", f"'tool_choice' must be {known} or name one of the tools.")
     if name not in names:
-        raise _bad("tool_choice", f"'tool_choice' names {name!r}, which is not among the tools.")
+        raise bad("tool_choice", f"'tool_choice' names {name!r}, which is not among the tools.")
     return choice
 
 
@@ -78,14 +74,14 @@ def call_fields(item: Mapping[str, Any], where: str) -> dict[str, Any]:
         value = item.get(name)
         if value is not None:
             if not isinstance(value, str):
-                raise _bad(f"{where}.{name}", f"'{where}.{name}' must be a string.")
+                raise bad(f"{where}.{name}", f"'{where}.{name}' must be a string.")
             found[name] = value
     if item.get("role") == "tool" and "tool_call_id" not in found:
-        raise _bad(f"{where}.tool_call_id", f"'{where}' must say which call it answers.")
+        raise bad(f"{where}.tool_call_id", f"'{where}' must say which call it answers.")
     calls = item.get("tool_calls")
     if calls:
         if item.get("role") != "assistant" or not isinstance(calls, list):
-            raise _bad(f"{where}.tool_calls", f"'{where}.tool_calls' must be an assistant's list.")
+            raise bad(f"{where}.tool_calls", f"'{where}.tool_calls' must be an assistant's list.")
         found["tool_calls"] = [
             _call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(calls)
         ]
@@ -95,10 +91,10 @@ def call_fields(item: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
-        raise _bad(where, f"'{where}' must be an object with 'id', 'type' and 'function'.")
+        raise bad(where, f"'{where}' must be an object with 'id', 'type' and 'function'.")
     name, arguments = function.get("name"), function.get("arguments", "")
     if not (isinstance(name, str) and isinstance(arguments, str)):
-        raise _bad(f"{where}.function", f"'{where}.function' needs 'name' and 'arguments' as text.")
+        raise bad(f"{where}.function", f"'{where}.function' needs 'name' and 'arguments' as text.")
     known = {"id": call.get("id"), "type": "function"}
     return {**known, "function": {"name": name, "arguments": arguments}}
 
@@ -132,25 +128,23 @@ def read_form(value: Any) -> dict[str, Any] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise _bad("response_format", "'response_format' must be an object.")
+        raise bad("response_format", "'response_format' must be an object.")
     kind = value.get("type")
     if kind not in _FORMS:
-        raise _bad("response_format", f"'response_format.type' must be one of {', '.join(_FORMS)}.")
+        raise bad("response_format", f"'response_format.type' must be one of {', '.join(_FORMS)}.")
     if kind == "json_schema":
         form = value.get("json_schema")
         schema = form.get("schema") if isinstance(form, dict) else None
         if not isinstance(schema, dict):
-            raise _bad(
-                "response_format", "'response_format.json_schema' needs 'name' and 'schema'."
-            )
+            raise bad("response_format", "'response_format.json_schema' needs 'name' and 'schema'.")
         text = json.dumps(schema, sort_keys=True)
         if len(text) > _MOST_SCHEMA:
-            raise _bad(
+            raise bad(
                 "response_format", f"The JSON Schema is longer than {_MOST_SCHEMA:,} characters."
             )
         problem = _schema_problem(text)
         if problem is not None:
-            raise _bad("response_format", f"The JSON Schema is not valid: {problem}")
+            raise bad("response_format", f"The JSON Schema is not valid: {problem}")
     return None if kind == "text" else value
 
 

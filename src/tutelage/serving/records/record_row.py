@@ -1,0 +1,56 @@
+"""The record of one request as the log keeps it: redacted, without texts where none are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from tutelage.core.artifact import utc_now
+from tutelage.serving.hooks import Ask, Outcome
+from tutelage.serving.records.request_log import safe_text
+from tutelage.serving.state import GatewayState
+
+
+def record_row(
+    state: GatewayState, ask: Ask, outcome: Outcome, messages: list[dict[str, Any]], *, texts: bool
+) -> dict[str, Any]:
+    """Return the row; `messages` are redacted already, and empty without `texts`."""
+    clean, error = state.redactor, outcome.error
+    return {
+        "id": ask.record,
+        "deployment": ask.deployment,
+        "release": ask.release,
+        "rollout": ask.rollout,
+        "step": ask.step,
+        "arm": ask.arm,
+        "user": _user(ask.user, state, texts=texts),
+        "key_name": ask.key,
+        "split": state.side(ask.group),
+        "group_key": hashlib.sha256(ask.group.encode()).hexdigest(),
+        "messages": messages,
+        "response": clean(safe_text(outcome.text)) if texts else "",
+        "finish_reason": outcome.finish_reason[:16] or "error",
+        "status": outcome.status,
+        "error": clean(error) if error else error,
+        "latency_ms": outcome.latency_ms,
+        "first_token_ms": outcome.first_token_ms,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
+        "checks": {
+            name: {**check, "why": clean(check["why"])} for name, check in outcome.checks.items()
+        },
+        "at": utc_now(),
+    }
+
+
+def _user(user: str | None, state: GatewayState, *, texts: bool) -> str | None:
+    """Return the user as the log keeps it: as sent where texts are kept and nothing speaks against.
+
+    It is hashed if it is long or the redactor objects to it.
+    """
+    if user is None:
+        return None
+    user = safe_text(user)
+    if not user or (texts and len(user) <= 128 and state.redactor(user) == user):
+        return user
+    return hashlib.sha256(user.encode()).hexdigest()
