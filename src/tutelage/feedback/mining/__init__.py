@@ -1,0 +1,1 @@
+"""What production says is worth an expert's minute: scanned, explained, grouped and ranked."""

@@ -1,0 +1,65 @@
+"""Rows about mining: each look at production, the rows it wanted, corrections that were spread.
+
+No text is kept here: a row names its record, and the record may be forgotten.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tutelage.core.artifact import utc_now
+from tutelage.store.base import Base
+
+
+class MineRow(Base):
+    """One look at production. `figures` holds counts, clusters and what was left out."""
+
+    __tablename__ = "mine_runs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    since: Mapped[datetime | None]
+    until: Mapped[datetime]
+    budget: Mapped[int]
+    seed: Mapped[int]
+    batch: Mapped[str | None] = mapped_column(String(32))  # of the label queue
+    figures: Mapped[dict[str, Any]]
+
+
+class MinedRecordRow(Base):
+    """One record that a look wanted labelled, with its reasons: [{kind, strength, words}]."""
+
+    __tablename__ = "mined_records"
+    __table_args__ = (Index("ix_mined_records_run_rank", "run", "rank"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    run: Mapped[str] = mapped_column(ForeignKey("mine_runs.id"))
+    rank: Mapped[int]
+    record: Mapped[str] = mapped_column(String(64), index=True)
+    item: Mapped[str] = mapped_column(String(24), index=True)  # in the label queue; "" if none
+    split: Mapped[str] = mapped_column(String(16))
+    score: Mapped[float]
+    times: Mapped[int]
+    cluster: Mapped[str] = mapped_column(String(120))
+    reasons: Mapped[list[Any]]
+
+
+class SpreadRow(Base):
+    """A correction that was applied to similar records, whole; `undone_at` takes it back.
+
+    Its signals' keys are in `signals`: they are removed when it is undone.
+    """
+
+    __tablename__ = "spread_corrections"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    record: Mapped[str] = mapped_column(String(64), index=True)  # the corrected one
+    author: Mapped[str] = mapped_column(String(80))
+    threshold: Mapped[float]
+    signals: Mapped[list[Any]]
+    undone_at: Mapped[datetime | None]
