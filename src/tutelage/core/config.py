@@ -15,8 +15,11 @@ from tutelage.core.config_base import Task as Task
 from tutelage.core.config_deploy import Deploy as Deploy
 from tutelage.core.config_deploy import Endpoint as Endpoint
 from tutelage.core.config_deploy import Limits as Limits
+from tutelage.core.config_drift import Drift
 from tutelage.core.config_evaluate import Evaluate
 from tutelage.core.config_evaluate import Guards as Guards
+from tutelage.core.config_feedback import Feedback
+from tutelage.core.config_live import LiveEvaluation
 from tutelage.core.config_prices import Prices
 from tutelage.core.config_usage import UsageBudget
 from tutelage.core.output import OutputFormat
@@ -304,6 +307,9 @@ class Project(Section):
     budgets: list[UsageBudget] = []  # what requests may use in a period, and whose
     alerts: Alerts = Alerts()
     telemetry: Telemetry = Telemetry()
+    live_evaluation: LiveEvaluation | None = None  # set: served answers are scored
+    drift: Drift = Drift()
+    feedback: Feedback = Feedback()
     improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet
 
     @field_validator("judge", mode="before")
