@@ -129,12 +129,12 @@ def reduce(matrix: Any, dimensions: int, seed: int = 7, rounds: int = 2) -> NDAr
     if rows > _FIT_ROWS:
         sample = matrix[np.sort(rng.choice(rows, _FIT_ROWS, replace=False))]
     with threadpool_limits(1, user_api="blas"):  # threads that wait for a busy core cost tenfold
-        right = _right_vectors(sample, size, rounds, rng)
+        right = right_vectors(sample, size, rounds, rng)
     reduced: NDArray[np.float32] = matrix @ right
     return reduced
 
 
-def _right_vectors(
+def right_vectors(
     sample: Any, size: int, rounds: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Return the first `size` right singular vectors of a sparse matrix, shape (V, D)."""
