@@ -19,6 +19,7 @@ from tutelage.core.config_drift import Drift
 from tutelage.core.config_evaluate import Evaluate
 from tutelage.core.config_evaluate import Guards as Guards
 from tutelage.core.config_feedback import Feedback
+from tutelage.core.config_improve import Improve
 from tutelage.core.config_live import LiveEvaluation
 from tutelage.core.config_prices import Prices
 from tutelage.core.config_usage import UsageBudget
@@ -272,21 +273,6 @@ class Augment(Section):
     temperature: float = Field(default=0.9, ge=0, le=2)  # of the teacher
 
 
-class Budget(Section):
-    """What one turn of `improve` may spend."""
-
-    minutes: float = Field(default=60, gt=0)  # of wall time
-    tokens: int = Field(default=200_000, ge=0)  # of a teacher or judge
-
-
-class Improve(Section):
-    """When and how far the loop may run by itself."""
-
-    every: str | None = Field(default=None, pattern=r"^\d+[hdw]$")  # such as 12h, 30d or 4w
-    new_rows: int = Field(default=25, ge=1)  # reviewed rows that make a new turn worthwhile
-    budget: Budget = Budget()
-
-
 class Project(Section):
     """The whole of tutelage.yaml."""
 
@@ -310,7 +296,7 @@ class Project(Section):
     live_evaluation: LiveEvaluation | None = None  # set: served answers are scored
     drift: Drift = Drift()
     feedback: Feedback = Feedback()
-    improve: Improve = Improve()  # `status` counts `new_rows`; no command acts on it yet
+    improve: Improve = Improve()
 
     @field_validator("judge", mode="before")
     @classmethod
