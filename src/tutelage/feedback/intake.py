@@ -17,9 +17,10 @@ from starlette.routing import BaseRoute, Route
 
 from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError, nearest
-from tutelage.feedback.signals import DECLARED, Feedback, read_feedback
+from tutelage.feedback.cleaning import clean
+from tutelage.feedback.signals import Declared, Feedback, declare, read_feedback
 from tutelage.serving.access.keys import caller_of
-from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow, safe_text
+from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
 from tutelage.serving.wire.wire import HttpError, json_response
@@ -30,27 +31,22 @@ _LONGEST_KEY = 255  # characters of an idempotency key
 def routes(state: GatewayState) -> list[BaseRoute]:
     """Return the feedback endpoint over a gateway's log."""
     output = state.project.output.format()
+    declared = declare(state.project.feedback)
 
     async def feedback(request: Request) -> Response:
         try:
             caller = caller_of(request)
-            body = _clean(state, await read_json(request))
-            found = read_feedback(body, output, caller.name)
+            body = clean(await read_json(request), state.redactor)
+            found = read_feedback(body, output, caller.name, declared)
             await _keep(state, found, _retry_key(request, caller.name))
+            _count(state, found)
         except DataError as error:
             return HttpError(400, error.sentence(), code="invalid_feedback").response()
         except HttpError as error:
             return error.response()
-        return json_response(_acknowledgement(found))
+        return json_response(_acknowledgement(found, declared))
 
     return [Route("/v1/feedback", feedback, methods=["POST"])]
-
-
-def _clean(state: GatewayState, body: Mapping[str, Any]) -> dict[str, Any]:
-    texts = ("edit", "comment", "author")
-    clean = {k: safe_text(v) if isinstance(v, str) else v for k, v in body.items()}
-    return {k: state.redactor(v) if k in texts and isinstance(v, str) else v
-            for k, v in clean.items()}  # fmt: skip
 
 
 def _retry_key(request: Request, sender: str | None) -> str | None:
@@ -87,18 +83,21 @@ async def _keep(state: GatewayState, found: Feedback, key: str | None) -> None:
             503, "The store could not keep the feedback; send it again.", code="store_error",
             retry_after=5,
         ) from error  # fmt: skip
+
+
+def _count(state: GatewayState, found: Feedback) -> None:
     for row in found.rows:
-        kind = row["kind"] if row["kind"] in DECLARED else "undeclared"
+        kind = "undeclared" if row["kind"] in found.undeclared else row["kind"]
         state.telemetry.feedback.labels(kind).inc()
 
 
-def _acknowledgement(found: Feedback) -> dict[str, Any]:
+def _acknowledgement(found: Feedback, declared: Mapping[str, Declared]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "object": "feedback",
         "record_id": found.record,
         "kept": [row["kind"] for row in found.rows],
     }
     if found.undeclared:
-        near = {name: nearest(name, list(DECLARED)) for name in found.undeclared}
+        near = {name: nearest(name, list(declared)) for name in found.undeclared}
         body["undeclared"] = near
     return body

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ from tutelage.core.errors import EnvironmentProblem
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A point in time with its zone: SQLite forgets the zone, this puts it back."""
+    """A point in time, kept in UTC: SQLite forgets the zone, this puts it back."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None or value.tzinfo is None or value.tzinfo is UTC:
+            return value
+        return value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
         if value is not None and value.tzinfo is None:
