@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -252,7 +252,7 @@ class Varlen:
         key_cuts: tuple[torch.Tensor, int], causal: bool, scale: float,
     ) -> Triple:  # fmt: skip
         grad, query, key, value, out = (t[0].transpose(0, 1) for t in parts[:5])
-        unread = torch.zeros(2, dtype=torch.int64, device=query.device)  # dropout's random state
+        unread = _on_device((0, 0), torch.int64, query.device)  # dropout's random state
         slopes = _VARLEN_BACKWARD(
             grad.to(query.dtype).contiguous(), query, key, value, out.contiguous(),
             parts[5][0].contiguous(), cuts[0], key_cuts[0], cuts[1], key_cuts[1], 0.0, causal,
@@ -264,14 +264,22 @@ class Varlen:
 
 def _cuts(spans: Sequence[Span], like: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Return where nodes start and the last ends (int32), and the longest node."""
-    places = [*(span.start for span in spans), spans[-1].end]
+    places = (*(span.start for span in spans), spans[-1].end)
     longest = max(span.end - span.start for span in spans)
-    return torch.tensor(places, dtype=torch.int32, device=like.device), longest
+    return _on_device(places, torch.int32, like.device), longest
 
 
 def _whole(tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
     count = tensor.shape[2]
-    return torch.tensor([0, count], dtype=torch.int32, device=tensor.device), count
+    return _on_device((0, count), torch.int32, tensor.device), count
+
+
+@lru_cache(maxsize=64)
+def _on_device(
+    values: tuple[int, ...], kind: torch.dtype, device: torch.device
+) -> torch.Tensor:  # fmt: skip
+    """Return the values as a tensor, copied once: each copy would make the GPU wait."""
+    return torch.tensor(values, dtype=kind, device=device)
 
 
 @cache

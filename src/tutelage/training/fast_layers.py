@@ -15,18 +15,21 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from tutelage.training import fused
 from tutelage.training.precision import widen
 
 _AGREE = 1e-5  # relative difference allowed when a replaced forward is tried
 _AGREE_NARROW = 2e-2  # the same for a layer whose output has 16 bits
 _NARROW = (torch.bfloat16, torch.float16)
+_LARGE = 1 << 23  # numbers: fewer cost a GPU less time than the host needs to start one kernel
 Gradients = tuple[torch.Tensor, torch.Tensor]  # of a LoRA's A (rI) and B (Or)
+Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,34 +41,55 @@ class _Lora:
     a: torch.Tensor  # rI
     b: torch.Tensor  # Or
     scale: float
+    made: dict[torch.dtype, Factors] = field(default_factory=dict)
+
+    def factors(self, dtype: torch.dtype) -> Factors:
+        """Return A, scale · A, B, scale · B in `dtype`, made once while the layers are replaced."""
+        if dtype not in self.made:
+            a, b = self.a.detach(), self.b.detach()
+            found = (a, a * self.scale, b, b * self.scale)
+            self.made[dtype] = tuple(matrix.to(dtype) for matrix in found)
+        return self.made[dtype]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the output (TO) and x Aᵀ (Tr), which the backward pass needs."""
+        """Return the output (TO) and scale · x Aᵀ (Tr), which the backward pass needs."""
         out = functional.linear(x, widen(self.weight, x.dtype), _cast(self.bias, x.dtype))
-        low = x @ self.a.to(x.dtype).T
-        return out.addmm_(low, self.b.to(x.dtype).T, alpha=self.scale), low
+        _, a, b, _ = self.factors(x.dtype)
+        low = x @ a.T
+        return out.addmm_(low, b.T), low
 
     def backward(
         self,
         grad: torch.Tensor,  # TO
         x: torch.Tensor,  # TI
-        low: torch.Tensor,  # Tr
+        low: torch.Tensor,  # Tr, scaled
         into: torch.Tensor | None,  # TI
         *,
         keep: int = 0,
     ) -> Gradients:
         """Return the gradients of A and B; put that of x into `into`, on top of it if `keep`."""
-        up = grad @ self.b.to(grad.dtype)  # Tr
+        a, _, _, b = self.factors(grad.dtype)
+        up = grad @ b  # Tr, scaled
         if into is not None:
             into.addmm_(grad, widen(self.weight, grad.dtype), beta=keep)
-            into.addmm_(up, self.a.to(grad.dtype), alpha=self.scale)
-        d_a = (up.T @ x).mul_(self.scale)
-        d_b = (low.T @ grad).mul_(self.scale).T
-        return d_a.to(self.a.dtype), d_b.to(self.b.dtype)
+            into.addmm_(up, a)
+        return _product(up.T, x, self.a.dtype), _product(low.T, grad, self.b.dtype).T
+
+
+def _product(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return left @ right in `dtype`, straight from the sums where the device can."""
+    if left.is_cuda and left.dtype in _NARROW and dtype == torch.float32:
+        return torch.mm(left, right, out_dtype=dtype)
+    return (left @ right).to(dtype)
 
 
 def _cast(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
     return None if tensor is None else tensor.to(dtype)
+
+
+def _fusable(x: torch.Tensor) -> bool:
+    """Return whether elementwise work on x is worth a kernel of its own."""
+    return bool(x.is_cuda) and x.numel() >= _LARGE
 
 
 class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]
@@ -97,7 +121,8 @@ class _GatedMlp(torch.autograd.Function):  # type: ignore[misc]
         flat = x.reshape(-1, x.shape[-1])
         gate, low_gate = gate_layer.forward(flat)
         up, low_up = up_layer.forward(flat)
-        out, low_down = down_layer.forward(functional.silu(gate).mul_(up))
+        active = fused.gate(gate, up) if _fusable(gate) else functional.silu(gate).mul_(up)
+        out, low_down = down_layer.forward(active)
         ctx.save_for_backward(x, gate, up, low_gate, low_up, low_down)
         ctx.layers = layers
         return out.view_as(x)
@@ -107,11 +132,15 @@ class _GatedMlp(torch.autograd.Function):  # type: ignore[misc]
         x, gate, up, low_gate, low_up, low_down = ctx.saved_tensors
         gate_layer, up_layer, down_layer = ctx.layers
         flat, grad = x.reshape(-1, x.shape[-1]), grad.reshape(-1, x.shape[-1])
-        active = functional.silu(gate)  # TF
-        slope = torch.empty_like(gate)
-        of_down = down_layer.backward(grad, active * up, low_down, slope)
-        d_up = active.mul_(slope)
-        d_gate = torch.ops.aten.silu_backward(slope.mul_(up), gate)
+        slope = torch.empty_like(gate)  # TF
+        if _fusable(gate):
+            of_down = down_layer.backward(grad, fused.gate(gate, up), low_down, slope)
+            d_gate, d_up = fused.gate_slope(slope, gate, up)
+        else:
+            active = functional.silu(gate)
+            of_down = down_layer.backward(grad, active * up, low_down, slope)
+            d_up = active.mul_(slope)
+            d_gate = torch.ops.aten.silu_backward(slope.mul_(up), gate)
         into = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
         of_gate = gate_layer.backward(d_gate, flat, low_gate, into)
         of_up = up_layer.backward(d_up, flat, low_up, into, keep=1)
@@ -128,6 +157,10 @@ class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        if _fusable(x):
+            out, inverse = fused.rms_norm(x.reshape(-1, x.shape[-1]), weight, eps)
+            ctx.save_for_backward(x, inverse, weight)
+            return out.view_as(x)
         wide = _wide(x)
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
@@ -137,6 +170,9 @@ class _RmsNorm(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         x, inverse, weight = ctx.saved_tensors
+        if _fusable(x):
+            flat, given = (t.reshape(-1, t.shape[-1]) for t in (x, grad))
+            return fused.rms_norm_slope(given, flat, inverse, weight).view_as(x), None, None
         wide = _wide(x)
         slope = _wide(grad) * weight
         along = torch.linalg.vecdot(slope, wide)[..., None]

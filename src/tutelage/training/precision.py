@@ -1,7 +1,10 @@
 """Number formats of a run: which operations are done in 16 bits, and which weights are stored so.
 
-The trained weights, the norms, the embeddings and the residual stream stay in fp32. Only frozen
-matrices are stored narrow, so autocast need not convert them again at every use. A CPU without
+The trained weights stay in fp32. On a GPU all that is frozen is stored in bf16, so the residual
+stream has 16 bits too, as checkpoints of large models expect; norms, softmax and loss are computed
+in fp32. With fp16, whose range is too small for that, and on a CPU the norms, the embeddings and
+the residual stream stay in fp32: only frozen matrices are stored narrow, so autocast need not
+convert them again at every use. A CPU without
 bf16 instructions emulates them ten times slower than fp32: there the matrices are stored narrow
 all the same, and widened one at a time for the multiplication.
 """
@@ -40,13 +43,18 @@ def autocast(model: torch.nn.Module, precision: str) -> Any:
 def halve_frozen(model: torch.nn.Module, precision: str) -> None:
     """Store the frozen matrices of linear layers in 16 bits, but for those tied to embeddings.
 
-    Packed ones (QLoRA) stay packed and are multiplied in 16 bits.
+    With bf16 on a GPU everything frozen is stored so. Packed ones (QLoRA) stay packed and are
+    multiplied in 16 bits.
     """
     if precision not in NARROW or getattr(model, "spread", False):
         return
     if precision == "bf16" and not multiplies_bf16(next(model.parameters()).device.type):
         _halve_and_widen(model)
         return
+    if precision == "bf16" and next(model.parameters()).is_cuda:
+        for parameter in model.parameters():
+            if parameter.is_floating_point() and not parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.bfloat16)
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     for module in model.modules():
         if not isinstance(module, torch.nn.Linear):

@@ -13,8 +13,10 @@ number of levels (system prompt, then document, then question). Two rules keep t
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 MIN_SHARED = 8  # tokens: shorter runs cost more bookkeeping than they save
 MAX_RATIO = 0.95  # unique / total: above it sharing does not pay
@@ -34,18 +36,20 @@ class Row:
     answer_start: int
     odds: bool = False
 
-    @property
+    @cached_property
     def weight(self) -> float:
         """The sum of the token weights: what the step's loss is divided by."""
         return sum(self.weights[1:])
 
+    @cached_property
+    def targets(self) -> tuple[int, ...]:
+        """The positions that are predicted; nothing precedes the first token."""
+        return tuple(place for place, weight in enumerate(self.weights) if weight and place)
+
     @property
     def computed(self) -> int:
         """Tokens that must be fed: all up to the one before the last supervised target."""
-        for position in range(len(self.ids) - 1, 0, -1):
-            if self.weights[position] != 0:
-                return position
-        return 0
+        return self.targets[-1] if self.targets else 0
 
 
 @dataclass
@@ -148,11 +152,10 @@ def _shareable(row: Row) -> int:
 def _common(rows: Sequence[Row], depth: int) -> int:
     """Return the depth up to which all rows carry the same shareable tokens."""
     limit = min(_shareable(row) for row in rows)
-    first = rows[0].ids
-    for position in range(depth, limit):
-        if any(row.ids[position] != first[position] for row in rows[1:]):
-            return position
-    return limit
+    parts = [row.ids[depth:limit] for row in rows]
+    low, high = min(parts), max(parts)  # what these two share, all that lie between share too
+    pairs = enumerate(zip(low, high, strict=True), depth)
+    return next((position for position, (one, other) in pairs if one != other), limit)
 
 
 def _leaf(row: Row, depth: int) -> list[Node]:
@@ -170,12 +173,11 @@ def _add_terms(node: Node, row: Row) -> None:
     Equal terms of several rows (prompt loss on shared tokens) become one with the summed weight:
     the same as counting each row's own.
     """
-    for offset in range(len(node.ids)):
-        target = node.start + offset + 1
-        if target < len(row.ids) and row.weights[target] != 0:
-            key = (offset, row.ids[target])
-            node.terms[key] = node.terms.get(key, 0.0) + row.weights[target]
-            node.owners.setdefault(key, []).append((row.id, row.weights[target]))
+    first = bisect_left(row.targets, node.start + 1)
+    for target in row.targets[first : bisect_right(row.targets, node.start + len(node.ids))]:
+        key = (target - node.start - 1, row.ids[target])
+        node.terms[key] = node.terms.get(key, 0.0) + row.weights[target]
+        node.owners.setdefault(key, []).append((row.id, row.weights[target]))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from tutelage.training import fused
 from tutelage.training.attention_kernels import kernel_of
 from tutelage.training.prefix_tree import Span
 
@@ -144,6 +145,11 @@ def _merge(
 ) -> None:
     """Fold a block's result into `out` and `lse` in place (log-sum-exp weights)."""
     part, part_lse = part.reshape(out.shape), part_lse.reshape(lse.shape)
+    if out.is_cuda:
+        merged, both = fused.merge(out, lse, part, part_lse)
+        out.copy_(merged)
+        lse.copy_(both)
+        return
     both = torch.logaddexp(lse, part_lse)
     out.mul_((lse - both).exp()[..., None])
     out.add_((part * (part_lse - both).exp()[..., None]).to(out.dtype))
