@@ -1,12 +1,13 @@
 """What a comparison of traffic found: parts with their figures, and one sentence a person reads.
 
 Plain data; it tests nothing and reads no store. Texts are held while a report is shown, and
-`as_dict` leaves them out: what is kept names records, so that a record that is deleted is gone.
+`as_dict` leaves them out: what is kept names records and the words of topics, which `forgotten`
+takes out too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -61,7 +62,7 @@ class Part:
             "moved": self.moved, "reference": self.reference, "recent": self.recent,
             "sentence": self.sentence,
             "examples": [shown.as_dict(texts=texts) for shown in self.examples],
-            "figures": dict(self.figures) if texts else _without_words(self.figures),
+            "figures": dict(self.figures) if texts else _without_texts(self.figures),
         }  # fmt: skip
 
 
@@ -97,5 +98,28 @@ class DriftReport:
         return tuple(part for part in self.parts if part.side == side)
 
 
-def _without_words(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name != "words"}
+def forgotten(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a kept report without anything that people wrote: words, examples, sentences."""
+    parts = []
+    for part in report["parts"]:
+        figures = dict(part["figures"])
+        figures.pop("topics", None)
+        plain = f"{part['name']} has moved" if part["moved"] else ""
+        parts.append({**part, "examples": [], "figures": figures, "sentence": plain})
+    return {**report, "parts": parts, "sentence": plain_sentence(parts)}
+
+
+def plain_sentence(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Return what moved by its name alone, without a word that anybody wrote."""
+    names = dict.fromkeys(str(part["name"]) for part in parts if part["moved"])
+    return f"Moved: {', '.join(names)}" if names else "Nothing moved"
+
+
+def _without_texts(figures: Mapping[str, Any]) -> dict[str, Any]:
+    kept = dict(figures)
+    if "topics" in kept:
+        kept["topics"] = [
+            {name: value for name, value in topic.items() if name != "example"}
+            for topic in kept["topics"]
+        ]
+    return kept

@@ -1,0 +1,158 @@
+"""Is a batch of requests gathered somewhere that requests before it were not? One e-value a batch.
+
+**The bet.** Put N requests together, m of them the batch. If nothing has changed, all could have
+come in any order, so which m are the batch is a uniform draw. A region holds n of the N, chosen
+without looking at who is new. How many of them are new, J, is then hypergeometric, and for w > 0
+
+    e = w^J / E[w^J],   J ~ Hypergeometric(N, n, m)
+
+has expectation 1 (the likelihood ratio of Fisher's noncentral law with odds w). So has the mean of
+it over many regions and odds. Regions are the nearest 5, 10, 20, ... 320 requests of each request
+(the spatial scan of Kulldorff 1997, over neighbours as in Friedman and Rafsky 1979), stretches of
+a sorted number, or labels.
+
+**Many batches.** The batch joins the others before the next one comes, and a random part is
+dropped so that their number stays. Given everything together, each batch is again a uniform draw
+whatever the order inside it was, so the product of the e-values of any run of batches has
+expectation 1 (the argument of conformal prediction: Vovk, Gammerman and Shafer 2022, theorem 8.1).
+
+Nothing here knows of texts, clocks or thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZES = (5, 10, 20, 40, 80, 160, 320)  # requests of a region
+MORE = (1.7, 3.0, 6.0, 12.0, 40.0)  # odds by which a region gathers the batch
+LESS = (0.6, 0.25)  # and by which it lacks it
+_MOST = 3  # a region holds at most a third of all
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Inside = Callable[[int, int], Ints]  # the places in a region, by its row and size
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The batch's log e-value, and the places of the new requests in the region that says most."""
+
+    log_e: float
+    where: tuple[int, ...] = ()
+
+
+NOTHING = Scan(0.0)
+
+
+def near(vectors: NDArray[np.float32], batch: int) -> Scan:
+    """Return what the nearest neighbours say; unit rows (N, D), the last `batch` are new."""
+    total = len(vectors)
+    sizes = [size for size in SIZES if size <= total // _MOST]
+    if not sizes or batch >= total:
+        return NOTHING
+    order = _nearest(vectors, sizes[-1])
+    running = np.cumsum(order >= total - batch, axis=1, dtype=np.int64)
+    counts = running[:, np.array(sizes) - 1]  # (N, S)
+    return _best(counts, sizes, total, batch, lambda row, size: order[row, :size])
+
+
+def along(values: NDArray[np.generic], batch: int, rng: np.random.Generator) -> Scan:
+    """Return what the order of a number says, shape (N,); equal numbers come in random order."""
+    total = len(values)
+    sizes = [size for size in SIZES if size <= total // _MOST]
+    if not sizes or batch >= total:
+        return NOTHING
+    order = np.lexsort((rng.random(total), values))
+    running = np.concatenate(([0], np.cumsum(order >= total - batch)))
+    columns = []
+    for size in sizes:  # windows that would stick out at the end are drawn back inside
+        starts = np.minimum(np.arange(total), total - size)
+        columns.append(running[starts + size] - running[starts])
+    counts = np.stack(columns, axis=1)
+
+    def inside(row: int, size: int) -> Ints:
+        start = min(row, total - size)
+        return np.asarray(order[start : start + size])
+
+    return _best(counts, sizes, total, batch, inside)
+
+
+def among(codes: Ints, batch: int) -> Scan:
+    """Return what labels say, as whole numbers from 0, shape (N,)."""
+    total = len(codes)
+    if batch >= total or not total:
+        return NOTHING
+    sizes = np.bincount(codes)
+    found = np.bincount(codes[total - batch :], minlength=len(sizes))
+    logs = [
+        _bets(int(size), total, batch, both=True)[:, count]
+        for size, count in zip(sizes, found, strict=True)
+        if size
+    ]
+    each = np.array([_log_mean(log) for log in logs])
+    label = np.flatnonzero(sizes)[int(each.argmax())]
+    where = np.flatnonzero(codes == label)
+    return Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - batch]))
+
+
+def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
+    """Return the places of the nearest rows, itself among them, nearest first; (N, count)."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        likeness = vectors @ vectors.T
+    np.fill_diagonal(likeness, 2.0)
+    part = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+    rank = np.argsort(-np.take_along_axis(likeness, part, axis=1), axis=1, kind="stable")
+    return np.asarray(np.take_along_axis(part, rank, axis=1), dtype=np.int64)
+
+
+def _best(counts: Ints, sizes: Sequence[int], total: int, batch: int, inside: Inside) -> Scan:
+    """Return the mean over regions, shape (N, S), and the one that says most."""
+    logs = np.empty(counts.shape)
+    for column, size in enumerate(sizes):
+        table = _bets(size, total, batch)  # (W, size + 1)
+        mixed = _log_means(table)
+        logs[:, column] = mixed[counts[:, column]]
+    row, place = divmod(int(logs.argmax()), len(sizes))
+    members = inside(row, sizes[place])
+    where = tuple(int(i) for i in members if i >= total - batch)
+    return Scan(_log_mean(logs.ravel()), where)
+
+
+@lru_cache(maxsize=4096)
+def _bets(size: int, total: int, batch: int, *, both: bool = False) -> Floats:
+    """Return log e for every odds and every count of new ones in a region, (W, size + 1).
+
+    Counts that can't be are -inf.
+    """
+    from scipy.special import gammaln
+
+    j = np.arange(size + 1)
+    possible = (j <= batch) & (size - j <= total - batch)
+    ways = np.full(size + 1, -np.inf)
+    k = j[possible]
+
+    def choose(n: int, r: Ints) -> Floats:
+        return np.asarray(gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1))
+
+    ways[possible] = choose(batch, k) + choose(total - batch, size - k)
+    ways -= np.logaddexp.reduce(ways)
+    odds = np.log(np.array((*MORE, *LESS) if both else MORE))[:, None]
+    table = odds * j - np.logaddexp.reduce(ways + odds * j, axis=1)[:, None]
+    table[:, ~possible] = -np.inf
+    return np.asarray(table)
+
+
+def _log_means(logs: Floats) -> Floats:
+    """Return the log of the mean over the first axis."""
+    return np.asarray(np.logaddexp.reduce(logs, axis=0) - np.log(len(logs)))
+
+
+def _log_mean(logs: Floats) -> float:
+    return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
