@@ -10,12 +10,16 @@ from tutelage.cli import (
     alerts,
     compare,
     deploy,
+    drift,
     evaluate,
+    feedback,
     guard,
     hosted,
     human,
     judge,
     keys,
+    live_evaluation,
+    logs,
     project,
     prompt,
     release,
@@ -61,7 +65,21 @@ def _root(
 
 for module in (project, train, search, evaluate, compare, serve, alerts, usage):
     module.register(app)
-for noun in (alerts, data, deploy, guard, hosted, human, judge, keys, prompt, release, rollout):
+for noun in (
+    alerts,
+    data,
+    deploy,
+    feedback,
+    guard,
+    hosted,
+    human,
+    judge,
+    keys,
+    logs,
+    prompt,
+    release,
+    rollout,
+):
     app.add_typer(noun.app)
 
 

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError, nearest
 from tutelage.feedback.cleaning import clean
+from tutelage.feedback.deliveries import digest_of, retry_key
 from tutelage.feedback.signals import Declared, Feedback, declare, read_feedback
 from tutelage.serving.access.keys import caller_of
 from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow
@@ -57,13 +57,12 @@ def _retry_key(request: Request, sender: str | None) -> str | None:
     if not 0 < len(given) <= _LONGEST_KEY:
         message = f"The Idempotency-Key header must have 1 to {_LONGEST_KEY} characters."
         raise HttpError(400, message, code="invalid_idempotency_key")
-    return content_hash([sender, given])
+    return retry_key(sender, given)
 
 
 async def _keep(state: GatewayState, found: Feedback, key: str | None) -> None:
-    digest = content_hash([row["key"] for row in found.rows])
     try:
-        await state.log.signals(found.rows, key, digest)
+        await state.log.signals(found.rows, key, digest_of(found))
     except KeyReused:
         raise HttpError(
             422, "This Idempotency-Key came before with other content; it was not kept.",

@@ -1,23 +1,29 @@
 """What production has taught so far: corrected answers by split, and which may be trained on.
 
 A record's side was decided by hash when it arrived. A row is training material only if its side is
-train *and* no record or frozen example with the same input is on another side.
+train *and* it is no twin of a record or frozen example on another side (segment_twins.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import func, select
 
+from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, Message, Origin, SplitName, normalise
 from tutelage.core.output import OutputFormat
+from tutelage.feedback.segment_twins import HeldOut, Twin, find_twins, held_out_inputs
 from tutelage.feedback.signals import newest
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.base import Store
+from tutelage.store.feedback import SideMoveRow
 from tutelage.store.records import RecordRow, SignalRow
+
+_AT_ONCE = 500  # rows in one question to the store
 
 
 @dataclass(frozen=True)
@@ -53,35 +59,104 @@ def corrected(store: Store, output: OutputFormat | None = None) -> list[Correcte
 
 
 def trainable(
-    store: Store, output: OutputFormat | None = None, *, held_out: Iterable[str] = ()
+    store: Store,
+    output: OutputFormat | None = None,
+    *,
+    held_out: Iterable[str] = (),
+    threshold: float = 80.0,
 ) -> list[Corrected]:
     """Return the corrected rows that may be trained on and are in no dataset version yet.
 
-    `held_out` are input texts of the frozen validation and test splits. A row whose input was
-    also seen on the validation or test side of production is left out: a test row can never be
-    trained on, not even through a twin.
+    `held_out` are input texts of the frozen validation and test splits. A row that is a twin of
+    one of them, or of what production saw on the validation or test side, is left out: equal, or
+    with at least `threshold` percent of its letters in common.
     """
-    items = corrected(store, output)
-    known = _assigned(store)
-    barred = {normalise(text) for text in held_out} | _held_out_inputs(store)
+    frozen = {text: HeldOut("test", "a row of the dataset") for text in held_out}
+    held = held_out_inputs(store, frozen)
+    ready = _ready(corrected(store, output), _assigned(store), held)
+    twins = find_twins([item.example.input_text for item in ready], held, threshold=threshold)
+    return [item for index, item in enumerate(ready) if index not in twins]
+
+
+def _ready(items: list[Corrected], known: set[str], held: Container[str]) -> list[Corrected]:
+    """Return the items on the train side that are new and whose input is not held out."""
     return [
         item
         for item in items
         if item.split == "train"
         and item.example.id not in known
-        and normalise(item.example.input_text) not in barred
+        and normalise(item.example.input_text) not in held
     ]
+
+
+def require_trainable(store: Store, rows: Iterable[Example], where: str | None = None) -> None:
+    """Raise DataError if one of `rows`, which are about to be trained on, is held out.
+
+    Held out are rows whose side was frozen as validation or test, and production rows whose
+    record is on one of these sides, from the start or since it was found to be a twin.
+    """
+    for row, why in held_out_rows(store, rows):
+        raise DataError(
+            f"row {row.origin.source or row.id} can't be trained on: {why}",
+            where=where,
+            fix="Make a new version without it: `tutelage data split`",
+        )
+
+
+def held_out_rows(store: Store, rows: Iterable[Example]) -> Iterator[tuple[Example, str]]:
+    """Yield those of `rows` that may not be trained on, each with the reason in words."""
+    rest = iter(rows)
+    while part := list(islice(rest, _AT_ONCE)):
+        sides, records, moved = _sides(store, part)
+        for row in part:
+            if sides.get(row.id, "train") != "train":
+                yield row, f"it is a {sides[row.id]} row"
+                continue
+            for name in _records_of(row):
+                if records.get(name, "train") != "train":
+                    yield row, moved.get(name) or f"its record arrived on the {records[name]} side"
+                    break
+
+
+def _sides(
+    store: Store, rows: list[Example]
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return the frozen sides by row, and the sides and the reasons of moves by record."""
+    names = [name for row in rows for name in _records_of(row)]
+    frozen = select(SplitRow.example_id, SplitRow.split)
+    with store.session() as session:
+        sides = session.execute(frozen.where(SplitRow.example_id.in_([row.id for row in rows])))
+        records = session.execute(
+            select(RecordRow.id, RecordRow.split).where(RecordRow.id.in_(names))
+        )
+        moved = session.scalars(select(SideMoveRow).where(SideMoveRow.record.in_(names)))
+        return (
+            dict(sides.tuples().all()),
+            dict(records.tuples().all()),
+            {row.record: _told(row) for row in moved},
+        )
+
+
+def _records_of(row: Example) -> list[str]:
+    if row.origin.kind != "production":
+        return []
+    return [name for name in (row.origin.source, str(row.meta.get("record", ""))) if name]
+
+
+def _told(row: SideMoveRow) -> str:
+    twin = Twin(HeldOut(row.after, row.twin), row.how, row.similarity)  # type: ignore[arg-type]
+    return f"{twin.reason} ({row.similarity:.0%}), found on {row.at:%Y-%m-%d}"
 
 
 def learning_summary(store: Store, output: OutputFormat | None = None) -> dict[str, Any]:
     """Return what `status` shows: records, edits by split and one sentence.
 
-    `train` counts rows that are ready for training; twins of held-out rows are in `barred`.
+    `train` counts rows that are ready for training; equal inputs of held-out rows are in `barred`.
     """
     items = corrected(store, output)
     known = _assigned(store)
     fresh = [item for item in items if item.example.id not in known]
-    ready = trainable(store, output)
+    ready = _ready(items, known, held_out_inputs(store))
     with store.session() as session:
         records = session.scalar(select(func.count()).select_from(RecordRow)) or 0
         rated = session.scalar(
@@ -133,13 +208,3 @@ def _corrected(row: RecordRow, edit: SignalRow, output: OutputFormat | None) -> 
 def _assigned(store: Store) -> set[str]:
     with store.session() as session:
         return set(session.scalars(select(SplitRow.example_id)))
-
-
-def _held_out_inputs(store: Store) -> set[str]:
-    """Return the normalised inputs that production saw on the validation or test side."""
-    with store.session() as session:
-        rows = session.execute(select(RecordRow.messages).where(RecordRow.split != "train"))
-        return {
-            normalise("\n".join(m["content"] for m in messages if m["role"] != "system"))
-            for (messages,) in rows
-        }

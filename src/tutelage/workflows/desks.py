@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tutelage.workflows.serving_desks import ServingDesks
+from tutelage.workflows.loop_desks import LoopDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tutelage.workflows.training_desk import TrainingDesk
 
 
-class Desks(ServingDesks):
-    """One property a family of commands; those of serving are inherited."""
+class Desks(LoopDesks):
+    """One property a family of commands; those of serving and of the loop are inherited."""
 
     @property
     def data(self) -> DataDesk:

@@ -25,6 +25,7 @@ from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.data.privacy.kinds import KINDS
 from tutelage.data.privacy.step import PrivacyStep
 from tutelage.data.version import DatasetVersion, load_version
+from tutelage.feedback.segment import require_trainable
 from tutelage.inference.openai import OpenAIGenerator
 from tutelage.inference.openai_http import Patience
 from tutelage.training.hosted import steps
@@ -110,6 +111,7 @@ def prepare(ctx: Context, dataset: Artifact) -> Prepared:
     settings = hosted_settings(ctx)
     version = load_version(ctx.path_of(dataset))
     prompt = ctx.config.prompt
+    require_trainable(ctx.store, version.rows("train"), where=version.hash[:12])
     train = render_rows(version.rows("train"), prompt)
     validation = render_rows(version.rows("validation"), prompt)
     require_enough(train, validation)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.core.artifact import Artifact
 from tutelage.core.events import Event, silent
 from tutelage.data.version import DatasetVersion, load_version
+from tutelage.feedback.segment import require_trainable
 from tutelage.inference.models import locate_model
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.preferences import material
@@ -100,12 +101,17 @@ def plan_job(
 def make_job(
     ctx: Context, version: DatasetVersion, recipe: Recipe, run_dir: Path, **more: Any
 ) -> TrainingJob:
-    """Return the job that trains `version` with `recipe`; the test split is not in it."""
+    """Return the job that trains `version` with `recipe`; the test split is not in it.
+
+    Raises DataError if a row of its train split is held out by now.
+    """
     from tutelage.training.job import TrainingJob
 
+    train = version.rows("train")
+    require_trainable(ctx.store, train, where=version.hash[:12])
     return TrainingJob(
         model=locate_model(ctx.config.model, ctx.workspace.root),
-        train=version.rows("train"),
+        train=train,
         validation=version.rows("validation"),
         prompt=ctx.config.prompt,
         recipe=recipe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tutelage.feedback.follow import Follow
 from tutelage.serving.access.budgets import Budgets
 from tutelage.serving.access.limits import RateLimits
 from tutelage.serving.hooks import Hook
@@ -10,6 +11,7 @@ from tutelage.serving.records.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
 from tutelage.workflows.guards import drift_monitor
+from tutelage.workflows.live_evaluation import live_hooks
 from tutelage.workflows.serve_engine import keep_alive
 from tutelage.workflows.serve_monitor import monitor_hooks
 
@@ -19,6 +21,9 @@ def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     found: list[Hook] = [RateLimits(state), Budgets(state), Retention(state)]
     found += monitor_hooks(ctx, state)
     found += drift_monitor(ctx, state)
+    found += live_hooks(ctx, state)
     found.append(keep_alive(ctx, state))
+    if ctx.config.feedback.from_traffic:
+        found.append(Follow(state))
     found.append(Mirror(state))
     return tuple(found)

@@ -45,6 +45,17 @@ class NearDuplicates:
             found = found[_equal(numbers, found)]
         return self._verified(clean, found)
 
+    def between(self, left: Sequence[str], right: Sequence[str]) -> Pairs:
+        """Return the near-duplicate pairs (i of left, j of right), sorted, shape (P, 2)."""
+        clean = [normalise(text) for text in (*left, *right)]
+        numbers = [digits(text) for text in clean]
+        found = candidates(clean, self._threshold, numbers)
+        found = found[(found[:, 0] < len(left)) & (found[:, 1] >= len(left))]
+        if self._guard:
+            found = found[_equal(numbers, found)]
+        pairs: Pairs = self._verified(clean, found) - np.array([0, len(left)])
+        return pairs
+
     def like(self, text: str, texts: Sequence[str]) -> list[int]:
         """Return the positions of the texts that are near-duplicates of `text`, every one."""
         both = [normalise(text), *(normalise(other) for other in texts)]

@@ -13,7 +13,7 @@ from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Insert, Table, delete, select
+from sqlalchemy import Connection, Insert, Table, case, delete, select
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -204,13 +204,15 @@ def _give_up(single: Batch, error: Exception, outcome: Outcome) -> None:
 def _upsert(store: Store, table: Any) -> Insert:
     """Return an insert for which a row that is there already is no error.
 
-    A signal delivered again moves to its newest time: up, down, up ends as up.
+    A signal delivered again has the newest of its times, in whatever order they come: up, down,
+    up ends as up.
     """
     found: Table = table
     statement = insert_into(store.engine, found)
     key = list(found.primary_key.columns)
     if found.name != "signals":
         return statement.on_conflict_do_nothing(index_elements=key)  # type: ignore[no-any-return]
+    before, now = found.c.at, statement.excluded.at
     return statement.on_conflict_do_update(  # type: ignore[no-any-return]
-        index_elements=key, set_={"at": statement.excluded.at}
+        index_elements=key, set_={"at": case((now > before, now), else_=before)}
     )

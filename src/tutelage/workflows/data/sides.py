@@ -17,10 +17,11 @@ from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data.assign import assign, cluster_rows, inherit_sides, share_findings
 from tutelage.data.benchmarks import read_benchmarks, without_matches
 from tutelage.data.certify import certify
-from tutelage.data.findings import Finding
+from tutelage.data.findings import Finding, reason
 from tutelage.data.leakage import SEMANTIC, LeakCertificate
 from tutelage.data.pipeline import Dropped
 from tutelage.data.version import load_version
+from tutelage.feedback.segment import held_out_rows
 from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.store.artifacts import SplitRow
@@ -74,7 +75,16 @@ def give_sides(
     for row in rows:
         if row.id in given.sides:
             sides[given.sides[row.id]].append(row)
-    return Sides(sides, clusters, given.dropped, given.findings)
+    gone = _moved_out(ctx.store, sides)
+    return Sides(sides, clusters, [*given.dropped, *gone], given.findings)
+
+
+def _moved_out(store: Store, sides: dict[SplitName, list[Example]]) -> list[Dropped]:
+    """Take rows out of train whose record was found to be held out since they were frozen."""
+    found = {row.id: why for row, why in held_out_rows(store, sides["train"])}
+    gone = [row for row in sides["train"] if row.id in found]
+    sides["train"] = [row for row in sides["train"] if row.id not in found]
+    return [Dropped(row, "D10-X01", reason("D10-X01", found[row.id])) for row in gone]
 
 
 def hold_apart(ctx: Context, sides: Sides, tell: Tell) -> None:
@@ -89,7 +99,7 @@ def hold_apart(ctx: Context, sides: Sides, tell: Tell) -> None:
             Finding(item.finding_id, item.reason, item.example.origin.source, item.example.id)
             for item in dropped
         ]
-    embed = None if splits.semantic is None else partial(_embed, ctx, splits.semantic)
+    embed = None if splits.semantic is None else partial(embedded, ctx, splits.semantic)
     done = certify(sides.rows, embed=embed, on_pair=lambda _: tell("certificate"))
     sides.rows, sides.leaks = done.sides, done.leaks
     sides.dropped += done.dropped
@@ -154,7 +164,7 @@ def _departed(
     return [row for row in gone if row.id in frozen and row.origin.kind != "augmented"]
 
 
-def _embed(ctx: Context, name: str, texts: Sequence[str]) -> tuple[str, NDArray[np.float32]]:
+def embedded(ctx: Context, name: str, texts: Sequence[str]) -> tuple[str, NDArray[np.float32]]:
     """Return the name of the embedder, and the texts as its vectors, kept for the next time."""
     chosen = resolve(name, len(texts))
     quality, root = ctx.config.data.quality, ctx.workspace.root

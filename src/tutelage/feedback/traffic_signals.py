@@ -1,0 +1,190 @@
+"""Signals that nobody sends: read from the order of a user's requests, with the author `traffic`.
+
+`time_to_next` is the time from the end of an answer to the user's next request, `retried` says
+that the next one asked the same (data/dedup/near.py) within a time, `abandoned` that the answer
+never came whole and the user fell silent. Only requests that name a user are looked at; of those
+whose texts were not kept nobody knows whether they repeat. Reading the same records again gives
+the same signals: what no longer holds, because a record came late, is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, select
+
+from tutelage.core.artifact import content_hash, utc_now
+from tutelage.core.config_feedback import Feedback
+from tutelage.core.durations import seconds
+from tutelage.core.example import normalise
+from tutelage.store.base import Store, insert_into
+from tutelage.store.feedback import MarkRow
+from tutelage.store.records import RecordRow, SignalRow
+
+TRAFFIC = "traffic"  # the author of these signals
+NEXT, RETRIED, ABANDONED = "time_to_next", "retried", "abandoned"
+_MARK = "traffic"
+_LEFT = 499  # the client closed the connection
+_ROWS = 1_000  # fetched at a time
+_AT_ONCE = 500  # records whose signals one transaction holds
+_LATE = timedelta(minutes=5)  # a record may reach the store this long after it was made
+
+
+class Asked(NamedTuple):
+    """One request: when its answer ended and how; `text` is what the user said last."""
+
+    record: str
+    user: tuple[str, str | None, str]  # deployment, key, user
+    at: datetime
+    latency_s: float
+    status: int
+    text: str
+
+
+class Read(NamedTuple):
+    """What the order of requests says of one record: signal, value and time of each."""
+
+    record: str
+    signals: tuple[tuple[str, Any, datetime], ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look did: records looked at, signals written, signals taken back."""
+
+    records: int
+    written: int
+    removed: int
+
+
+class Reader:
+    """Reads signals from requests in the order of their ends."""
+
+    def __init__(self, settings: Feedback) -> None:
+        from tutelage.data.dedup.near import NearDuplicates
+
+        self._retry = timedelta(seconds=seconds(settings.retry_within))
+        self._session = timedelta(seconds=seconds(settings.session))
+        self._near = NearDuplicates(settings.alike)
+
+    def read(self, requests: Iterable[Asked], now: datetime) -> Iterator[Read]:
+        """Yield what is known of each request once its user asked again or was silent long enough.
+
+        Requests of users who may still come back before `now` have passed are not yielded.
+        """
+        last: dict[tuple[str, str | None, str], Asked] = {}
+        for request in requests:
+            before = last.get(request.user)
+            last[request.user] = request
+            if before is not None:
+                yield self._between(before, request)
+        for request in last.values():
+            if now - request.at > self._session:
+                yield self._silent(request)
+
+    def _between(self, one: Asked, two: Asked) -> Read:
+        gap = max(two.at - timedelta(seconds=two.latency_s) - one.at, timedelta(0))
+        if gap > self._session:
+            return self._silent(one)
+        found: list[tuple[str, Any, datetime]] = [(NEXT, round(gap.total_seconds(), 3), two.at)]
+        if gap <= self._retry and self._alike(one.text, two.text):
+            found.append((RETRIED, True, two.at))
+        return Read(one.record, tuple(found))
+
+    def _silent(self, one: Asked) -> Read:
+        whole = one.status < 400
+        signals = () if whole else ((ABANDONED, True, one.at + self._session),)
+        return Read(one.record, signals)
+
+    def _alike(self, one: str, two: str) -> bool:
+        if not one or not two:
+            return False
+        return normalise(one) == normalise(two) or bool(self._near.like(one, [two]))
+
+
+def read_traffic(
+    store: Store, settings: Feedback, *, now: datetime | None = None, everything: bool = False
+) -> Look:
+    """Read the signals of the records since the last look, or of all with `everything`.
+
+    Interrupted, it has done a part; the next look does the rest.
+    """
+    now = now or utc_now()
+    with store.session() as session:
+        mark = session.get(MarkRow, _MARK)
+    since = None
+    if mark is not None and not everything:
+        since = mark.at - timedelta(seconds=seconds(settings.session)) - _LATE
+    looked = written = removed = 0
+    found = Reader(settings).read(_requests(store, since), now)
+    while part := list(islice(found, _AT_ONCE)):
+        new, old = _keep(store, part)
+        looked, written, removed = looked + len(part), written + new, removed + old
+    with store.begin() as session:
+        session.merge(MarkRow(name=_MARK, at=now))
+    return Look(looked, written, removed)
+
+
+def _requests(store: Store, since: datetime | None) -> Iterator[Asked]:
+    """Yield the requests of named users that were answered, failed, or were left by the client."""
+    query = (
+        select(
+            RecordRow.id, RecordRow.deployment, RecordRow.key_name, RecordRow.user, RecordRow.at,
+            RecordRow.latency_ms, RecordRow.status, RecordRow.messages,
+        )
+        .where(
+            RecordRow.user.is_not(None), RecordRow.arm != "shadow",
+            (RecordRow.status < 400) | (RecordRow.status >= _LEFT),
+        )
+        .order_by(RecordRow.at, RecordRow.id)
+    )  # fmt: skip
+    if since is not None:
+        query = query.where(RecordRow.at >= since)
+    with store.session() as session:
+        for row in session.execute(query.execution_options(yield_per=_ROWS)):
+            user = (row.deployment, row.key_name, row.user)
+            text = next((m["content"] for m in reversed(row.messages) if m["role"] == "user"), "")
+            yield Asked(row.id, user, row.at, row.latency_ms / 1000, row.status, text)
+
+
+def _keep(store: Store, part: Sequence[Read]) -> tuple[int, int]:
+    """Bring the signals of these records to what was read; return how many came and went."""
+    wanted = {row["key"]: row for one in part for row in _rows(one)}
+    names = [one.record for one in part]
+    mine = SignalRow.record.in_(names) & (SignalRow.author == TRAFFIC)
+    with store.session() as session:
+        query = select(SignalRow.key, SignalRow.value, SignalRow.at).where(mine)
+        there = {row.key: (row.value, row.at) for row in session.execute(query)}
+    stale = [key for key in there if key not in wanted]
+    fresh = [row for key, row in wanted.items() if there.get(key) != (row["value"], row["at"])]
+    if fresh or stale:
+        table: Any = SignalRow.__table__
+        add = insert_into(store.engine, table)
+        add = add.on_conflict_do_update(
+            index_elements=[table.c.key],
+            set_={"value": add.excluded.value, "at": add.excluded.at},
+        )
+        with store.begin() as session:
+            if stale:
+                session.execute(delete(SignalRow).where(SignalRow.key.in_(stale)))
+            if fresh:
+                session.execute(add, fresh)
+    return len(fresh), len(stale)
+
+
+def _rows(one: Read) -> Iterator[dict[str, Any]]:
+    """Yield the signals of a record as the store keeps them: one row a signal, whatever it says."""
+    for kind, value, at in one.signals:
+        yield {
+            "key": content_hash([one.record, kind, TRAFFIC]),
+            "record": one.record,
+            "kind": kind,
+            "explicit": False,
+            "value": {"value": value},
+            "author": TRAFFIC,
+            "at": at,
+        }

@@ -1,0 +1,21 @@
+"""The desks of the loop: what users said, and what is made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tutelage.workflows.serving_desks import ServingDesks
+
+if TYPE_CHECKING:
+    from tutelage.workflows.feedback_desk import FeedbackDesk
+
+
+class LoopDesks(ServingDesks):
+    """One property a family of commands; those of serving are inherited."""
+
+    @property
+    def feedback(self) -> FeedbackDesk:
+        """What users said and did, by record, and which records may be trained on."""
+        from tutelage.workflows.feedback_desk import FeedbackDesk
+
+        return FeedbackDesk(self.context)
