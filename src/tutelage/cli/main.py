@@ -69,6 +69,7 @@ for noun in (
     alerts,
     data,
     deploy,
+    drift,
     feedback,
     guard,
     hosted,

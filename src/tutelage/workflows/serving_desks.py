@@ -8,8 +8,11 @@ from tutelage.workflows.context import Context
 
 if TYPE_CHECKING:
     from tutelage.workflows.deploy import DeploymentsDesk
+    from tutelage.workflows.drift_desk import DriftDesk
     from tutelage.workflows.guards_desk import GuardsDesk
     from tutelage.workflows.keys import KeysDesk
+    from tutelage.workflows.live_desk import LiveDesk
+    from tutelage.workflows.logs_desk import LogsDesk
     from tutelage.workflows.monitor_desk import MonitorDesk
     from tutelage.workflows.rollout_desk import RolloutsDesk
     from tutelage.workflows.usage import UsageDesk
@@ -62,3 +65,24 @@ class ServingDesks:
         from tutelage.workflows.guards_desk import GuardsDesk
 
         return GuardsDesk(self.context)
+
+    @property
+    def live(self) -> LiveDesk:
+        """Scores of served answers: what they say of each release, and the worst of them."""
+        from tutelage.workflows.live_desk import LiveDesk
+
+        return LiveDesk(self.context)
+
+    @property
+    def logs(self) -> LogsDesk:
+        """Records of production: logs of other tools in, records out, what comes in now."""
+        from tutelage.workflows.logs_desk import LogsDesk
+
+        return LogsDesk(self.context)
+
+    @property
+    def drift(self) -> DriftDesk:
+        """Whether requests, answers and verdicts still are what they were."""
+        from tutelage.workflows.drift_desk import DriftDesk
+
+        return DriftDesk(self.context)

@@ -1,8 +1,8 @@
 """A watch that may look for years: an alarm while nothing changes has a chance fixed beforehand.
 
-Requests come in batches of two sizes, 100 for what is large and quick, 250 for what is small. Each
-batch gives an e-value for every series (scan.py): wording, lengths, labels, users' verdicts. The
-product over any run of batches has expectation at most 1 while nothing changes, so by Markov's
+Requests come in batches of three sizes: of 100 for what is large and quick, of 500 for what is
+small. Each batch gives an e-value for every series (scan.py): wording, lengths, labels, verdicts.
+The product over any run of batches has expectation at most 1 while nothing changes, so by Markov's
 inequality it reaches c with a chance of at most 1/c. Run (j, l), the l batches from the j-th on,
 has the share  w_j u_l  of the chance `alpha`, where
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from tutelage.feedback.drift.scan import NOTHING, Scan, along, among, near
 
-BATCHES = (100, 250)  # requests
+BATCHES = (100, 250, 500)  # requests
 SCORED = 25  # verdicts of a batch of them
 POOL = 1_500  # requests before a batch that it is compared with
 LEAST = 50  # of them, before anything is compared

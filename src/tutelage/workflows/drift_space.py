@@ -1,0 +1,52 @@
+"""Turns requests into vectors for drift, by the embedder that tutelage.yaml names.
+
+Words (tf-idf) are fitted on the texts of each call, which treats old and new alike. Vectors of a
+model are kept in memory while a command runs, and on disk as those of all commands are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.feedback.drift.check import Embed
+from tutelage.inference.base import Embedder
+from tutelage.inference.embed import load_embedder, resolve
+from tutelage.inference.embed_cache import embed_cached
+from tutelage.inference.tfidf_embed import TfidfEmbedder
+from tutelage.workflows.context import Context
+
+DIMENSIONS = 128  # of the space of words
+
+
+def embedding(ctx: Context, texts: int) -> Embed:
+    """Return what turns texts into unit rows; about `texts` of them are to come."""
+    name = resolve(ctx.config.drift.embedder, texts)
+    if name == "tfidf":
+        return TfidfEmbedder(DIMENSIONS).embed
+    embedder = load_embedder(
+        name, texts, endpoint=ctx.config.data.quality.endpoint, root=ctx.workspace.root
+    )
+    return _Kept(ctx, embedder).embed if embedder.fingerprint else embedder.embed
+
+
+class _Kept:
+    """An embedder that reads and writes the disk for texts it has not seen in this command."""
+
+    def __init__(self, ctx: Context, embedder: Embedder) -> None:
+        self._embedder, self._folder = embedder, ctx.workspace.home / "embeddings"
+        self._seen: dict[str, NDArray[np.float32]] = {}
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit row a text, shape (N, D)."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._seen]
+        if new:
+            self._seen.update(
+                zip(new, embed_cached(self._embedder, new, self._folder), strict=True)
+            )
+        found = np.stack([self._seen[text] for text in texts])
+        if len(self._seen) > 20_000:
+            self._seen.clear()
+        return found
