@@ -32,7 +32,7 @@ ASK = (
     "Classify the customer's message. Reply with exactly one label of this list and nothing "
     "else.\n\n"
 )
-SHOTS, BATCH = 6, 128
+SHOTS, BATCH = 6, 256
 TRAIN_ROWS, TRAIN_BATCH, RATE = 2000, 16, 1e-3
 SIDES = ("ours", "generate", "generate_prefix")
 FREE = ("base", "few_shot", "tuned")
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--peer-rows", type=int, default=None, help="rows that the peers answer")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--threads", type=int, default=common.cores())
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--sides", nargs="*", default=SIDES, choices=SIDES)
     parser.add_argument("--train-steps", type=int, default=None)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -75,7 +76,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     steps = options.train_steps or (10 if options.quick else 40)
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        wish = {"adapter": folder, "batch": options.batch, "threads": options.threads}
+        wish = {
+            "adapter": folder, "batch": options.batch, "threads": options.threads,
+            "kinds": options.kinds,
+        }  # fmt: skip
         _run({**wish, "side": "train", "steps": steps}, options.threads)
         for side in options.sides:
             count = rows if side == "ours" else min(peers, rows)
@@ -104,13 +108,14 @@ def headline(found: dict[str, dict[str, Any]]) -> dict[str, float]:
     if "ours" not in found:
         return numbers
     ours = found["ours"]["candidates"]
-    for kind, names in KINDS.items():
+    kinds = {kind: names for kind, names in KINDS.items() if names[0] in ours}
+    for kind, names in kinds.items():
         numbers[f"{kind}_cpu_s"] = round(1000 * sum(ours[n]["cpu_s_row"] for n in names))
         numbers[f"{kind}_minutes"] = round(1000 / 60 * sum(ours[n]["s_row"] for n in names), 2)
     for peer in ("generate", "generate_prefix"):
         if peer in found:
             theirs = 1000 * sum(c["cpu_s_row"] for c in found[peer]["candidates"].values())
-            for kind in KINDS:
+            for kind in kinds:
                 name = "vs" if kind == "all" else f"{kind}_vs"
                 numbers[f"{name}_{peer}"] = round(theirs / numbers[f"{kind}_cpu_s"], 2)
     numbers["floor_share"] = found["ours"]["floor_share"]
@@ -171,7 +176,7 @@ def ours(wish: dict[str, Any]) -> dict[str, Any]:
     from tutelage.inference.models import locate_model
     from tutelage.inference.transformers import TransformersGenerator
 
-    engine = TransformersGenerator(locate_model("demo"), batch_size=wish["batch"])
+    engine = TransformersGenerator(locate_model("demo"), batch_size=wish["batch"], merge=True)
     _, task = task_of(wish["rows"], lambda text: len(engine.tokenizer(text)["input_ids"]))
     adapter = Path(wish["adapter"])
     bench = Bench(engine, adapter, wish["batch"])
@@ -182,6 +187,7 @@ def ours(wish: dict[str, Any]) -> dict[str, Any]:
     asked = {c.name: [c] for c in make_candidates(task, few_shot=SHOTS, tuned=True)}
     for name in FREE:
         asked[f"{name}_both"] = [*asked[name], *asked[f"{name}_constrained"]]
+    asked = {name: asked[name] for kind in wish["kinds"] for name in KINDS[kind]}
     costs: dict[str, Any] = {}
     for name, candidates in asked.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -64,9 +64,14 @@ class TransformersGenerator:
         batch_size: int = 8,
         dtype: str = "float32",
         share: bool = True,
+        merge: bool = False,
     ) -> None:
-        """Load the model. `share=False` takes the plain path, which the tests compare with."""
+        """Load the model. `share=False` takes the plain path, which the tests compare with.
+
+        `merge` folds the adapter in use into a small model's matrices, for many rows at a time.
+        """
         self._setup(load_model(source, dtype=dtype), load_tokenizer(source), batch_size, share)
+        self._weights = TunedWeights(self._model, merge=merge)
         if adapter is not None:
             self.set_adapter(adapter)
 

@@ -25,7 +25,8 @@ _LOGITS_MB = 64  # that the logits of one pass may take
 _MOST, _LEAST = 256, 16  # nodes a pass, whatever the vocabulary
 _FILL = 32  # nodes that make a pass worth its while
 _EAGER = 48  # nodes of a bounded walk's pass: what the first of them find may rule out the rest
-_STATES_MB = 512  # that keys and values of rows in flight should take
+_ROWS = 256  # searched together: the more, the fuller the last passes
+_STATES_MB = 768  # that keys and values of rows in flight should take
 _EXPECTED = 32  # nodes a row looks at, give or take, when it is bounded
 
 Floats = NDArray[np.float64]
@@ -83,7 +84,7 @@ def rows_at_once(runner: Runner, answers: Answers, longest: int, *, bounded: boo
     nodes = int(answers.inner.sum())
     if bounded:
         nodes = min(nodes, _EXPECTED)
-    return int(np.clip(_STATES_MB * 2**20 // (runner.slot_bytes * (longest + nodes)), 1, 128))
+    return int(np.clip(_STATES_MB * 2**20 // (runner.slot_bytes * (longest + nodes)), 1, _ROWS))
 
 
 class Search:
@@ -191,7 +192,8 @@ class Search:
         children, owner = self._answers.below(nodes)
         places = torch.from_numpy(owner).to(logits.device)
         tokens = torch.from_numpy(self._answers.tokens[children]).to(logits.device)
-        odds = logits.log_softmax(dim=-1)[places, tokens].double().cpu().numpy()
+        whole = logits.logsumexp(dim=-1)
+        odds = (logits[places, tokens] - whole[places]).double().cpu().numpy()
         self._logp[rows[owner], children] = so_far[owner] + odds
         self._open[rows[owner], children] = self._answers.inner[children]
 

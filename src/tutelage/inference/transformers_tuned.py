@@ -18,6 +18,7 @@ from tutelage.core.errors import ModelError
 from tutelage.inference.base import Completion, Prompt
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers_load import load_model, with_adapter
+from tutelage.inference.transformers_merge import MergedAdapter, can_merge
 from tutelage.inference.tuned import Tuned, read_tuned, tuned_files
 
 
@@ -45,7 +46,13 @@ def answerers() -> dict[str, MakeAnswerer]:
 class TunedWeights:
     """Holds the base; loads an adapter beside it once, and one whole model at a time."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, merge: bool = False) -> None:
+        """`merge` folds the adapter in use into the base's matrices where that is possible.
+
+        It pays where an adapter stays in use for many rows.
+        """
+        self._merge = merge
+        self._merged: dict[str, MergedAdapter] = {}  # the newest
         self.base = self.model = model
         self.tuned: Tuned | None = None
         self._loaded: dict[str, str] = {}
@@ -57,6 +64,8 @@ class TunedWeights:
         Raises ModelError if a file is missing or does not fit the base.
         """
         self.tuned = None if folder is None else read_tuned(folder)
+        for merged in self._merged.values():
+            merged.undo()
         if folder is None or self.tuned is None:
             if self._loaded:
                 self.base.base_model.disable_adapter_layers()
@@ -72,6 +81,8 @@ class TunedWeights:
             self._loaded[digest] = name
         self.base.base_model.enable_adapter_layers()
         self.base.set_adapter(self._loaded[digest])
+        if self._merge and can_merge(self.base):
+            self._use_merged(digest)
         self.model = self.base
         return self.base
 
@@ -87,6 +98,13 @@ class TunedWeights:
                 fix="Update tutelage, or train again",
             )
         return known[self.tuned.answerer](self.model, tokenizer, self.tuned)
+
+    def _use_merged(self, digest: str) -> None:
+        if digest in self._merged:
+            self._merged[digest].use()
+            return
+        self._merged.clear()  # the old one's memory first
+        self._merged[digest] = MergedAdapter(self.base, self._loaded[digest])
 
     def _whole_model(self, folder: Path, digest: str) -> Any:
         if self._whole is None or self._whole[0] != digest:

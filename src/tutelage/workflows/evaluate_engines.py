@@ -40,7 +40,7 @@ def open_transformers(source: ModelSource, batch_size: int) -> LoadedEngine:
     from tutelage.inference.transformers import TransformersGenerator
     from tutelage.inference.transformers_divergence import divergence
 
-    engine = TransformersGenerator(source, batch_size=batch_size)
+    engine = TransformersGenerator(source, batch_size=batch_size, merge=True)
     return LoadedEngine(engine, lambda text: len(engine.tokenizer(text)["input_ids"]),
                         engine.specials, divergence=partial(divergence, engine))  # fmt: skip
 

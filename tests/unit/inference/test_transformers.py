@@ -294,6 +294,23 @@ def test_base_and_tuned_share_the_weights(source: ModelSource, adapter: Path) ->
     np.testing.assert_allclose(base, generator.score_labels(prompts(), LABELS), atol=1e-5)
 
 
+def test_a_merged_adapter_answers_alike_and_leaves_the_base_as_it_was(
+    source: ModelSource, adapter: Path, tmp_path: Path
+) -> None:
+    other = save_adapter(source, tmp_path / "other", seed=9)
+    apart, merged = (TransformersGenerator(source, merge=merge) for merge in (False, True))
+    asked = prompts()
+    base = merged.score_labels(asked, LABELS)
+    for folder in (adapter, other, adapter):
+        for generator in (apart, merged):
+            generator.set_adapter(folder)
+        wanted, found = (g.score_labels(asked, LABELS) for g in (apart, merged))
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        assert not np.allclose(found, base, atol=1e-4)
+        merged.set_adapter(None)
+        np.testing.assert_array_equal(merged.score_labels(asked, LABELS), base)
+
+
 def test_adapters_are_switched_by_their_content(
     source: ModelSource, adapter: Path, tmp_path: Path
 ) -> None:
