@@ -80,27 +80,42 @@ def assign(ctx: Context, order: Order) -> dict[str, Any]:
     fresh = [one for one in pool if order.again or order.source == "disputed" or
              not taken.get(one.id)]  # fmt: skip
     chosen, why = _choose(ctx, fresh, order)
+    given = give(ctx, chosen, order, why)
+    if given is None:
+        raise _nothing(order, len(pool), findings)
+    return {
+        **given,
+        "left_over": len(fresh) - len(chosen),
+        "given_before": len(pool) - len(fresh),
+        "findings": summarise(findings),
+    }
+
+
+def give(
+    ctx: Context, items: Sequence[Item], order: Order, why: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Give these items out in their order, as one batch; return it, or None if nobody lacks them.
+
+    `why` says in words why each was chosen. An item that all of the people have had is left out.
+    """
     with ctx.store.begin() as session:
-        slots = _slots(chosen, order, _taken(session))
+        slots = _slots(items, order, _taken(session))
         if not slots:
-            raise _nothing(order, len(pool), findings)
-        keep_items(session, chosen)
-        drafts = _keep_production_drafts(ctx, session, chosen)
+            return None
+        keep_items(session, items)
+        drafts = _keep_production_drafts(ctx, session, items)
         batch = _write(session, order, slots)
     given = Counter(slot.annotator for slot in slots if slot.annotator is not None)
     return {
         "batch": batch,
         "source": order.source,
-        "why": why,
+        "why": list(why),
         "drafts": drafts,
         "items": len({slot.item for slot in slots}),
         "answers": len(slots),
         "overlap": order.overlap,
         "shared": order.shared,
         "people": {name: given.get(name, 0) for name in order.people},
-        "left_over": len(fresh) - len(chosen),
-        "given_before": len(pool) - len(fresh),
-        "findings": summarise(findings),
     }
 
 
@@ -156,23 +171,37 @@ def _from_production(ctx: Context, split: SplitName | None) -> list[Item]:
             .order_by(RecordRow.at, RecordRow.id)
         )
         for row in rows:
-            turns = tuple(Message(role=m["role"], content=m["content"]) for m in row.messages)
-            if split not in (None, row.split) or not turns or turns[-1].role != "user":
+            item = production_item(ctx, row)
+            if item is None or split not in (None, item.split):
                 continue
-            turns = without_prompt(turns, ctx.config.prompt)
-            example = Example(
-                messages=turns,
-                group=row.group_key,
-                time=row.at.isoformat(),
-                meta={"release": row.release},
-                origin=Origin(kind="production", source=row.id),
-            )
-            side: SplitName = row.split  # type: ignore[assignment]
-            name = item_id(turns)
-            before = found.get(name)
-            if before is None or SPLITS.index(side) > SPLITS.index(before.split or "train"):
-                found[name] = Item(name, example, "production", split=side, answer=row.response)
+            before = found.get(item.id)
+            if before is None or _held_out(item) > _held_out(before):
+                found[item.id] = item
     return known_rows(ctx, found.values())
+
+
+def production_item(ctx: Context, row: RecordRow) -> Item | None:
+    """Return what a record asks as an item, or None if it does not end with a question.
+
+    The answer that clients got stands beside it; identifiers are as the record has them.
+    """
+    turns = tuple(Message(role=m["role"], content=m["content"]) for m in row.messages)
+    if not turns or turns[-1].role != "user":
+        return None
+    turns = without_prompt(turns, ctx.config.prompt)
+    example = Example(
+        messages=turns,
+        group=row.group_key,
+        time=row.at.isoformat(),
+        meta={"release": row.release},
+        origin=Origin(kind="production", source=row.id),
+    )
+    side: SplitName = row.split  # type: ignore[assignment]
+    return Item(item_id(turns), example, "production", split=side, answer=row.response)
+
+
+def _held_out(item: Item) -> int:
+    return SPLITS.index(item.split or "train")
 
 
 def _from_imports(ctx: Context) -> list[Item]:

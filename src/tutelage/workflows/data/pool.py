@@ -65,7 +65,7 @@ def read_pool(ctx: Context, pool: str) -> Candidates:
         candidates = [Candidate(item) for item in known_rows(ctx, _waiting(ctx, found))]
     else:
         candidates = _from_file(ctx, Path(pool).expanduser(), found)
-    given = _given(ctx)
+    given = given_items(ctx)
     for candidate in candidates:
         if candidate.item.example_id is not None:
             found.left_out["a row of the dataset already"] += 1
@@ -195,7 +195,8 @@ def _waiting(ctx: Context, found: Candidates) -> Iterator[Item]:
                 yield item
 
 
-def _given(ctx: Context) -> set[str]:
+def given_items(ctx: Context) -> set[str]:
+    """Return the items that were given to experts, or answered by them."""
     with ctx.store.session() as session:
         return {
             *session.scalars(select(AssignmentRow.item)),
