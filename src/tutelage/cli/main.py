@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tutelage.cli import (
+    ab,
     alerts,
     compare,
     deploy,
@@ -66,6 +67,7 @@ def _root(
 for module in (project, train, search, evaluate, compare, serve, alerts, usage):
     module.register(app)
 for noun in (
+    ab,
     alerts,
     data,
     deploy,
@@ -76,6 +78,7 @@ for noun in (
     human,
     judge,
     keys,
+    live_evaluation,
     logs,
     prompt,
     release,

@@ -71,11 +71,38 @@ def live_scores(
         query = query.where(LiveRow.release == release)
     if metric is not None:
         query = query.where(ScoreRow.metric == metric)
+    for row in _in_chunks(store, query, after):
+        yield LiveScore(*row)
+
+
+def score_values(
+    store: Store, release: str, after: int = 0
+) -> Iterator[tuple[int, str, str, float]]:
+    """Yield (id, deployment, metric, value) of a release's scores, those without a value left out.
+
+    It is what statistics need of `live_scores`, at a fraction of the work.
+    """
+    query = (
+        select(ScoreRow.id, LiveRow.deployment, ScoreRow.metric, ScoreRow.value)
+        .join(LiveRow, LiveRow.record == ScoreRow.item)
+        .where(
+            ScoreRow.evaluation.is_(None),
+            ScoreRow.candidate == release,
+            ScoreRow.source.in_(SOURCES),
+            ScoreRow.value.is_not(None),
+        )
+        .order_by(ScoreRow.id)
+        .limit(_CHUNK)
+    )
+    for number, deployment, metric, value in _in_chunks(store, query, after):
+        yield number, deployment, metric, float(value)
+
+
+def _in_chunks(store: Store, query: Any, after: int) -> Iterator[Any]:
     while True:
         with store.session() as session:
             rows = session.execute(query.where(ScoreRow.id > after)).all()
-        for row in rows:
-            yield LiveScore(*row)
+        yield from rows
         if len(rows) < _CHUNK:
             return
         after = rows[-1].id

@@ -31,6 +31,7 @@ ENDS = {
     "backend.up": ("backend.down",),
     "keep_alive.ok": ("keep_alive.failed",),
     "drift.ended": ("drift.found",),
+    "quality.ended": ("quality.dropped",),
 }
 _ENDED = frozenset(kind for kinds in ENDS.values() for kind in kinds)
 
@@ -47,6 +48,7 @@ BUILT_IN: tuple[AlertRule, ...] = (
     _rule("backend-down", "warning", event="backend.down"),
     _rule("budget-spent", "warning", event="budget.spent"),
     _rule("drift", "warning", event="drift.found"),
+    _rule("quality", "warning", event="quality.dropped"),
     _rule("keep-alive", "warning", event="keep_alive.failed"),
     _rule("error-rate", "error", metric="error_rate", above=0.05, hold="1m"),
     _rule("overload", "warning", metric="refused_rate", above=0.05, hold="1m"),

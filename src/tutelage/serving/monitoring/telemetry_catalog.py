@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from tutelage.serving.access.spend_meters import SpendMeters
 from tutelage.serving.backends.backends import BackendMetrics
 from tutelage.serving.guards.monitor import DriftMeters
+from tutelage.serving.monitoring.live_meters import LiveMeters
 from tutelage.serving.monitoring.log_meters import LogMeters
 from tutelage.serving.monitoring.telemetry import Telemetry
 from tutelage.serving.monitoring.telemetry_gauges import Meters
@@ -29,6 +30,9 @@ EVENTS: dict[str, str] = {
     "budget.spent": "a budget is used up for its period",
     "drift.found": "live traffic no longer looks like the golden rows",
     "drift.ended": "it does again",
+    "quality.dropped": "the scores of live answers prove that a release is worse than it may be",
+    "quality.ended": "that release does not serve any more",
+    "judge.silent": "the judge leaves live answers out: its budget is spent, or it does not answer",
     "keep_alive.failed": "a hosted model did not answer the call that keeps it",
     "keep_alive.ok": "it answered again",
     "gateway.started": "the gateway takes requests",
@@ -54,6 +58,7 @@ def registry_of_all() -> CollectorRegistry:
     LogMeters(telemetry)
     Meters(telemetry.registry)
     DriftMeters(telemetry.registry)
+    LiveMeters(telemetry.registry)
     SpendMeters(telemetry.registry)
     BackendMetrics((), telemetry.registry)
     return telemetry.registry
