@@ -20,6 +20,7 @@ _DESKS = (
     "deploy",
     "keys",
     "usage",
+    "ab",
     "guards_desk",
     "monitor_desk",
 )

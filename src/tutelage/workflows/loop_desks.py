@@ -1,4 +1,4 @@
-"""The desks of the loop: what users said, and what is made of it."""
+"""The desks of the loop: what users said, how releases do and compare, what is made of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tutelage.workflows.serving_desks import ServingDesks
 
 if TYPE_CHECKING:
+    from tutelage.workflows.ab import AbDesk
     from tutelage.workflows.feedback_desk import FeedbackDesk
 
 
@@ -19,3 +20,10 @@ class LoopDesks(ServingDesks):
         from tutelage.workflows.feedback_desk import FeedbackDesk
 
         return FeedbackDesk(self.context)
+
+    @property
+    def ab(self) -> AbDesk:
+        """A/B tests: which of two releases users are better off with."""
+        from tutelage.workflows.ab import AbDesk
+
+        return AbDesk(self.context)

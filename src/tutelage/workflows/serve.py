@@ -24,6 +24,7 @@ from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
 from tutelage.data.split import load_split_key
+from tutelage.feedback.ab.ab_routes import ab_routes
 from tutelage.feedback.intake import routes as feedback_routes
 from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.access.key_store import load_keys
@@ -75,7 +76,7 @@ async def serve(
         async with _gateway(ctx, host) as state:
             url = _url(host, listener)
             routes = [
-                *feedback_routes(state), *monitor_routes(), *backend_routes(), *guard_routes()
+                *ab_routes(), *feedback_routes(state), *monitor_routes(), *backend_routes(), *guard_routes()
             ]  # fmt: skip
             server = _Server(
                 uvicorn.Config(

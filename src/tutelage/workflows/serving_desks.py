@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tutelage.workflows.context import Context
+from tutelage.workflows.loop_desks import LoopDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.deploy import DeploymentsDesk
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tutelage.workflows.usage import UsageDesk
 
 
-class ServingDesks:
+class ServingDesks(LoopDesks):
     """One property a family of commands."""
 
     def __init__(self, context: Context) -> None:

@@ -1,0 +1,1 @@
+"""Which of two releases users are better off with: the analysis of an A/B test."""
