@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Index, String, Text, delete, select
+from sqlalchemy import Index, String, Text, delete, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from tutelage.core.artifact import utc_now
@@ -42,6 +42,17 @@ class LiveRow(Base):
     scored_at: Mapped[datetime | None]
     problem: Mapped[str] = mapped_column(Text, default="")
     drawn_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+def strip_live(session: Session, records: Sequence[str]) -> None:
+    """Delete the words that live evaluation holds on these records; the values of scores stay."""
+    drawn = select(LiveRow.record).where(LiveRow.record.in_(records))
+    session.execute(delete(JudgeVerdictRow).where(JudgeVerdictRow.item.in_(drawn)))
+    session.execute(
+        update(ScoreRow)
+        .where(ScoreRow.evaluation.is_(None), ScoreRow.item.in_(records))
+        .values(evidence={})
+    )
 
 
 def forget_live(session: Session, records: Sequence[str]) -> None:

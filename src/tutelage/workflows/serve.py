@@ -15,7 +15,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import uvicorn
@@ -26,6 +25,7 @@ from tutelage.core.workspace import atomic_write
 from tutelage.data.split import load_split_key
 from tutelage.feedback.ab.ab_routes import ab_routes
 from tutelage.feedback.intake import routes as feedback_routes
+from tutelage.feedback.live.routes import live_routes
 from tutelage.release.deployments import deployments, ensure_deployment
 from tutelage.serving.access.key_store import load_keys
 from tutelage.serving.access.keys import KeyRing
@@ -76,8 +76,13 @@ async def serve(
         async with _gateway(ctx, host) as state:
             url = _url(host, listener)
             routes = [
-                *ab_routes(), *feedback_routes(state), *monitor_routes(), *backend_routes(), *guard_routes()
-            ]  # fmt: skip
+                *ab_routes(),
+                *feedback_routes(state),
+                *monitor_routes(),
+                *backend_routes(),
+                *guard_routes(),
+                *live_routes(),
+            ]
             server = _Server(
                 uvicorn.Config(
                     create_app(state, routes),
@@ -248,13 +253,11 @@ async def _gateway(ctx: Context, host: str) -> AsyncIterator[GatewayState]:
 
 
 def _redactor(ctx: Context) -> Redactor:
-    """Return what is done to texts before they are logged. `[NAME]` in a log is not undone."""
     if not ctx.config.deploy.redact:
         return keep
-    from tutelage.data.privacy.detect import redact_text
-    from tutelage.workflows.data.privacy import kinds_of
+    from tutelage.workflows.data.privacy import log_redactor
 
-    return partial(redact_text, kinds=kinds_of(ctx))
+    return log_redactor(ctx)
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

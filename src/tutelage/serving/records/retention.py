@@ -1,7 +1,7 @@
 """When records are deleted for good, beside the running gateway.
 
-Deleted records leave their sums in `usage_days`, and take the feedback on them along. Whose texts
-are written at all is decided in log_policy.py.
+Deleted records leave their sums in `usage_days` and the values of their scores, and take the
+feedback on them along. Whose texts are written at all is decided in log_policy.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tutelage.serving.access.usage import sums_of_records
 from tutelage.serving.hooks import Hook
 from tutelage.serving.state import GatewayState
 from tutelage.store.base import Store, insert_into
+from tutelage.store.live import strip_live
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
 from tutelage.store.usage import BudgetRow, UsageRow
@@ -56,6 +57,7 @@ def _delete_some(store: Store, before: datetime) -> int:
         sums = [row._asdict() for row in session.execute(sums_of_records(store).where(mine))]
         session.execute(_adding(store), sums)
         session.execute(delete(SignalRow).where(SignalRow.record.in_(names)))
+        strip_live(session, names)
         session.execute(delete(RecordRow).where(mine))
     return len(names)
 
