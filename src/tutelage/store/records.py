@@ -11,6 +11,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from tutelage.core.artifact import utc_now
 from tutelage.store.base import Base
 
+IMPORTED = "imported"  # the arm of records that another tool logged
+
 
 class RecordRow(Base):
     """One production request and its response. `split` is decided by hash on arrival."""
@@ -26,7 +28,7 @@ class RecordRow(Base):
     release: Mapped[str] = mapped_column(String(64))
     rollout: Mapped[str | None] = mapped_column(String(32), index=True)
     step: Mapped[int | None]
-    arm: Mapped[str] = mapped_column(String(16))  # stable, canary, shadow
+    arm: Mapped[str] = mapped_column(String(16))  # stable, canary, shadow, imported
     user: Mapped[str | None] = mapped_column(String(128))
     key_name: Mapped[str | None] = mapped_column(String(80))
     split: Mapped[str] = mapped_column(String(16), index=True)

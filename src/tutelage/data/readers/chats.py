@@ -8,6 +8,7 @@ from typing import Any
 
 from tutelage.core.example import Message
 from tutelage.data.readers.form import note_turns
+from tutelage.data.readers.logs import find_openpipe_log
 from tutelage.data.readers.reading import Clues, Fields, Reading, Shape
 from tutelage.data.readers.turns import Unusable, as_text, read_turns, said
 
@@ -18,11 +19,11 @@ _LABELS = ("label", "category", "class", "intent", "target")
 
 
 def find_openpipe(clues: Clues) -> Shape | None:
-    """OpenPipe's dataset export: OpenAI chat with a split of TRAIN or TEST."""
+    """OpenPipe's dataset export, OpenAI chat with a split of TRAIN or TEST; or its request logs."""
     split = clues.folded.get("split")
-    if "messages" not in clues.folded or split is None:
-        return None
-    if str(clues.row[split]) not in ("TRAIN", "TEST"):
+    if "messages" not in clues.folded:
+        return find_openpipe_log(clues)
+    if split is None or str(clues.row[split]) not in ("TRAIN", "TEST"):
         return None
     read = _chat(clues, clues.folded["messages"])
     return Shape("OpenPipe dataset", "every row has messages, and a split of TRAIN or TEST", read)

@@ -1,9 +1,9 @@
-"""Rows of log exports: Latitude, Langfuse, and stored chat completions of OpenAI's API.
+"""Rows of log exports: Latitude, Langfuse, OpenPipe, and stored chat completions of OpenAI.
 
 The forms are those of Latitude v1's CSV of logs and of spans, Langfuse's export of traces and
-observations (CSV, JSON, JSON lines, and the download of one trace), and of chat.completion
-objects joined with their request. Entries that are no answered model call are left out with a
-note, not an error.
+observations (CSV, JSON, JSON lines, and the download of one trace), OpenPipe's request logs, and
+of chat.completion objects joined with their request. Entries that are no answered model call are
+left out with a note, not an error.
 """
 
 from __future__ import annotations
@@ -53,6 +53,24 @@ def find_langfuse(clues: Clues) -> Shape | None:
         "Langfuse export",
         f"every row has input and output beside {shown}",
         lambda fields: _langfuse(fields, source, target),
+    )
+
+
+def find_openpipe_log(clues: Clues) -> Shape | None:
+    """OpenPipe's request logs: `input` is the whole request, `output` the completion or an error.
+
+    https://docs.openpipe.ai/features/request-logs/exporting-logs
+    """
+    source, target = clues.folded.get("input"), clues.folded.get("output")
+    if source is None or target is None:
+        return None
+    asked = _unquoted(clues.row[source])
+    if not isinstance(asked, dict) or not {"messages", "model"} <= asked.keys():
+        return None
+    return Shape(
+        "OpenPipe request logs",
+        f"every row has {source} with a request and {target} with what came of it",
+        lambda fields: _openpipe(fields, source, target),
     )
 
 
@@ -142,6 +160,16 @@ def _unquoted(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
+
+
+def _openpipe(fields: Fields, source: str, target: str) -> Reading:
+    asked, done = _unquoted(fields.get(source)), _unquoted(fields.get(target))
+    choices = done.get("choices") if isinstance(done, dict) else None
+    if not choices:
+        raise Unusable(SKIPPED, "the call failed: its output has no choices")
+    before = said(asked.get("messages") if isinstance(asked, dict) else None, "user")
+    more = {"tools": asked["tools"]} if isinstance(asked, dict) and asked.get("tools") else {}
+    return Reading((*as_asked(before), *said(choices, "assistant")), (source, target), more=more)
 
 
 def _has_choices(value: Any) -> bool:

@@ -17,7 +17,7 @@ from tutelage.core.errors import DataError, did_you_mean
 from tutelage.serving.access.accounts import LOCAL_NAME
 from tutelage.serving.access.pricing import Pricing
 from tutelage.store.base import Store
-from tutelage.store.records import RecordRow
+from tutelage.store.records import IMPORTED, RecordRow
 from tutelage.store.releases import ReleaseRow
 from tutelage.store.usage import UsageRow
 
@@ -70,11 +70,14 @@ def sums_of_records(store: Store) -> Select[Any]:
 
 def read_usage(store: Store, since: datetime, until: datetime) -> list[Line]:
     """Return the use from `since` to before `until`; of deleted records, whole days."""
-    records = sums_of_records(store).where(RecordRow.at >= since, RecordRow.at < until)
+    mine = RecordRow.arm != IMPORTED
+    records = sums_of_records(store).where(mine, RecordRow.at >= since, RecordRow.at < until)
     columns = (UsageRow.day, UsageRow.deployment, UsageRow.release, UsageRow.key, UsageRow.arm)
     sums = (getattr(UsageRow, name) for name in _SUMS)
     first, last = f"{since.astimezone(UTC):%Y-%m-%d}", f"{until.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    days = select(*columns, *sums).where(UsageRow.day >= first, UsageRow.day < last)
+    days = select(*columns, *sums).where(
+        UsageRow.day >= first, UsageRow.day < last, UsageRow.arm != IMPORTED
+    )
     with store.session() as session:
         found = [*session.execute(records), *session.execute(days)]
     lines = []

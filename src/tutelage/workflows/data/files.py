@@ -10,7 +10,7 @@ import codecs
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -168,7 +168,7 @@ def import_files(
     """
     reading = reading or Reading()
     known_format(reading.format)
-    _require_encoding(reading.encoding)
+    require_encoding(reading.encoding)
     if output.exists() and not force:
         raise DataError(
             "the file is there already",
@@ -176,7 +176,7 @@ def import_files(
             fix="Name another one, or replace it with --force",
         )
     left = rejected or output.with_name(f"{output.stem}.rejected.jsonl")
-    job = _Import(reading, emit)
+    job = Importing(reading, emit)
     with replacing(left) as left_path, replacing(output) as path:
         with _writing(left_path) as job.left, _writing(path) as stream:
             for example in job.examples(sources):
@@ -191,7 +191,8 @@ def import_files(
     return job.result(output, left)
 
 
-def _require_encoding(name: str | None) -> None:
+def require_encoding(name: str | None) -> None:
+    """Raise ConfigError unless `name` is an encoding, or unset."""
     try:
         codecs.lookup(name or "utf-8")
     except LookupError as error:
@@ -204,10 +205,16 @@ def _writing(path: Path) -> TextIO:
     return path.open("w", encoding="utf-8", newline="\n")
 
 
-class _Import:
-    """One import under way: what it read, kept and left out so far."""
+class Importing:
+    """One import under way: what it read, kept and left out so far.
 
-    def __init__(self, reading: Reading, emit: Emit) -> None:
+    `conceal` hides what may not be told of a row that is left out.
+    """
+
+    def __init__(
+        self, reading: Reading, emit: Emit, conceal: Callable[[Rejected], Rejected] | None = None
+    ) -> None:
+        self._conceal = conceal
         self.rows = self.rejected = self.skipped = 0
         self.detected: list[str] = []
         self.first: Rejected | None = None  # an error before a row that was only skipped
@@ -249,6 +256,7 @@ class _Import:
         self.detected += tally.lines()
 
     def _leave(self, row: Rejected) -> None:
+        row = self._conceal(row) if self._conceal else row
         if row.is_error:
             self.rejected += 1
         else:

@@ -9,7 +9,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,15 @@ def vault_path(ctx: Context) -> Path:
 def key_file(ctx: Context, named: Path | None = None) -> Path:
     """Return where the project's key lies; raise ConfigError if that is inside the project."""
     return key_path(ctx.config.name, ctx.workspace.root, named or ctx.config.data.privacy.key)
+
+
+def log_redactor(ctx: Context) -> Callable[[str], str]:
+    """Return what is done to texts before they are logged. `[NAME]` in a log is not undone."""
+    if not ctx.config.deploy.redact:
+        return str
+    from tutelage.data.privacy.detect import redact_text
+
+    return partial(redact_text, kinds=kinds_of(ctx))
 
 
 @contextlib.contextmanager

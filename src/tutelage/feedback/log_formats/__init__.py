@@ -1,0 +1,1 @@
+"""Logs of other tools as production records, and records as files that other tools read."""

@@ -1,0 +1,164 @@
+"""A logged call as rows of the store, and a record with its feedback as a row of a file.
+
+What is stored is redacted, and its side of the split comes from the same keyed hash as that of
+requests of the gateway. It touches neither files nor the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.core.artifact import content_hash, utc_now
+from tutelage.core.config import Splits
+from tutelage.core.errors import DataError
+from tutelage.core.example import Example, Message, normalise
+from tutelage.core.output import OutputFormat
+from tutelage.data.split import side_of
+from tutelage.feedback.log_formats.calls import facts_of
+from tutelage.feedback.log_formats.facts import Facts
+from tutelage.feedback.signals import Declared, read_feedback
+from tutelage.serving.records.request_log import Redactor, safe_text
+from tutelage.store.records import IMPORTED, RecordRow, SignalRow
+
+_LONGEST_USER = 128
+_ID_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a project does with a call: its deployment, side, redaction, and signals."""
+
+    deployment: str
+    split_key: bytes
+    splits: Splits
+    redact: Redactor
+    output: OutputFormat
+    declared: Mapping[str, Declared]
+
+    def rows(self, call: Example) -> tuple[dict[str, Any], tuple[dict[str, Any], ...], str | None]:
+        """Return the record, its signals, and why feedback on it could not be read, if so."""
+        facts = facts_of(call)
+        record = record_id(call, facts)
+        group = facts.group or facts.user or normalise(call.input_text)
+        row = {
+            "id": record,
+            "deployment": self.deployment,
+            "release": (facts.model or "unknown")[:64],
+            "rollout": None,
+            "step": None,
+            "arm": IMPORTED,
+            "user": self.user(facts.user),
+            "key_name": None,
+            "split": side_of(self.split_key, safe_text(group), self.splits),
+            "group_key": hashlib.sha256(safe_text(group).encode()).hexdigest(),
+            "messages": [_turn(turn, self._clean) for turn in call.context],
+            "response": self._clean(_answer(call.messages[-1])),
+            "finish_reason": facts.finish_reason[:16],
+            "status": facts.status,
+            "error": self._clean(facts.error) if facts.error else None,
+            "latency_ms": facts.latency_ms,
+            "first_token_ms": facts.first_token_ms,
+            "prompt_tokens": facts.prompt_tokens,
+            "completion_tokens": facts.completion_tokens,
+            "checks": {},
+            "at": facts.at or utc_now(),
+        }
+        signals, problem = self._signals(record, facts)
+        return row, signals, problem
+
+    def user(self, user: str | None) -> str | None:
+        """Return the user as the log keeps it: hashed if it is long or the redactor objects."""
+        if user is None:
+            return None
+        user = safe_text(user)
+        if len(user) <= _LONGEST_USER and self.redact(user) == user:
+            return user
+        return hashlib.sha256(user.encode()).hexdigest()
+
+    def _clean(self, text: str) -> str:
+        return self.redact(safe_text(text))
+
+    def _signals(self, record: str, facts: Facts) -> tuple[tuple[dict[str, Any], ...], str | None]:
+        rows: list[dict[str, Any]] = []
+        problem = None
+        for given in facts.feedback:
+            body = {"record_id": record, "at": facts.at.isoformat() if facts.at else None}
+            body |= _cleaned(given, self._clean)
+            try:
+                rows += read_feedback(body, self.output, None, self.declared).rows
+            except DataError as error:
+                problem = problem or error.sentence()
+        return tuple(rows), problem
+
+
+def record_id(call: Example, facts: Facts) -> str:
+    """Return the call's own id, so that later feedback finds it; else a hash of what it says.
+
+    A call that is imported twice has the same id both times.
+    """
+    own = facts.id
+    if own and len(own) <= 64 and not set(own) - _ID_CHARS:
+        return own if not own.isdigit() else f"log-{own}"
+    told = [own, call.id, facts.user, facts.at.isoformat() if facts.at else None]
+    return f"log-{content_hash(told)[:32]}"
+
+
+def record_line(record: RecordRow, signals: Sequence[SignalRow]) -> dict[str, Any]:
+    """Return a record with its feedback as one row; `logs import` reads it back as it was."""
+    return {
+        "id": record.id,
+        "at": record.at.isoformat(),
+        "deployment": record.deployment,
+        "release": record.release,
+        "arm": record.arm,
+        "user": record.user,
+        "key": record.key_name,
+        "side": record.split,
+        "status": record.status,
+        "finish_reason": record.finish_reason,
+        "error": record.error,
+        "latency_ms": record.latency_ms,
+        "first_token_ms": record.first_token_ms,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "messages": record.messages,
+        "response": record.response,
+        "feedback": [
+            {"kind": s.kind, "value": s.value["value"], "author": s.author, "at": s.at.isoformat()}
+            for s in sorted(signals, key=lambda s: (s.at, s.kind, s.key))
+        ],
+    }
+
+
+def chat_line(messages: Sequence[Mapping[str, Any]], answer: str, prompt: str = "") -> Any:
+    """Return a row as OpenAI's fine-tuning takes it; `prompt` goes before rows without a system."""
+    turns = [dict(turn) for turn in messages]
+    if prompt and not any(turn["role"] == "system" for turn in turns):
+        turns.insert(0, {"role": "system", "content": prompt})
+    return {"messages": [*turns, {"role": "assistant", "content": answer}]}
+
+
+def _answer(turn: Message) -> str:
+    """Return the text of an answer; one that only calls tools is kept as JSON, as the gateway's."""
+    calls = (turn.model_extra or {}).get("tool_calls")
+    if not calls:
+        return turn.content
+    said = {"content": turn.content} if turn.content else {}
+    return json.dumps({**said, "tool_calls": calls}, ensure_ascii=False)
+
+
+def _turn(turn: Message, clean: Callable[[str], str]) -> dict[str, Any]:
+    kept = {"role": turn.role, "content": clean(turn.content)}
+    return {**kept, **_cleaned(turn.model_extra or {}, clean)}
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {key: _cleaned(part, clean) for key, part in value.items()}
+    return [_cleaned(part, clean) for part in value] if isinstance(value, (list, tuple)) else value
