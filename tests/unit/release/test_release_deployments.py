@@ -207,7 +207,7 @@ def test_a_promotion_that_fails_half_way_leaves_no_trace(two: Two) -> None:
     assert len(journal(home.store, rollout)) == 1
 
 
-def _together(works: list[Callable[[], object]]) -> list[str]:
+def together(works: list[Callable[[], object]]) -> list[str]:
     """Run functions at the same moment; return "done" or the error's name for each."""
     gate, results = threading.Barrier(len(works)), [""] * len(works)
 
@@ -230,7 +230,7 @@ def _together(works: list[Callable[[], object]]) -> list[str]:
 def test_of_many_operators_at_once_one_starts(two: Two) -> None:
     home, base, tuned = two
     ensure_deployment(home.store, "shop", base)
-    results = _together([lambda: start_rollout(home.store, "shop", tuned, PLAN)] * 6)
+    results = together([lambda: start_rollout(home.store, "shop", tuned, PLAN)] * 6)
     assert sorted(results) == ["Conflict"] * 5 + ["done"]
 
 
@@ -243,7 +243,7 @@ def test_promote_and_abort_at_once_one_wins(two: Two) -> None:
         assert row is not None
         automatic = finish(state_of(row), "rolled_back", "errors")
         assert automatic is not None
-        results = _together([
+        results = together([
             lambda: promote(home.store, "shop"),
             lambda: abort(home.store, "shop"),
             lambda r=row, m=automatic: apply_transition(home.store, r.id, r.fence, m),
@@ -255,7 +255,7 @@ def test_promote_and_abort_at_once_one_wins(two: Two) -> None:
         assert (route(home.store, "shop").stable == row.candidate) == promoted
 
 
-def _operator(url: str, rollout: str, fence: int, to: str, answers: object) -> None:
+def operator(url: str, rollout: str, fence: int, to: str, answers: object) -> None:
     store = open_store(url)
     row = active_rollout(store, "shop")
     try:
@@ -279,7 +279,7 @@ def test_two_processes_with_the_same_fence_one_wins(two: Two) -> None:
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
     workers = [
-        spawn.Process(target=_operator, args=(url, rollout, fence, to, answers))
+        spawn.Process(target=operator, args=(url, rollout, fence, to, answers))
         for to in ("promoted", "aborted")
     ]
     for worker in workers:
