@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.postgres_server import Postgres, running_postgres
 from tests.unit.release.conftest import Home
-from tests.unit.release.test_release_deployments import PLAN, operator, together, begun
+from tests.unit.release.test_release_deployments import PLAN, begun, operator, together
 
 from tutelage.core.workspace import Workspace
 from tutelage.release.deployments import (
