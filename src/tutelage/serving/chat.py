@@ -22,6 +22,7 @@ from tutelage.serving.guards.checking import Holdback
 from tutelage.serving.state import GatewayState
 from tutelage.serving.turn import Turn, answer_blocked
 from tutelage.serving.wire.body import Share, read_json
+from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.http_protocol import WATCH
 from tutelage.serving.wire.upstream import Piece
 from tutelage.serving.wire.upstream_answer import broken
@@ -29,7 +30,6 @@ from tutelage.serving.wire.wire import (
     ChunkWriter,
     HttpError,
     completion_body,
-    encode,
     error_event,
     unknown_model,
 )
@@ -203,9 +203,8 @@ class _Streaming:
         """Stream the answer; raise HttpError, also after some of it was sent."""
         turn = self.turn
         async with aclosing(turn.state.upstream.stream(turn.engine_body())) as pieces:
-            async for piece in pieces:
-                turn.take(piece)
-                await self._pass(piece)
+            async for together in pieces:
+                await self._pass(together)
         if not turn.finish_reason:
             raise broken("the stream ended without a finish_reason")
         await turn.check_response()
@@ -217,23 +216,35 @@ class _Streaming:
         await self.exchange.begin(self._send)
         await _send_event(self._send, end + b"data: [DONE]\n\n", last=True)
 
-    async def _pass(self, piece: Piece) -> None:
-        delta: dict[str, Any] = {}
-        text, why = self._hold.push(piece.text) if piece.text else ("", None)
+    async def _pass(self, pieces: list[Piece]) -> None:
+        """Take what came together, and send what may be sent of it."""
+        events, why = b"", None
+        for piece in pieces:
+            self.turn.take(piece)
+            event, why = self._event(piece)
+            events += event
+            if why is not None:
+                break
+        if events:
+            await self._send_events(events)
         if why is not None:
             await self.turn.check_response()  # the record keeps what every guard says
             raise answer_blocked(why)
-        if text:
-            delta["content"] = text
+
+    def _event(self, piece: Piece) -> tuple[bytes, str | None]:
+        """Return the event of a piece, if it has one now, and why no more may follow."""
+        text, why = self._hold.push(piece.text) if piece.text else ("", None)
+        if why is not None:
+            return b"", why
+        delta: dict[str, Any] = {"content": text} if text else {}
         if self._hold.holds:
             self._logprobs += (piece.logprobs or {}).get("content") or []
-            if text:
-                await self._chunk(delta)
-            return
+            return self._chunk(delta) if text else b"", None
         if piece.tool_calls:
             delta["tool_calls"] = piece.tool_calls
         if delta or piece.logprobs:
-            await self._chunk(delta, piece.logprobs)
+            return self._chunk(delta, piece.logprobs), None
+        return b"", None
 
     async def _rest(self) -> None:
         """Send what was held back."""
@@ -246,14 +257,18 @@ class _Streaming:
         if self.turn.calls:
             delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(self.turn.calls)]
         if delta:
-            await self._chunk(delta, {"content": self._logprobs} if self._logprobs else None)
+            logprobs = {"content": self._logprobs} if self._logprobs else None
+            await self._send_events(self._chunk(delta, logprobs))
 
-    async def _chunk(self, delta: dict[str, Any], logprobs: Any = None) -> None:
+    def _chunk(self, delta: dict[str, Any], logprobs: Any = None) -> bytes:
         if self._first:
             self._first = False
             delta = {"role": "assistant", "content": None, **delta}
-            await self.exchange.begin(self._send)
-        await _send_event(self._send, self._writer.chunk(delta, None, logprobs))
+        return self._writer.chunk(delta, None, logprobs)
+
+    async def _send_events(self, events: bytes) -> None:
+        await self.exchange.begin(self._send)
+        await _send_event(self._send, events)
 
 
 async def _send_event(send: Send, data: bytes, *, last: bool = False) -> None:

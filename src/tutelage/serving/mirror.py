@@ -30,8 +30,9 @@ from tutelage.serving.records.record_row import record_row
 from tutelage.serving.records.request_log import safe_text
 from tutelage.serving.router import Entry, Profile, bucket
 from tutelage.serving.state import GatewayState
+from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.upstream_answer import Answer
-from tutelage.serving.wire.wire import HttpError, encode
+from tutelage.serving.wire.wire import HttpError
 
 ARM = "shadow"
 _log = logging.getLogger(__name__)

@@ -21,8 +21,9 @@ from tutelage.serving.records.record_row import record_row
 from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
+from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.upstream import Answer, Piece
-from tutelage.serving.wire.wire import HttpError, encode
+from tutelage.serving.wire.wire import HttpError
 from tutelage.serving.wire.wire_request import ChatRequest
 from tutelage.serving.wire.wire_tools import merge_calls
 

@@ -14,7 +14,7 @@ from typing import Any
 from tutelage.core.config_usage import UsageBudget
 from tutelage.core.example import Message
 from tutelage.serving.access.keys import UNITS, Caller
-from tutelage.serving.wire.wire import encode
+from tutelage.serving.wire.fast_json import encode
 
 LOCAL_NAME = "(local)"  # stands for requests without a key, from this machine
 _TURN_TOKENS = 16  # what a chat template puts around a turn, at most

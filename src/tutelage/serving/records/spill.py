@@ -8,7 +8,6 @@ which follows within a fraction of a second. Files of dead processes are read by
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -19,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from tutelage.serving.wire.fast_json import decode, encode
 from tutelage.store.base import UTCDateTime
 from tutelage.store.records import RecordRow
 
@@ -33,12 +33,12 @@ Row = dict[str, Any]
 
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """Return `row` as one line of ASCII JSON, times in ISO 8601."""
-    return json.dumps(row, separators=(",", ":"), default=_plain).encode() + b"\n"
+    return encode(row) + b"\n"
 
 
 def decode_row(line: bytes) -> Row:
     """Return the row of a line as `encode_row` got it. Raises ValueError."""
-    found = json.loads(line)
+    found = decode(line)
     if not isinstance(found, dict):
         raise ValueError("not an object")
     columns = RecordRow.__table__.columns  # another version may have written other ones
@@ -253,7 +253,3 @@ def _hold(handle: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _plain(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

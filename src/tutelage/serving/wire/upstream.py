@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+import math
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
-import aiohttp
-
 from tutelage.serving.hooks import engine_headers
+from tutelage.serving.wire.fast_json import encode
+from tutelage.serving.wire.http_client import Garbled, HttpClient, NotConnected, Reply
 from tutelage.serving.wire.upstream_answer import (
     Answer,
+    Events,
     Piece,
     broken,
-    events,
     read_answer,
-    read_piece,
     refusal,
     timed_out,
     unavailable,
 )
-from tutelage.serving.wire.wire import HttpError, encode
+from tutelage.serving.wire.wire import HttpError
 
 _RETRY_WAITS = (0.05, 0.25, 1.0)  # seconds before the second, third and fourth try
 _CONNECT_S = 5.0
-_BUFFER = 16_384  # bytes read ahead of a client that reads slowly
 _REFUSED = (404, 429, 503)  # not loaded, or no room: nothing was generated
 _log = logging.getLogger(__name__)
 
@@ -107,21 +106,13 @@ class Upstream:
             self.engines = OneEngine(engines, api_key, model_name)
         else:
             self.engines = engines
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
-        self._first_s, self._idle_s = first_token_s or timeout_s, idle_s
-        self._client: aiohttp.ClientSession | None = None
+        self._timeout_s, self._first_s = timeout_s, first_token_s or timeout_s
+        self._idle_s = idle_s
+        self._client: HttpClient | None = None
 
     async def start(self) -> None:
         """Open the connection pool, on the running loop."""
-        self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            timeout=self._timeout,
-            headers={"content-type": "application/json"},
-            auto_decompress=False,
-            skip_auto_headers=("accept-encoding", "accept", "user-agent"),
-            read_bufsize=_BUFFER,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._client = HttpClient(connect_s=_CONNECT_S)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -130,94 +121,103 @@ class Upstream:
 
     async def complete(self, body: Mapping[str, Any]) -> Answer:
         """Return the whole answer; raise HttpError."""
-        async with self._post(body) as response:
-            return await read_answer(response)
+        until = asyncio.get_running_loop().time() + self._timeout_s
+        engine, reply = await self._connect(body, until, math.inf)
+        with _Held(self.engines, engine, reply):
+            if reply.status != 200:
+                raise await refusal(reply, until)
+            return await read_answer(reply, until)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Piece, None]:
-        """Yield the answer piece by piece; raise HttpError, also after some pieces."""
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[list[Piece], None]:
+        """Yield the answer piece by piece, together what came together.
+
+        Raises HttpError, also after some pieces.
+        """
+        now = asyncio.get_running_loop().time()
+        until, first = now + self._timeout_s, now + self._first_s
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._first_s
-        async with (
-            self._post(asked, until) as response,
-            aclosing(events(response, until, self._idle_s)) as found,
-        ):
-            async for event in found:
-                yield read_piece(event)
-
-    @asynccontextmanager
-    async def _post(
-        self, body: Mapping[str, Any], until: float | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        engine, response = await self._connect(body, until)
-        try:
-            if response.status != 200:
-                raise await refusal(response)
-            yield response
-        except BaseException:
-            response.close()  # the engine sees the connection end and stops generating
-            raise
-        else:
-            response.release()
-        finally:
-            self.engines.give(engine, reached=True, status=response.status)
+        engine, reply = await self._connect(asked, until, first)
+        with _Held(self.engines, engine, reply):
+            if reply.status != 200:
+                raise await refusal(reply, until)
+            events = Events(reply, until, first, self._idle_s)
+            while pieces := await events.next():
+                yield pieces
 
     async def _connect(
-        self, body: Mapping[str, Any], until: float | None
-    ) -> tuple[Engine, aiohttp.ClientResponse]:
-        """Return who answers and its response's head; raise HttpError."""
+        self, body: Mapping[str, Any], until: float, first: float
+    ) -> tuple[Engine, Reply]:
+        """Return who answers and its answer's head; raise HttpError."""
         sent = 0  # tries that may have reached an engine
         for wait in (*_RETRY_WAITS, None):
             engine = self.engines.take(body["model"])
             try:
-                async with asyncio.timeout_at(until):
-                    response = await self._send(engine, body)
+                reply = await self._send(engine, body, min(until, first))
             except BaseException as error:
-                failed = _failed(error)
+                failed = isinstance(error, ConnectionError)
                 self.engines.give(engine, reached=not failed)
                 if not failed:
                     meaning = _meaning(error)
                     if meaning is None:
                         raise
                     raise meaning from error
-                sent += not isinstance(error, aiohttp.ClientConnectorError)
+                sent += not isinstance(error, NotConnected)
                 if wait is None or sent > 1:
-                    _log.warning("the engine can't be reached: %s", error or type(error).__name__)
+                    _log.warning("the engine can't be reached: %s", error)
                     raise unavailable() from error
             else:
-                refused = response.status in _REFUSED and wait is not None
-                if not (refused and self.engines.pass_on(engine, response.status)):
-                    return engine, response
-                response.close()
+                refused = reply.status in _REFUSED and wait is not None
+                if not (refused and self.engines.pass_on(engine, reply.status)):
+                    return engine, reply
+                reply.close()
                 continue
             await asyncio.sleep(wait)
         raise unavailable()
 
-    async def _send(self, engine: Engine, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+    async def _send(self, engine: Engine, body: Mapping[str, Any], until: float) -> Reply:
         if self._client is None:
             raise HttpError(503, "The gateway is starting.", code="starting", retry_after=1)
         return await self._client.post(
             f"{engine.base_url}/v1/chat/completions",
-            data=encode({**body, "model": engine.model}),
-            headers=_headers(engine),
-            allow_redirects=False,
+            encode({**body, "model": engine.model}),
+            _headers(engine),
+            until,
         )
 
 
-def _failed(error: BaseException) -> bool:
-    """Return whether the connection failed, rather than the request."""
-    if isinstance(error, TimeoutError):
-        return isinstance(error, aiohttp.ConnectionTimeoutError)
-    return isinstance(error, (aiohttp.ClientConnectionError, OSError))
+class _Held:
+    """An engine's answer while it is read: given back at its end, broken off by an error."""
+
+    __slots__ = ("_engine", "_engines", "_reply")
+
+    def __init__(self, engines: Engines, engine: Engine, reply: Reply) -> None:
+        self._engines, self._engine, self._reply = engines, engine, reply
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._reply.release()
+        else:
+            self._reply.close()  # the engine sees the connection end and stops generating
+        self._engines.give(self._engine, reached=True, status=self._reply.status)
 
 
 def _meaning(error: BaseException) -> HttpError | None:
     """Return what a request's own failure is to the client; None for what is not one."""
     if isinstance(error, TimeoutError):
         return timed_out()
-    return broken(error) if isinstance(error, aiohttp.ClientError) else None
+    return broken(error) if isinstance(error, Garbled) else None
 
 
-def _headers(engine: Engine) -> dict[str, str]:
-    own = {"authorization": f"Bearer {engine.api_key}"} if engine.api_key else {}
-    return {**(engine_headers.get() or {}), **own}
+def _headers(engine: Engine) -> Mapping[str, str]:
+    passed = engine_headers.get() or {}
+    if not engine.api_key:
+        return passed
+    return {**passed, "authorization": f"Bearer {engine.api_key}"}

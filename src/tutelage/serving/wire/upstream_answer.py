@@ -6,16 +6,14 @@ An answer that is not what OpenAI's API says is an error, never passed on as if 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-from collections.abc import AsyncGenerator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
-import aiohttp
-
+from tutelage.serving.wire.fast_json import decode
+from tutelage.serving.wire.http_client import Garbled, Reply
 from tutelage.serving.wire.wire import HttpError
 
 _MOST_ANSWER = 32 * 2**20  # bytes of a whole answer
@@ -24,7 +22,7 @@ _END_S = 0.05  # wait for the end of a stream after its last event
 _log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(slots=True)
 class Piece:
     """A part of a streamed answer; the last ones bring `finish_reason` and `usage`."""
 
@@ -35,7 +33,7 @@ class Piece:
     logprobs: Any = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Answer:
     """A whole answer."""
 
@@ -46,28 +44,9 @@ class Answer:
     logprobs: Any = None
 
 
-class engine_errors:  # noqa: N801 - reads as a statement
-    """Turn what reading an answer can raise into HttpError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, TimeoutError):
-            raise timed_out() from error
-        if isinstance(error, (aiohttp.ClientError, OSError)):
-            raise broken(error) from error
-
-
-async def read_answer(response: aiohttp.ClientResponse) -> Answer:
-    """Return the whole answer in a response; raise HttpError 502 or 504."""
-    with engine_errors():
-        raw = await _read(response, _MOST_ANSWER)
+async def read_answer(reply: Reply, until: float) -> Answer:
+    """Return the whole answer, by the loop's time `until`; raise HttpError 502 or 504."""
+    raw = await _read(reply, until, _MOST_ANSWER)
     if len(raw) > _MOST_ANSWER:
         raise broken("it is too large")
     body = _object(raw)
@@ -86,54 +65,87 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
     )
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def _next(reply: Reply, until: float) -> bytes:
+    """Return the next bytes of the body, none at its end; raise HttpError 502 or 504."""
+    try:
+        return await reply.read(until)
+    except TimeoutError as error:
+        raise timed_out() from error
+    except (Garbled, ConnectionError) as error:
+        raise broken(error) from error
+
+
+async def _read(reply: Reply, until: float, most: int) -> bytes:
     """Return the body, up to a little more than `most` bytes."""
-    if response.content_length is not None and response.content_length <= most:
-        return await response.read()
-    raw = bytearray()
-    async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > most:
-            break
-    return bytes(raw)
+    raw = await _next(reply, until)
+    if reply.ended and not reply.size:
+        return raw
+    parts, size = [raw], len(raw)
+    while raw and size <= most:
+        raw = await _next(reply, until)
+        parts.append(raw)
+        size += len(raw)
+    return b"".join(parts)
 
 
-async def events(
-    response: aiohttp.ClientResponse, until: float, idle_s: float
-) -> AsyncGenerator[dict[str, Any], None]:
-    """Yield the JSON of each server-sent event up to [DONE].
+class Events:
+    """The server-sent events of one answer, up to [DONE].
 
-    The first must come by the loop's time `until`, each next one within `idle_s` seconds.
+    The first must come by the loop's time `first`, each next one within `idle_s` seconds, and all
+    of them by `until`. The time that a client takes to read is not the engine's.
     """
-    loop = asyncio.get_running_loop()
-    buffer, begun = b"", False
-    while True:
-        with engine_errors():
-            async with asyncio.timeout_at(until):
-                chunk = await response.content.readany()
-        if not chunk:
-            raise broken("the stream ended without [DONE]")
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        if len(buffer) > _MOST_EVENT:
-            raise broken("an event is too large")
-        for line in lines:
-            if not line.startswith(b"data:"):
-                continue  # a comment, which keeps the connection alive
-            data = line[5:].strip()
-            if data == b"[DONE]":
-                await _read_end(response)
-                return
-            begun = True
-            yield _object(data)
-        if begun:
-            until = loop.time() + idle_s
 
+    def __init__(self, reply: Reply, until: float, first: float, idle_s: float) -> None:
+        self._reply, self._until, self._first, self._idle_s = reply, until, first, idle_s
+        self._rest = b""  # of an event that is not whole yet
+        self._failed: HttpError | None = None
+        self._begun = self._done = False
+        self._time = asyncio.get_running_loop().time
 
-async def _read_end(response: aiohttp.ClientResponse) -> None:
-    """Read what follows [DONE], so that the connection can be used again if it comes soon."""
-    with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-        async with asyncio.timeout(_END_S):
-            await response.content.readany()
+    async def next(self) -> list[Piece]:
+        """Return the pieces that came together, none at the end; raise HttpError 502 or 504."""
+        while not self._done:
+            if self._failed is not None:
+                raise self._failed
+            within = self._time() + self._idle_s if self._begun else self._first
+            data = await _next(self._reply, min(within, self._until))
+            if not data:
+                raise broken("the stream ended without [DONE]")
+            if pieces := self._pieces(data):
+                self._begun = True
+                return pieces
+        await self._end()
+        return []
+
+    def _pieces(self, data: bytes) -> list[Piece]:
+        """Return what some more bytes bring; an error among them comes after what stood before."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        found: list[Piece] = []
+        try:
+            for line in lines:
+                if not line.startswith(b"data:"):
+                    continue  # a comment, which keeps the connection alive
+                text = line[5:].strip()
+                if text == b"[DONE]":
+                    self._done = True
+                    return found
+                found.append(read_piece(_object(text)))
+            if len(self._rest) > _MOST_EVENT:
+                raise broken("an event is too large")
+        except HttpError as error:
+            if not found:
+                raise
+            self._failed = error
+        return found
+
+    async def _end(self) -> None:
+        """Read what follows [DONE], so that the connection can be used again if it comes soon."""
+        if self._reply.ended:
+            return
+        try:
+            await self._reply.read(self._time() + _END_S)
+        except (TimeoutError, ConnectionError, Garbled):
+            _log.debug("a stream did not end after [DONE]")
 
 
 def read_piece(event: Mapping[str, Any]) -> Piece:
@@ -160,7 +172,7 @@ def read_piece(event: Mapping[str, Any]) -> Piece:
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(raw)
+        value = decode(raw)
     except (ValueError, RecursionError) as error:
         raise broken(error) from error
     if not isinstance(value, dict):
@@ -186,22 +198,21 @@ def _usage(value: Any) -> dict[str, int] | None:
     return found
 
 
-async def refusal(response: aiohttp.ClientResponse) -> HttpError:
+async def refusal(reply: Reply, until: float = math.inf) -> HttpError:
     """Return what an engine's status other than 200 means to the client."""
-    with engine_errors():
-        raw = (await _read(response, 65_536))[:65_536]
+    raw = (await _read(reply, until, 65_536))[:65_536]
     try:
-        message = str(json.loads(raw)["error"]["message"])[:500]
+        message = str(decode(raw)["error"]["message"])[:500]
     except (ValueError, KeyError, TypeError, RecursionError):
         message = raw.decode(errors="replace")[:200]
-    if response.status in (400, 413, 422):
+    if reply.status in (400, 413, 422):
         return HttpError(400, message or "The engine refused the request.", code="engine_refused")
-    _log.warning("the engine answered %d: %s", response.status, message)
-    if response.status == 404:
+    _log.warning("the engine answered %d: %s", reply.status, message)
+    if reply.status == 404:
         return HttpError(
             503, "The release is not loaded yet; try again.", code="not_loaded", retry_after=1
         )
-    if response.status in (429, 503):
+    if reply.status in (429, 503):
         return HttpError(503, "The engine is busy; try again.", code="engine_busy", retry_after=1)
     return HttpError(502, "The engine failed on this request.", code="engine_error")
 

@@ -5,7 +5,6 @@ Nothing here knows of releases, the store or the engine. Requests are read by wi
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from starlette.responses import Response
 
 from tutelage.core.errors import nearest
+from tutelage.serving.wire.fast_json import encode
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -87,14 +87,6 @@ def json_response(
 ) -> Response:
     """Return `body` as JSON. Lone surrogates stay escaped, so any text can be sent."""
     return Response(encode(body), status, media_type="application/json", headers=headers)
-
-
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
-
-
-def encode(body: Any) -> bytes:
-    """Return compact JSON, ASCII, so that lone surrogates survive."""
-    return _encode(body).encode()
 
 
 def completion_body(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.core.example import Message, Role
+from tutelage.serving.wire.fast_json import decode
 from tutelage.serving.wire.wire import HttpError, bad
 from tutelage.serving.wire.wire_tools import call_fields, read_form, read_tools
 
@@ -66,10 +67,14 @@ def _no_constant(name: str) -> Any:
 _decode = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
+def _read(raw: bytes) -> Any:
+    return _decode(raw.decode())
+
+
 def parse_json(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in a request's body; raise HttpError 400 otherwise."""
     try:
-        body = _decode(raw.decode())
+        body = decode(raw, _read)
     except RecursionError:
         raise _invalid("it is nested too deep") from None
     except UnicodeDecodeError as error:
