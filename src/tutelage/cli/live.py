@@ -37,6 +37,7 @@ _TITLES = {
     "serve": "Serve",
     "rollout": "Roll out",
     "learn": "Learn",
+    "improve": "Improve",
 }
 
 

@@ -10,6 +10,7 @@ from tutelage.cli import (
     ab,
     alerts,
     compare,
+    dashboard,
     deploy,
     drift,
     evaluate,
@@ -17,10 +18,12 @@ from tutelage.cli import (
     guard,
     hosted,
     human,
+    improve,
     judge,
     keys,
     live_evaluation,
     logs,
+    privacy,
     project,
     prompt,
     release,
@@ -64,7 +67,7 @@ def _root(
     pass
 
 
-for module in (project, train, search, evaluate, compare, serve, alerts, usage):
+for module in (project, train, search, evaluate, compare, serve, alerts, dashboard, usage):
     module.register(app)
 for noun in (
     ab,
@@ -76,15 +79,18 @@ for noun in (
     guard,
     hosted,
     human,
+    improve,
     judge,
     keys,
     live_evaluation,
     logs,
+    privacy,
     prompt,
     release,
     rollout,
 ):
     app.add_typer(noun.app)
+app.add_typer(improve.schedule_app)
 
 
 def main() -> None:

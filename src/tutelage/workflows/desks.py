@@ -9,6 +9,7 @@ from tutelage.workflows.loop_desks import LoopDesks
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
     from tutelage.workflows.human_desk import HumanDesk
+    from tutelage.workflows.improve_desk import ImproveDesk
     from tutelage.workflows.judge_desk import JudgeDesk
     from tutelage.workflows.prompt_desk import PromptsDesk
     from tutelage.workflows.release_desk import ReleasesDesk
@@ -81,3 +82,10 @@ class Desks(LoopDesks):
         from tutelage.workflows.judge_desk import JudgeDesk
 
         return JudgeDesk(self.context)
+
+    @property
+    def loop(self) -> ImproveDesk:
+        """Turns of the loop: begin, go on, decide, cancel; when it turns by itself."""
+        from tutelage.workflows.improve_desk import ImproveDesk
+
+        return ImproveDesk(self.context)

@@ -194,12 +194,10 @@ def failed(store: Store, turn: Turn, problem: str, *, holder: str, seconds: floa
     """Keep what went wrong; the turn stays in its state and the next worker tries again."""
     with store.begin() as session:
         row = _locked(session, turn, holder)
-        told = row.problem == problem
         row.problem, row.tries = problem, row.tries + 1
         row.seconds += seconds
-        if not told:
-            row.fence += 1
-            session.add(_event(row, row.state, problem, {}, "", seconds, utc_now()))
+        row.fence += 1
+        session.add(_event(row, row.state, problem, {}, "", seconds, utc_now()))
         return _turn(row)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tutelage.feedback.follow import Follow
+from tutelage.feedback.privacy.late import Forgetting
 from tutelage.serving.access.budgets import Budgets
 from tutelage.serving.access.limits import RateLimits
 from tutelage.serving.hooks import Hook
@@ -12,6 +13,7 @@ from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
 from tutelage.workflows.guards import drift_monitor
 from tutelage.workflows.live_evaluation import live_hooks
+from tutelage.workflows.schedule import schedule_hooks
 from tutelage.workflows.serve_engine import keep_alive
 from tutelage.workflows.serve_monitor import monitor_hooks
 
@@ -23,7 +25,9 @@ def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     found += drift_monitor(ctx, state)
     found += live_hooks(ctx, state)
     found.append(keep_alive(ctx, state))
+    found += schedule_hooks(ctx, state.events)
     if ctx.config.feedback.from_traffic:
         found.append(Follow(state))
+    found.append(Forgetting(state))
     found.append(Mirror(state))
     return tuple(found)
