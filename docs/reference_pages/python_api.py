@@ -21,6 +21,7 @@ _DESKS = (
     "keys",
     "usage",
     "ab",
+    "dashboard",
     "guards_desk",
     "monitor_desk",
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tutelage.core.html import WIDE, Html, Number, esc, figure, legend
+from tutelage.core.html import WIDE, Html, esc, figure, legend
 from tutelage.core.html_strips import scale_over
 
 _COLOURS = 6
@@ -50,6 +50,17 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """The two times that the chart spans (unset: the data's), how values are written, and a value
+    that the upright axis holds.
+    """
+
+    ends: tuple[float, float] | None = None
+    text: Callable[[float], str] = figure
+    floor: float | None = None
+
+
+@dataclass(frozen=True)
 class _Frame:
     """Where times and values stand on the drawing."""
 
@@ -79,29 +90,28 @@ def time_chart(
     marks: Sequence[Mark] = (),
     band: Band | None = None,
     reference: float | None = None,
-    ends: tuple[float, float] | None = None,
-    text: Callable[[float], str] = figure,
+    axis: Axis | None = None,
 ) -> Html:
     """Return one line a series, with a key above if there are several.
 
-    `ends` are the axis's two times (unset: the data's), `reference` a dashed line across, `text`
-    how values are written. `label` is what a screen reader says.
+    `reference` is a dashed line across. `label` is what a screen reader says.
     """
-    values = _values(series, band, reference)
+    axis = axis or Axis()
+    values = [*_values(series, band), *_known(reference, axis.floor)]
     times = [m.at for line in series.values() for m in line]
-    if not values or not times:
+    if not times or not values:
         return Html("<p class='soft'>nothing to show</p>")
-    start, end = ends or (min(times), max(times))
+    start, end = axis.ends or (min(times), max(times))
     ticks = scale_over(values, steps=4).ticks
     frame = _Frame(start, end, ticks[0], ticks[-1], WIDE, 230)
-    drawn = [*_axes(frame, ticks, text), *_marks(frame, marks)]
+    drawn = [*_axes(frame, ticks, axis.text), *_marks(frame, marks)]
     if band is not None:
         drawn += _band(frame, band)
     if reference is not None:
         y = frame.y(reference)
         drawn.append(f"<line class='ref' x1='{_LEFT}' x2='{WIDE}' y1='{y:.1f}' y2='{y:.1f}'/>")
     for index, (name, line) in enumerate(series.items()):
-        drawn += _line(frame, name, line, index % _COLOURS, text)
+        drawn += _line(frame, name, line, index % _COLOURS, axis.text)
     key = legend(list(series)) if len(series) > 1 else Html("")
     return Html(
         f"{key}<svg viewBox='0 0 {WIDE} {frame.height}' role='img' aria-label='{esc(label)}' "
@@ -109,14 +119,15 @@ def time_chart(
     )
 
 
-def _values(
-    series: Mapping[str, Sequence[Moment]], band: Band | None, reference: float | None
-) -> list[float]:
-    found: list[Number | None] = [m.value for line in series.values() for m in line]
+def _values(series: Mapping[str, Sequence[Moment]], band: Band | None) -> list[float]:
+    found = _known(*(m.value for line in series.values() for m in line))
     if band is not None:
-        found += [v for _, low, high in band.points for v in (low, high)]
-    found.append(reference)
-    return [float(v) for v in found if v is not None and math.isfinite(v)]
+        found += _known(*(v for _, low, high in band.points for v in (low, high)))
+    return found
+
+
+def _known(*values: float | None) -> list[float]:
+    return [float(v) for v in values if v is not None and math.isfinite(v)]
 
 
 def _axes(frame: _Frame, ticks: Iterable[float], text: Callable[[float], str]) -> list[str]:

@@ -8,6 +8,7 @@ from tutelage.workflows.serving_desks import ServingDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.ab import AbDesk
+    from tutelage.workflows.dashboard import DashboardDesk
     from tutelage.workflows.feedback_desk import FeedbackDesk
 
 
@@ -27,3 +28,10 @@ class LoopDesks(ServingDesks):
         from tutelage.workflows.ab import AbDesk
 
         return AbDesk(self.context)
+
+    @property
+    def dashboard(self) -> DashboardDesk:
+        """Quality, latency, cost and feedback over time, release by release."""
+        from tutelage.workflows.dashboard import DashboardDesk
+
+        return DashboardDesk(self.context)

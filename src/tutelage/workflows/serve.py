@@ -24,6 +24,7 @@ from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
 from tutelage.data.split import load_split_key
 from tutelage.feedback.ab.ab_routes import ab_routes
+from tutelage.feedback.dashboard.dashboard_routes import dashboard_routes
 from tutelage.feedback.intake import routes as feedback_routes
 from tutelage.feedback.live.routes import live_routes
 from tutelage.release.deployments import deployments, ensure_deployment
@@ -77,6 +78,7 @@ async def serve(
             url = _url(host, listener)
             routes = [
                 *ab_routes(),
+                *dashboard_routes(),
                 *feedback_routes(state),
                 *monitor_routes(),
                 *backend_routes(),

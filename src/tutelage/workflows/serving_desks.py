@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tutelage.workflows.context import Context
-from tutelage.workflows.loop_desks import LoopDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.deploy import DeploymentsDesk
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from tutelage.workflows.usage import UsageDesk
 
 
-class ServingDesks(LoopDesks):
+class ServingDesks:
     """One property a family of commands."""
 
     def __init__(self, context: Context) -> None:

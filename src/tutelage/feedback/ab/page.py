@@ -22,6 +22,7 @@ _BADGES: dict[str, tuple[Tone, str]] = {
     "lower": ("note", "lower"), "same": ("note", "same"), "open": ("warn", "open"),
     "no_data": ("note", "no data"),
 }  # fmt: skip
+_ROOM = 3.0  # of the last interval's width, above and below, that the chart over time shows
 Document = Mapping[str, Any]
 
 
@@ -64,8 +65,11 @@ def _over_time(found: Document) -> Html | None:
     path = found["path"]
     if len(path) < 2:
         return None
-    points = [Moment(datetime.fromisoformat(p["at"]).timestamp(), p["difference"]) for p in path]
-    band = Band(tuple((m.at, p["low"], p["high"]) for m, p in zip(points, path, strict=True)))
+    points = [Moment(_time(p), p["difference"]) for p in path]
+    last = path[-1]
+    room = _ROOM * (last["high"] - last["low"])  # the first intervals are as wide as the world
+    low, high = last["difference"] - room, last["difference"] + room
+    band = Band(tuple((_time(p), max(p["low"], low), min(p["high"], high)) for p in path))
     sure = 1 - found["primary"]["alpha"]
     drawn = time_chart(
         {found["primary"]["name"]: points}, band=band, reference=0.0, label="difference"
@@ -77,23 +81,31 @@ def _over_time(found: Document) -> Html | None:
     return html.section("The difference over time", drawn, lead=lead)
 
 
+def _time(look: Document) -> float:
+    return datetime.fromisoformat(look["at"]).timestamp()
+
+
 def _metrics(found: Document) -> Html:
     rows = []
     for one in [found["primary"], *found["metrics"]]:
         tone, word = _BADGES[one["outcome"]]
         shown = one["shown"]
-        rows.append(
-            (
-                one["name"], one["says"], html.badge(tone, word), shown["stable"],
-                shown["candidate"], shown["difference"], shown["interval"],
-            )
-        )  # fmt: skip
-    headers = ("metric", "what it is", "", "stable", "candidate", "difference", "interval")
+        name = html.join(
+            [
+                html.esc(one["name"]),
+                Html("<br>"),
+                Html(f"<span class='soft'>{html.esc(one['says'])}</span>"),
+            ]
+        )
+        figures = (shown["stable"], shown["candidate"], shown["difference"], shown["interval"])
+        rows.append((name, html.badge(tone, word), *figures))
+    headers = ("metric", "", "stable", "candidate", "difference", "interval")
     lead = (
         "The first metric decides. Each interval allows for all the others: of everything said "
         f"here, at any look, something is wrong in at most {found['asked']['alpha']:.0%} of tests."
     )
-    return html.section("By each metric", _strips(found), html.table(headers, rows), lead=lead)
+    all_of_them = html.join([Html("<h3>In figures</h3>"), html.table(headers, rows)])
+    return html.section("By each metric", _strips(found), all_of_them, lead=lead)
 
 
 def _strips(found: Document) -> Html:

@@ -30,14 +30,16 @@ def change(metric: Metric, value: float) -> str:
     """Return a difference as people read it: points of a share, percent of a ratio."""
     if not math.isfinite(value):
         return "–"
-    if metric.form == "share":
-        return f"{value * 100:+.1f} points"
-    if metric.form == "score":
-        return f"{value:+.3f}"
+    size = abs(value)
     if metric.form == "ratio":
-        return f"{math.expm1(value):+.1%}"
-    sign = "+" if value >= 0 else "−"
-    return f"{sign}{_digits(abs(value))} {metric.unit}".rstrip()
+        size = abs(math.expm1(value))
+    shown = {
+        "share": f"{size * 100:.1f} points",
+        "score": f"{size:.3f}",
+        "ratio": f"{size:.1%}",
+        "amount": f"{_digits(size)} {metric.unit}".rstrip(),
+    }[metric.form]
+    return f"{'−' if value < 0 else '+'}{shown}"
 
 
 def interval(one: Compared) -> str:
@@ -66,7 +68,8 @@ def of_metric(one: Compared) -> str:
         "better": "better", "worse": "worse", "higher": "higher", "lower": "lower",
         "same": f"the same within {_margin(one)}", "open": "open",
     }[one.outcome]  # fmt: skip
-    return f"{metric.name}: {word}; {told} ({interval(one)})"
+    low, high = (change(metric, end) for end in (effect.low, effect.high or 0.0))
+    return f"{metric.name}: {word}; {told}, between {low} and {high}"
 
 
 def verdict(found: Analysis, candidate: str, stable: str) -> str:
@@ -86,7 +89,10 @@ def verdict(found: Analysis, candidate: str, stable: str) -> str:
             return f"{candidate} and {stable} are the same by {name} within {_margin(one)}: {told}"
         case "mixed":
             worse = ", ".join(o.metric.name for o in found.others if o.outcome == "worse")
-            return f"{candidate} is better by {name} ({told}) but worse by {worse}: weigh them"
+            return (
+                f"{candidate} is better than {stable} by {name} ({told}), but worse by {worse}: "
+                "weigh them"
+            )
         case _:
             return f"Not enough evidence that {candidate} and {stable} differ by {name}: {told}"
 

@@ -1,0 +1,1 @@
+"""How releases do over time: quality, latency, cost and feedback."""
