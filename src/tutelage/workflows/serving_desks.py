@@ -9,10 +9,12 @@ from tutelage.workflows.context import Context
 if TYPE_CHECKING:
     from tutelage.workflows.deploy import DeploymentsDesk
     from tutelage.workflows.drift_desk import DriftDesk
+    from tutelage.workflows.forget import PrivacyDesk
     from tutelage.workflows.guards_desk import GuardsDesk
     from tutelage.workflows.keys import KeysDesk
     from tutelage.workflows.live_desk import LiveDesk
     from tutelage.workflows.logs_desk import LogsDesk
+    from tutelage.workflows.mine_desk import MiningDesk
     from tutelage.workflows.monitor_desk import MonitorDesk
     from tutelage.workflows.rollout_desk import RolloutsDesk
     from tutelage.workflows.usage import UsageDesk
@@ -72,6 +74,20 @@ class ServingDesks:
         from tutelage.workflows.live_desk import LiveDesk
 
         return LiveDesk(self.context)
+
+    @property
+    def privacy(self) -> PrivacyDesk:
+        """What is held of a user, forgetting them, and who was forgotten."""
+        from tutelage.workflows.forget import PrivacyDesk
+
+        return PrivacyDesk(self.context)
+
+    @property
+    def mining(self) -> MiningDesk:
+        """What production says is worth a label, and corrections that spread."""
+        from tutelage.workflows.mine_desk import MiningDesk
+
+        return MiningDesk(self.context)
 
     @property
     def logs(self) -> LogsDesk:

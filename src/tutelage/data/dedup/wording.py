@@ -29,7 +29,7 @@ _FILLERS = frozenset(
      "very", "hi", "hello", "thanks")
 )  # fmt: skip
 _MARKS = str.maketrans(dict.fromkeys('.,;:!?"()', " "))
-_CARRY_NOTHING = frozenset(_SMALL.split())
+SMALL_WORDS = frozenset(_SMALL.split())
 _LIKE = 0.6  # share of letters that agree in two spellings of one word
 _JOINED = 0.8  # the same of words written together and apart ("top up", "topup")
 
@@ -76,4 +76,4 @@ def _spelt_like_any(word: str, others: Iterable[str]) -> bool:
 
 def _meaning(words: Iterable[str]) -> bool:
     """Return whether one of the words carries meaning; numbers are looked at elsewhere."""
-    return any(word not in _CARRY_NOTHING and not word.isdigit() for word in words)
+    return any(word not in SMALL_WORDS and not word.isdigit() for word in words)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.data.dedup.wording import SMALL_WORDS
 from tutelage.data.linear import Vectors
 from tutelage.data.quality.neighbours import spherical_kmeans
 from tutelage.feedback.mining.mined import Cluster
@@ -111,7 +112,7 @@ def _name(texts: Sequence[str], everything: Counter[str]) -> str:
     total, total_inside = everything.total(), inside.total()
     scored: list[tuple[float, str]] = []
     for word, count in inside.items():
-        if count < min(2, len(texts)):
+        if count < 2 or word in SMALL_WORDS or word.replace("’", "'") in SMALL_WORDS:
             continue
         prior = _PRIOR * everything[word] / total
         outside = max(everything[word] - count, 0)

@@ -106,8 +106,8 @@ class Explainer:
             share = known.nearer_rows(float(look.cosine[place]))
             near = _quoted(known.texts[int(look.nearest[place])])
             return (
-                f"unlike the dataset: {share:.0%} of its rows have a nearer one than this text "
-                f"has ({near})"
+                f"unlike the dataset: its nearest row is {near}, and {share:.0%} of the rows "
+                "have a nearer one than that"
             )
         if look.top[place] < 0:
             return ""
