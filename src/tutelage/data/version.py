@@ -16,11 +16,13 @@ from typing import Any
 from tutelage.core.artifact import MANIFEST, content_hash, hash_file, library_versions, utc_now
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, SplitName
-from tutelage.core.workspace import named_dir
+from tutelage.core.workspace import atomic_write, named_dir
 
 CLUSTERS = "clusters.json"
 DROPPED = "dropped.jsonl"
 QUARANTINE = "quarantine.jsonl"
+ERASED = "erased"  # in the manifest of a version whose rows are gone: when, and what replaced it
+ERASED_NOTE = "erased.json"  # in another folder that lost rows of a forgotten user
 FINDINGS = "findings.jsonl"  # every finding with its file, line and example id; not in the hash
 
 
@@ -152,6 +154,13 @@ def load_version(directory: Path, splits: tuple[SplitName, ...] = SPLITS) -> Dat
     With `splits`, the rows of the others can't be read from it and their files are not opened.
     """
     manifest = read_manifest(directory)
+    if ERASED in manifest:
+        raise DataError(
+            f"rows of this version were erased on {str(manifest[ERASED]['at'])[:10]}, and it was "
+            "replaced",
+            where=str(directory),
+            fix=f"Use the version {str(manifest[ERASED]['replaced_by'])[:12]}",
+        )
     files, digest = manifest["files"], manifest["hash"]
     for name in [*(f"{split}.jsonl" for split in splits), CLUSTERS]:
         path = directory / name
@@ -162,6 +171,32 @@ def load_version(directory: Path, splits: tuple[SplitName, ...] = SPLITS) -> Dat
                 fix="Delete the folder and run `tutelage run` to make it again",
             )
     return DatasetVersion(digest, directory, manifest, splits)
+
+
+def bury_version(directory: Path, replaced_by: str, rows: int) -> None:
+    """Delete a version's files; its manifest stays as a tombstone that names the one after it.
+
+    `rows` is how many rows had to go. Interrupted, it can be called again.
+    """
+    manifest = read_manifest(directory)
+    kept = ("kind", "hash", "rows_hash", "counts", "created_at", "parents", "project")
+    stone = {name: manifest[name] for name in kept if name in manifest}
+    told = {"at": utc_now().isoformat(), "replaced_by": replaced_by, "rows": rows}
+    stone |= {"files": {}, ERASED: manifest.get(ERASED, told)}
+    atomic_write(directory / MANIFEST, (json.dumps(stone, indent=2) + "\n").encode())
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        elif path.name != MANIFEST:
+            path.unlink()
+
+
+def is_buried(directory: Path) -> bool:
+    """Return whether a folder is the tombstone of a version whose rows were erased."""
+    try:
+        return ERASED in json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def row_text(example: Example) -> str:

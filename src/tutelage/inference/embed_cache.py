@@ -53,6 +53,27 @@ def embed_cached(
     return out
 
 
+def forget_texts(folder: Path, texts: Sequence[str]) -> int:
+    """Delete the vectors of `texts` under `folder`, of every model; return how many there were."""
+    gone = {_key(text) for text in texts}
+    done = 0
+    for path in sorted(folder.glob("*/*.npz")):
+        shard = _read(path)
+        if shard is None:
+            continue
+        keys, vectors = shard
+        kept = [index for index, key in enumerate(keys) if key.tobytes() not in gone]
+        if len(kept) == len(keys):
+            continue
+        done += len(keys) - len(kept)
+        made = (
+            _write(path.parent, [keys[i].tobytes() for i in kept], vectors[kept]) if kept else None
+        )
+        if made != path:
+            path.unlink()
+    return done
+
+
 def _further(on_batch: OnBatch | None, before: int, total: int) -> OnBatch | None:
     """Return a listener that counts on from `before`."""
     if on_batch is None:

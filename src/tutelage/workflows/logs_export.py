@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 
 from tutelage.core.errors import ConfigError, DataError, did_you_mean
 from tutelage.core.example import SPLITS
@@ -180,7 +180,7 @@ class _Export:
                 later = (RecordRow.at > at) | ((RecordRow.at == at) & (RecordRow.id > name))
                 query = query.where(later)
             with self._ctx.store.session() as session:
-                rows = list(session.scalars(query.limit(_AT_ONCE)))
+                rows: list[RecordRow] = list(session.scalars(query.limit(_AT_ONCE)))
                 asked = select(SignalRow).where(SignalRow.record.in_([row.id for row in rows]))
                 told: dict[str, list[SignalRow]] = defaultdict(list)
                 for signal in session.scalars(asked):
@@ -243,7 +243,7 @@ def _edit(signals: Sequence[SignalRow]) -> str | None:
     return None if newest is None else str(newest.value["value"])
 
 
-def _query(ctx: Context, chosen: Chosen) -> Select[tuple[RecordRow]]:
+def _query(ctx: Context, chosen: Chosen) -> Any:
     query = select(RecordRow).order_by(RecordRow.at, RecordRow.id)
     if chosen.since or chosen.until:
         begin, end = span(chosen.since or "9999d", chosen.until)
@@ -271,7 +271,7 @@ def tail(ctx: Context, count: int = 20, *, chosen: Chosen | None = None) -> list
     query = _query(ctx, chosen or Chosen()).order_by(None)
     newest = query.order_by(RecordRow.at.desc(), RecordRow.id.desc()).limit(count)
     with ctx.store.session() as session:
-        rows = list(session.scalars(newest))[::-1]
+        rows: list[RecordRow] = list(session.scalars(newest))[::-1]
         asked = select(SignalRow).where(SignalRow.record.in_([row.id for row in rows]))
         told: dict[str, list[SignalRow]] = defaultdict(list)
         for signal in session.scalars(asked):

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tutelage.core.artifact import Artifact, library_versions
-from tutelage.data.version import load_version
+from tutelage.data.version import is_buried, load_version
 from tutelage.inference.models import ModelSource
 from tutelage.release import bundle
 from tutelage.release.card import CardFacts, summary
@@ -133,7 +133,7 @@ def _licence(base: ModelSource) -> str | None:
 
 
 def _data(ctx: Context, dataset: Artifact | None) -> dict[str, Any] | None:
-    if dataset is None or not ctx.path_of(dataset).is_dir():
+    if dataset is None or not ctx.path_of(dataset).is_dir() or is_buried(ctx.path_of(dataset)):
         return None
     version = load_version(ctx.path_of(dataset))
     manifest = version.manifest

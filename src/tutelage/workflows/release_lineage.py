@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
-from tutelage.data.version import load_version
+from tutelage.data.version import is_buried, load_version
 from tutelage.release import bundle
 from tutelage.release.lineage import Node, lineage, render
 from tutelage.store.artifacts import ArtifactRow
@@ -124,6 +124,8 @@ def _dataset_parts(ctx: Context, dataset: Artifact) -> list[Node]:
     folder = ctx.path_of(dataset)
     if not folder.is_dir():
         return []
+    if is_buried(folder):
+        return [Node("", "erased", facts=(("summary", "its rows were erased on a user's wish"),))]
     kinds: Counter[str] = Counter()
     people: Counter[str] = Counter()
     version = load_version(folder)
@@ -167,6 +169,8 @@ def _rows(ctx: Context, root: Node) -> list[dict[str, Any]]:
     for node in _all(root):
         artifact = find_artifact(ctx.store, node.hash) if node.kind == "dataset" else None
         if artifact is None or not ctx.path_of(artifact).is_dir():
+            continue
+        if is_buried(ctx.path_of(artifact)):
             continue
         for row in load_version(ctx.path_of(artifact)).stream("train"):
             origin = json.loads(row.origin.model_dump_json())

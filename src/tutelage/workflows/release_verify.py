@@ -13,7 +13,7 @@ from typing import Any
 
 from tutelage.core.artifact import canonical, hash_files
 from tutelage.core.errors import TutelageError
-from tutelage.data.version import load_version
+from tutelage.data.version import ERASED_NOTE, is_buried, load_version, read_manifest
 from tutelage.inference.models import locate_model
 from tutelage.release import bundle
 from tutelage.release.bundle import ReleaseManifest
@@ -100,7 +100,9 @@ def _dataset(ctx: Context, digest: str) -> str:
     artifact = find_artifact(ctx.store, digest)
     if artifact is None:
         return f"the store has no dataset {digest[:12]}"
-    found = load_version(ctx.path_of(artifact)).hash
+    folder = ctx.path_of(artifact)
+    buried = is_buried(folder)  # rows were erased on a user's wish; the hash stays
+    found = str(read_manifest(folder)["hash"]) if buried else load_version(folder).hash
     return "" if found == digest else f"{artifact.path} holds another version ({found[:12]})"
 
 
@@ -108,5 +110,7 @@ def _evaluation(ctx: Context, digest: str) -> str:
     artifact = find_artifact(ctx.store, digest)
     if artifact is None:
         return f"the store has no evaluation {digest[:12]}"
+    if (ctx.path_of(artifact) / ERASED_NOTE).is_file():
+        return ""  # answers to rows of a forgotten user were taken out
     found = hash_files(ctx.path_of(artifact), _EVALUATION)
     return "" if found == digest else f"{artifact.path} was changed since it was evaluated"

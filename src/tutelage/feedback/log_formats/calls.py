@@ -41,8 +41,9 @@ class CallShaper(Shaper):
     def _find_shape(self, keys: tuple[str, ...], fields: Fields) -> Shape:
         """Return the shape of such rows. Logs seldom have the columns of the project's rows."""
         named = self.columns.input
-        other = self._loose and named is not None and named not in keys
-        return (self._any if other else super())._find_shape(keys, fields)
+        if self._loose and named is not None and named not in keys:
+            return self._any._find_shape(keys, fields)
+        return super()._find_shape(keys, fields)
 
     def example(self, fields: Fields, source: str) -> tuple[Example, Shape]:
         """Return the call and the shape it had; raise Unusable with the reason."""

@@ -44,7 +44,7 @@ class Intake:
         facts = facts_of(call)
         record = record_id(call, facts)
         group = facts.group or facts.user or normalise(call.input_text)
-        row = {
+        row: dict[str, Any] = {
             "id": record,
             "deployment": self.deployment,
             "release": (facts.model or "unknown")[:64],

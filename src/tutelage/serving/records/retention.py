@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
 from tutelage.release.rollout import ACTIVE
@@ -53,13 +55,23 @@ def _delete_some(store: Store, before: datetime) -> int:
         names = list(session.scalars(old))
         if not names:
             return 0
-        mine = RecordRow.id.in_(names)
-        sums = [row._asdict() for row in session.execute(sums_of_records(store).where(mine))]
-        session.execute(_adding(store), sums)
-        session.execute(delete(SignalRow).where(SignalRow.record.in_(names)))
-        strip_live(session, names)
-        session.execute(delete(RecordRow).where(mine))
-    return len(names)
+        return remove_records(store, session, names)
+
+
+def remove_records(store: Store, session: Session, names: Sequence[str]) -> int:
+    """Delete these records with the feedback on them; return how many there were.
+
+    At most some hundred at once. What they used is added to the sums of their days.
+    """
+    mine = RecordRow.id.in_(names)
+    sums = [row._asdict() for row in session.execute(sums_of_records(store).where(mine))]
+    if not sums:
+        return 0
+    session.execute(_adding(store), sums)
+    session.execute(delete(SignalRow).where(SignalRow.record.in_(names)))
+    strip_live(session, names)
+    session.execute(delete(RecordRow).where(mine))
+    return int(sum(row["requests"] for row in sums))
 
 
 def _adding(store: Store) -> Any:

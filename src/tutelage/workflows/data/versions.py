@@ -5,7 +5,7 @@ A version is named by the first digits of its hash. Its parent is the version be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
 from tutelage.data import diff_page
 from tutelage.data.diff import VersionDiff, compare
-from tutelage.data.version import DatasetVersion, load_version, read_manifest
+from tutelage.data.version import DatasetVersion, is_buried, load_version, read_manifest
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.repairs import RepairRow
 from tutelage.workflows.context import Context, find_artifact, last_output
@@ -50,7 +50,7 @@ def lineage(ctx: Context, sources: Mapping[str, str]) -> dict[str, Any]:
 def versions(ctx: Context) -> list[dict[str, Any]]:
     """Return every version, newest first.
 
-    Each has hash, created_at, counts, parents (short hashes), current, on_disk, sources, repairs.
+    Each has hash, created_at, counts, parents (short hashes), current, on_disk, erased, sources, repairs.
     """
     newest = last_output(ctx, _STAGE)
     found = []
@@ -64,7 +64,8 @@ def versions(ctx: Context) -> list[dict[str, Any]]:
                 "counts": dict(artifact.meta.get("counts", {})),
                 "parents": [parent[:12] for parent in artifact.parents],
                 "current": newest is not None and artifact.hash == newest.hash,
-                "on_disk": folder.is_dir(),
+                "on_disk": folder.is_dir() and "erased" not in manifest,
+                "erased": manifest.get("erased"),
                 "sources": dict(manifest.get("sources", {})),
                 "repairs": list(manifest.get("repairs", [])),
             }
@@ -100,7 +101,11 @@ def show(ctx: Context, example_id: str) -> dict[str, Any]:
     """
     require_output(ctx, _STAGE)
     folders = [ctx.path_of(artifact) for artifact in _artifacts(ctx)]
-    return row_history.show(ctx, example_id, [load_version(one) for one in folders if one.is_dir()])
+    return row_history.show(ctx, example_id, _shown(folders))
+
+
+def _shown(folders: Sequence[Path]) -> list[DatasetVersion]:
+    return [load_version(one) for one in folders if one.is_dir() and not is_buried(one)]
 
 
 def _artifacts(ctx: Context) -> list[Artifact]:

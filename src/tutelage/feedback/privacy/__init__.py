@@ -1,0 +1,1 @@
+"""Forgetting a user: their records and everything that was made of them."""
