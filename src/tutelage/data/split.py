@@ -31,7 +31,7 @@ def side_of(key: bytes, group: str, splits: Splits) -> SplitName:
     Test takes the lowest share, then validation, so that moving the border between validation
     and train never moves a test row.
     """
-    digest = hmac.new(key, group.encode(), hashlib.sha256).digest()
+    digest = hmac.digest(key, group.encode(), hashlib.sha256)
     point = int.from_bytes(digest[:8], "big") / 2**64
     if point < splits.test:
         return "test"

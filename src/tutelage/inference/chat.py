@@ -48,8 +48,13 @@ def conversation(
     specials = tuple(specials)
     safe = tuple(_inert(turn, specials) for turn in turns)
     if prompt and not (safe and safe[0].role == "system"):
-        return (Message(role="system", content=prompt.strip()), *safe)
+        return (_prompt_turn(prompt), *safe)
     return safe
+
+
+@lru_cache(maxsize=64)
+def _prompt_turn(prompt: str) -> Message:
+    return Message(role="system", content=prompt.strip())
 
 
 def _inert(turn: Message, specials: tuple[str, ...]) -> Message:

@@ -92,7 +92,7 @@ class Entry:
         return self.canary is not None and self.route.state in LIVE
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Pick:
     """The decision for one request: `arm` is stable or canary."""
 

@@ -6,7 +6,7 @@ It touches neither sockets nor the engine; chat.py moves it along.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,26 @@ from tutelage.serving.wire.wire_tools import merge_calls
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 _MOST_ANSWER = 8 * 2**20  # characters
 _JOIN = 64  # pieces
+
+
+class _Shown(Mapping[str, str]):
+    """A client's headers without those that hold what only it may know."""
+
+    __slots__ = ("_sent",)
+
+    def __init__(self, sent: Mapping[str, str]) -> None:
+        self._sent = sent
+
+    def __getitem__(self, name: str) -> str:
+        if name in _SECRET:
+            raise KeyError(name)
+        return self._sent[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._sent if name not in _SECRET)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass
@@ -105,7 +125,7 @@ class Turn:
             max_tokens=self.max_tokens,
             body=self.engine_body,
             started=self.started,
-            headers={k: v for k, v in self.sent.items() if k not in _SECRET},
+            headers=_Shown(self.sent),
         )
 
     @property
@@ -153,7 +173,10 @@ class Turn:
 
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
         """Return `headers` as they are sent."""
-        return [(k.encode(), v.encode("latin-1", "replace")) for k, v in self.headers().items()]
+        return [
+            (name.encode(), value.encode("latin-1", "replace"))
+            for name, value in self.headers().items()
+        ]
 
     def _require_possible(self) -> None:
         """Raise HttpError 400 for what this release can't do."""

@@ -135,7 +135,8 @@ class KeyRing:
 def caller_of(request: HTTPConnection) -> Caller:
     """Return who sent a request to the gateway; raise HttpError 401, 403 or 429."""
     keys: KeyRing = request.app.state.gateway.keys
-    return keys.identify(request.headers, request.client.host if request.client else None)
+    client = request.scope.get("client")
+    return keys.identify(request.headers, client[0] if client else None)
 
 
 def _unexpired(caller: Caller) -> Caller:

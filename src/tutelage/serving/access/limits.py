@@ -58,6 +58,8 @@ class RateLimits(Hook):
         caller, deploy = self._state.keys.named(key), self._state.project.deploy
         requests = caller.requests_per_minute or deploy.requests_per_minute
         tokens = caller.tokens_per_minute or deploy.tokens_per_minute
+        if requests is None and tokens is None and not self._buckets:
+            return None, None
         return self._bucket(key, "requests", requests), self._bucket(key, "tokens", tokens)
 
     def _bucket(self, key: str | None, kind: str, per_minute: int | None) -> Bucket | None:

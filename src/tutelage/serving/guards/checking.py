@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from tutelage.core.example import Message
@@ -50,8 +49,8 @@ class Checking:
         """Do what `request` does, in this thread."""
         blocked = None
         for active in self._guards:
-            look = partial(active.guard.check_request, self._messages)
-            blocked = self._note(active, f"{active.name}.request", look) or blocked
+            said = _ask(active, active.guard.check_request, self._messages)
+            blocked = self._note(active, f"{active.name}.request", said) or blocked
         return blocked
 
     async def answer(self, text: str, finish_reason: str) -> str | None:
@@ -62,12 +61,10 @@ class Checking:
 
     def answer_now(self, text: str, finish_reason: str) -> str | None:
         """Do what `answer` does, in this thread."""
-        blocked = None
+        blocked, reason = None, finish_reason or "stop"
         for active in self._guards:
-            look = partial(
-                active.guard.check_response, text, finish_reason or "stop", self._messages
-            )
-            blocked = self._note(active, active.name, look) or blocked
+            said = _ask(active, active.guard.check_response, text, reason, self._messages)
+            blocked = self._note(active, active.name, said) or blocked
         return blocked
 
     def piece(self, text: str, *, begun: bool) -> str | None:
@@ -78,15 +75,15 @@ class Checking:
         reason = BEGUN if begun else WITHIN
         for active in self._guards:
             if active.action == "block" and active.hold > 0:
-                look = partial(active.guard.check_response, text, reason, self._messages)
-                worst = _worst(_objections(active, look))
+                said = _ask(active, active.guard.check_response, text, reason, self._messages)
+                worst = _worst(_objections(active, said))
                 if worst is not None:
                     return worst.why
         return None
 
-    def _note(self, active: ActiveGuard, name: str, look: Callable[[], Said]) -> str | None:
+    def _note(self, active: ActiveGuard, name: str, said: Said) -> str | None:
         """Keep what a guard says; return why it blocks, or None."""
-        objections = _objections(active, look)
+        objections = _objections(active, said) if said else ()
         if not objections:
             self.notes[name] = {"ok": True, "why": ""}
             return None
@@ -98,12 +95,17 @@ class Checking:
         return worst.why if worst else None
 
 
-def _objections(active: ActiveGuard, look: Callable[[], Said]) -> list[Objection]:
+def _ask(active: ActiveGuard, look: Callable[..., Said], *seen: Any) -> Said:
+    """Return what a guard says; one that fails objects."""
     try:
-        said = look()
+        said = look(*seen)
+        return said if said is None or isinstance(said, str) else list(said)
     except Exception:
         _log.exception("the guard %s failed", active.name)
         return [Objection("failed", f"the guard {active.name} failed", active.action)]
+
+
+def _objections(active: ActiveGuard, said: Said) -> list[Objection]:
     if said is None:
         return []
     if isinstance(said, str):

@@ -46,6 +46,8 @@ class ContentGuard:
         self._answer = _actions(options.answer, options.action)
         if context.output.labels:
             self._answer["refusal"] = "off"  # a closed list of labels has no room for one
+        self._heavy_request = any(self._request[name] != "off" for name in _HEAVY)
+        self._heavy_answer = any(self._answer[name] != "off" for name in _HEAVY)
         on = {name for side in (self._request, self._answer) for name in _on(side)}
         self._identifiers = Identifiers(options.detector, options.kinds) if "pii" in on else None
         own = [context.root / name for name in options.words]
@@ -67,7 +69,7 @@ class ContentGuard:
                     why = f"a {turn.role} message spells the control token {token!r}"
                     found.append(self._says("control", why))
                     break
-        if any(self._request[name] != "off" for name in _HEAVY):
+        if self._heavy_request:
             text = "\n".join(turn.content for turn in messages if turn.role != "system")
             found += self._heavy(text, "the request", self._request, "")
         return found
@@ -93,7 +95,7 @@ class ContentGuard:
             found += self._answered("refusal", "the answer is a refusal")
         if finish_reason == "length":
             found += self._answered("cut", "the answer was cut off at the token limit")
-        if any(self._answer[name] != "off" for name in _HEAVY):
+        if self._heavy_answer:
             given = "\n".join([self._prompt, *(turn.content for turn in messages)])
             found += self._heavy(text, "the answer", self._answer, given)
         return found
@@ -124,7 +126,10 @@ class ContentGuard:
                 )
 
     def _control(self, text: str) -> str | None:
-        if not any(mark in text for mark in self._marks):
+        for mark in self._marks:
+            if mark in text:
+                break
+        else:
             return None
         found = _CONTROL.search(text)
         if found:

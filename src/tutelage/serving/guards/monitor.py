@@ -124,6 +124,8 @@ class DriftMonitor(Hook):
     ) -> None:
         self._state, self._seed, self._every_s, self._sights = state, seed, every_s, sights
         self._layer = state.project.deploy.guards.statistics
+        output = state.project.output.format()
+        self._closed = bool(output.field or output.labels)
         self._random = random.Random(seed)
         self._queue: deque[tuple[str, str, Sight]] = deque()
         self._watches: dict[tuple[str, str], Watches | None] = {}
@@ -150,9 +152,7 @@ class DriftMonitor(Hook):
         if len(self._queue) >= _QUEUE:
             self.skipped += 1
             return
-        labels = self._state.project.output.format()
-        closed = bool(labels.field or labels.labels)
-        sight = Sight.of(ask.messages, outcome.text, labels=closed)
+        sight = Sight.of(ask.messages, outcome.text, labels=self._closed)
         self._queue.append((ask.deployment, ask.release, sight))
 
     def look(self) -> None:

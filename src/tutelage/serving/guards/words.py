@@ -22,7 +22,7 @@ _MARKS = "013457@$"  # what stands for a letter in a word that is to pass unseen
 _LETTERS = str.maketrans(_MARKS, "oieastas")
 _HIDDEN = re.compile(r"[^\W\d_][013457@$]|[013457@$][^\W\d_]")
 _HIDDEN_WORD = re.compile(r"[\w@$]*[^\W\d_][\w@$]*")
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+_RUNS = tuple(3 * letter for letter in "abcdefghijklmnopqrstuvwxyz")
 _RUN = re.compile(r"(\w)\1{2,}")
 _APOSTROPHES = str.maketrans("", "", "'’")
 
@@ -59,8 +59,10 @@ class WordList:
         marked = any(mark in folded for mark in _MARKS) and _HIDDEN.search(folded)
         if marked and self._in(_HIDDEN_WORD.sub(_unhidden, folded)):
             return True
-        stretched = any(3 * letter in folded for letter in _ALPHABET)
-        return stretched and self._in(_RUN.sub(r"\1", folded))
+        for run in _RUNS:
+            if run in folded:
+                return self._in(_RUN.sub(r"\1", folded))
+        return False
 
     def _in(self, folded: str) -> bool:
         words = _WORD.findall(folded)

@@ -49,7 +49,7 @@ def decode_row(line: bytes) -> Row:
     return row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
     """Where a row stands: bytes `start` to `end` of a segment."""
 

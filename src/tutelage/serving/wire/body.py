@@ -74,7 +74,12 @@ async def read_json(request: Request, share: Share | None = None) -> dict[str, A
 async def _read(request: Request, share: Share) -> bytes:
     """Return the body. Of one that is too large some is read and dropped, so the client hears."""
     raw, read = bytearray(), 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         read += len(chunk)
         if read > 4 * MAX_BODY:
             break

@@ -33,7 +33,7 @@ _IGNORED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ChatRequest:
     """A checked request. `ignored` names parameters that the release's decoding overrides.
 
