@@ -20,7 +20,9 @@ from tutelage.core.example import Example, normalise
 from tutelage.data.annotation.items import Item, from_example, from_fields
 from tutelage.data.readers.turns import Unusable
 from tutelage.data.version import QUARANTINE
-from tutelage.feedback.signals import DECLARED, read_signals
+from tutelage.feedback.outcome import goodness
+from tutelage.feedback.signals import DECLARED as BUILT_IN
+from tutelage.feedback.signals import Declared, declare, read_signals
 from tutelage.store.annotations import AnnotationRow, AssignmentRow
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
@@ -139,6 +141,7 @@ def _feedback(ctx: Context) -> tuple[set[str], dict[str, tuple[float, str]]]:
         signals.setdefault(record, []).append((kind, signal.value["value"]))
     reviewed: set[str] = set()
     failed: dict[str, tuple[float, str]] = {}
+    names = declare(ctx.config.feedback)
     with ctx.store.session() as session:
         for row in session.execute(select(RecordRow.id, RecordRow.messages, RecordRow.checks)):
             texts = [m["content"] for m in row.messages if m["role"] != "system"]
@@ -146,23 +149,22 @@ def _feedback(ctx: Context) -> tuple[set[str], dict[str, tuple[float, str]]]:
             own = signals.get(row.id, [])
             if any(kind == "edit" for kind, _ in own):
                 reviewed.add(key)
-            for failure, why in [*map(_failure, own), *_flagged(row.checks)]:
+            for failure, why in [*(_failure(one, names) for one in own), *_flagged(row.checks)]:
                 if failure > failed.get(key, (0.0, ""))[0]:
                     failed[key] = failure, why
     return reviewed, failed
 
 
-def _failure(signal: tuple[str, Any]) -> tuple[float, str]:
+def _failure(signal: tuple[str, Any], names: Mapping[str, Declared]) -> tuple[float, str]:
     """Return how far a signal tells of a failure, and the words for it."""
     kind, value = signal
-    declared = DECLARED.get(kind)
-    if declared is None or declared.direction == 0:
+    rule = names.get(kind)
+    good = goodness(value, rule) if rule is not None else None
+    if rule is None or good is None:
         return 0.0, ""
-    good = float(value) if isinstance(value, (bool, int, float)) else 1.0
-    good = min(max(good, 0.0), 1.0)
-    if declared.direction > 0:
+    if rule.direction > 0:
         return 1.0 - good, f"rated {good:g}" if kind == "rating" else f"not {kind}"
-    return good, declared.meaning
+    return 1.0 - good, rule.meaning if kind in BUILT_IN else kind
 
 
 def _flagged(checks: Mapping[str, Any] | None) -> Iterator[tuple[float, str]]:

@@ -1,0 +1,81 @@
+"""A production row that turns out to be a twin of a test row leaves versions and training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tutelage.core.artifact import utc_now
+from tutelage.core.errors import DataError
+from tutelage.core.workspace import atomic_write
+from tutelage.data.version import DROPPED, load_version
+from tutelage.store.records import RecordRow
+from tutelage.training.recipe import Recipe
+from tutelage.workflows.context import Context, open_context
+from tutelage.workflows.curate import curate
+from tutelage.workflows.feedback import add as say
+from tutelage.workflows.plan import make_job
+from tutelage.workflows.segment import hold_apart, ready_rows
+
+WARM, COLD = "sun fire lava ember toast oven desert", "ice snow frost glacier hail sleet winter"
+ASKED = "a very hot cup of tea with milk"
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    rows = [
+        {"input": f"the {word} of a {place} day", "output": label}
+        for label, words in (("warm", WARM), ("cold", COLD))
+        for word in words.split()
+        for place in ("march", "tuesday")
+    ]
+    learnt = {"input": ASKED, "output": "warm", "origin": {"kind": "production"}, "record": "rec_1"}
+    lines = "\n".join(map(json.dumps, [*rows, learnt]))
+    atomic_write(tmp_path / "data" / "rows.jsonl", lines.encode())
+    settings = "name: things\ntask: classification\nmodel: demo\n"
+    atomic_write(tmp_path / "tutelage.yaml", settings.encode())
+    return open_context(tmp_path)
+
+
+def add(ctx: Context, name: str, split: str, text: str) -> None:
+    with ctx.store.begin() as session:
+        session.add(
+            RecordRow(
+                id=name, deployment="d", release="r", arm="stable", split=split, group_key="g",
+                messages=[{"role": "user", "content": text}], response="", finish_reason="stop",
+                status=200, latency_ms=1, prompt_tokens=1, completion_tokens=1, checks={},
+                at=utc_now(),
+            )
+        )  # fmt: skip
+
+
+def test_a_row_that_became_held_out_is_refused_and_then_left_out(
+    ctx: Context, tmp_path: Path
+) -> None:
+    add(ctx, "rec_1", "train", ASKED)
+    first = load_version(ctx.path_of(curate(ctx).artifact))
+    assert ASKED in [row.input_text for row in first.rows("train")]
+    make_job(ctx, first, Recipe(), tmp_path)
+    add(ctx, "rec_2", "test", ASKED.replace("cup", "cups"))
+    assert hold_apart(ctx, everything=True)["moved"] == 1
+    with pytest.raises(DataError) as caught:
+        make_job(ctx, first, Recipe(), tmp_path)
+    assert "nearly equal to rec_2 on the test side" in caught.value.sentence()
+    atomic_write(tmp_path / "data" / "more.jsonl", b'{"input": "a mild day", "output": "warm"}')
+    second = load_version(ctx.path_of(curate(ctx).artifact))
+    assert ASKED not in [row.input_text for row in second.rows("train")]
+    assert "nearly equal to rec_2" in (second.directory / DROPPED).read_text()
+    make_job(ctx, second, Recipe(), tmp_path)
+
+
+def test_twins_of_the_frozen_test_rows_are_not_ready(ctx: Context) -> None:
+    version = load_version(ctx.path_of(curate(ctx).artifact))
+    held = version.rows("test")[0].input_text
+    add(ctx, "rec_7", "train", f"{held}!")
+    add(ctx, "rec_8", "train", "something that nobody has asked before")
+    for record in ("rec_7", "rec_8"):
+        say(ctx, {"record_id": record, "edit": "warm"})
+    assert [item.record for item in ready_rows(ctx)] == ["rec_8"]
+    assert hold_apart(ctx)["by_side"] == {"test": 1}
