@@ -76,16 +76,18 @@ def looks(ctx: Context) -> list[dict[str, Any]]:
     with ctx.store.session() as session:
         rows = list(session.scalars(select(MineRow).order_by(MineRow.at.desc(), MineRow.id)))
         counts = dict(
-            session.execute(
-                select(MinedRecordRow.run, func.count()).group_by(MinedRecordRow.run)
-            ).tuples()
+            session.execute(select(MinedRecordRow.run, func.count()).group_by(MinedRecordRow.run))
+            .tuples()
+            .all()
         )
         answered = dict(
             session.execute(
                 select(AssignmentRow.batch, func.count())
                 .where(AssignmentRow.state == "done")
                 .group_by(AssignmentRow.batch)
-            ).tuples()
+            )
+            .tuples()
+            .all()
         )
     return [
         {
@@ -183,6 +185,6 @@ def _items(ctx: Context, wanted: list[MinedRecordRow]) -> tuple[list[Item], int]
         item = production_item(ctx, record) if record is not None else None
         if item is not None:
             sides = (item.split or "train", row.split)
-            side: SplitName = max(sides, key=lambda name: SPLITS.index(name))  # type: ignore[assignment, arg-type]
+            side: SplitName = max(sides, key=lambda name: SPLITS.index(name))  # type: ignore[arg-type]
             items.append(replace(item, split=side))
     return known_rows(ctx, items), len(wanted) - len(items)
