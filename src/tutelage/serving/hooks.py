@@ -53,6 +53,7 @@ class Outcome:
     """How a request ended. Tokens are the engine's count, or the pieces seen if it gave none.
 
     `status` 499: the client left. `checks` holds what each guard said: {name: {ok, why}}.
+    `entropy` is in nats a token, where the client asked for log-probabilities.
     """
 
     status: int
@@ -64,6 +65,7 @@ class Outcome:
     latency_ms: float
     first_token_ms: float | None
     checks: Mapping[str, Mapping[str, Any]]
+    entropy: float | None = None
 
 
 class Hook:

@@ -19,6 +19,7 @@ from tutelage.serving.hooks import Ask, Outcome, tell_finished
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.serving.records.record_row import record_row
 from tutelage.serving.records.request_log import Redactor, safe_text
+from tutelage.serving.records.wavering import token_entropy
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.fast_json import encode
@@ -71,6 +72,7 @@ class Turn:
     first_token_ms: float | None = None
     logged: bool = False
     ask: Ask | None = None  # what hooks see; None without hooks
+    logprobs: list[Any] = field(default_factory=list)  # of tokens, where the client asked for them
 
     def __post_init__(self) -> None:
         """Make what the guards say of it."""
@@ -204,6 +206,8 @@ class Turn:
         """Add what the engine said; raise HttpError 502 if it never stops."""
         self.usage = piece.usage or self.usage
         self.finish_reason = piece.finish_reason or self.finish_reason
+        if piece.logprobs:
+            self.logprobs += piece.logprobs.get("content") or []
         if not (piece.text or piece.tool_calls):
             return
         if self.first_token_ms is None and isinstance(piece, Piece):
@@ -249,6 +253,7 @@ class Turn:
             latency_ms=(time.perf_counter() - self.started) * 1000,
             first_token_ms=self.first_token_ms,
             checks=self.checking.notes,
+            entropy=token_entropy(self.logprobs) if self.logprobs else None,
         )
 
     def _row(self, ask: Ask, outcome: Outcome) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class RecordRow(Base):
     first_token_ms: Mapped[float | None]
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
+    entropy: Mapped[float | None]  # nats a token, where the client asked for log-probabilities
     checks: Mapped[dict[str, Any]]  # guard name -> {"ok": bool, "why": str}
     at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
 

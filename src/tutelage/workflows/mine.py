@@ -45,6 +45,7 @@ from tutelage.feedback.mining.strengths import (
     Source,
     Strengths,
     from_answers,
+    from_entropy,
     from_failures,
     from_scores,
     soften,
@@ -176,6 +177,7 @@ def _look(ctx: Context, window: Window, forms: Forms, bench: Bench, total: int) 
     values["failed"], record["failed"] = from_failures(traffic)
     values["users"], record["users"] = from_scores(traffic, users)
     values["live"], record["live"] = from_scores(traffic, {k: v[0] for k, v in live.items()})
+    values["entropy"], record["entropy"] = from_entropy(traffic)
     values["releases"], values["varies"] = from_answers(traffic)
     if not is_labelled(ctx.config):
         soften(ctx.store, traffic, [values["releases"], values["varies"]])

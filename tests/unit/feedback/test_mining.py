@@ -112,7 +112,7 @@ def test_a_text_far_from_every_row_is_novel_and_a_row_itself_is_not() -> None:
     assert look.novelty[2] > 0.9
     assert [known.labels[i] for i in look.top[:2]] == ["a", "b"]
     assert known.nearer_rows(float(look.cosine[2])) == 1.0
-    own = known.chance_of(unit(rows[:2]), ["a", "unheard"])
+    own = known.look(unit(rows[:2]), ["a", "unheard"]).own
     assert own[0] > 0.9
     assert np.isnan(own[1])
 

@@ -81,10 +81,13 @@ def test_every_signal_gives_its_reason_in_words(ctx: Context) -> None:
     add(ctx, "against", "glacier and fjord and frost near the snow", WARM)
     add(ctx, "judged", "lava and fire near the desert and chili", WARM)
     add_live(ctx, "judged")
+    add(ctx, "wavered", "sunset on the wall of the garden", WARM, entropy=0.9)
     found = {row.record: row for row in mine(ctx, budget=20, held_out=0).rows}
     assert found["form"].reasons[0].words == "the answer can't be used: not JSON"
     assert found["rated"].reasons[0].words == "users: rating 0, escalated"
     assert found["judged"].reasons[0].words == "live evaluation gave judge 0"
+    wavered = next(r for r in found["wavered"].reasons if r.kind == "uncertainty")
+    assert wavered.words == "the model wavered: 0.90 nats a token"
     differ = next(r for r in found["two"].reasons if r.kind == "disagreement")
     assert differ.words == "releases differ: r1 says 'warm', r2 says 'cold'"
     odd = next(r for r in found["odd"].reasons if r.kind == "novelty")

@@ -5,7 +5,7 @@ What users said of it is not looked at here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tutelage.core.output import OutputFormat
@@ -18,13 +18,21 @@ _CLIENT_LEFT = 499
 Failed = tuple[float, str]
 
 
-def failure_of(row: Mapping[str, Any] | Any, problem: Callable[[str], str | None]) -> Failed:
+def failure_of(row: Any, problem: Callable[[str], str | None]) -> Failed:
     """Return how far a record shows a failure, 0 to 1, and the words for it ("" for none).
 
     `row` has status, finish_reason, checks and response; `problem` says what is wrong with the
     form of an answer.
     """
+    if row.status == 200 and row.finish_reason == "stop" and not row.checks:
+        what = _form(row.response, problem)  # nearly every record, so no list is made
+        return (_BROKEN, what) if what else (0.0, "")
     return max(_failures(row, problem), default=(0.0, ""))
+
+
+def _form(response: str, problem: Callable[[str], str | None]) -> str:
+    what = problem(response) if response.strip() else "it is empty"
+    return f"the answer can't be used: {what}" if what else ""
 
 
 def _failures(row: Any, problem: Callable[[str], str | None]) -> Iterator[Failed]:
@@ -43,9 +51,9 @@ def _failures(row: Any, problem: Callable[[str], str | None]) -> Iterator[Failed
             why = str(check.get("why", ""))
             yield _DOUBTED, f"the check {name!r} flagged it" + (f": {why}" if why else "")
     if status == 200:
-        what = problem(row.response) if row.response.strip() else "it is empty"
+        what = _form(row.response, problem)
         if what:
-            yield _BROKEN, f"the answer can't be used: {what}"
+            yield _BROKEN, what
 
 
 class Forms:

@@ -28,7 +28,8 @@ class Look:
 
     `novelty` is 0..1, `nearest` the place of the nearest row and `cosine` its. `top` and `second`
     are the classifier's likeliest labels (places in its labels, -1 without one), `chance` and
-    `runner` their probabilities.
+    `runner` their probabilities; `own` is that of the label the text was given, NaN without one
+    that the rows know.
     """
 
     novelty: Floats
@@ -38,6 +39,7 @@ class Look:
     second: NDArray[np.int32]
     chance: Floats
     runner: Floats
+    own: Floats
 
 
 class Knowledge:
@@ -53,6 +55,7 @@ class Knowledge:
         self.vectors: Vectors = vectors[kept]
         self._own = np.sort(_own_nearest(self.vectors))
         self.model = _fit(vectors, labels, np.sort(order[:PROBED]))
+        self._place: dict[str | None, int] = {name: i for i, name in enumerate(self.labels)}
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -62,35 +65,28 @@ class Knowledge:
         """The labels that the classifier knows."""
         return self.model.labels if self.model is not None else ()
 
-    def look(self, vectors: Vectors) -> Look:
-        """Return what the rows say of unit vectors, shape (N, D)."""
+    def look(self, vectors: Vectors, labels: Sequence[str | None] = ()) -> Look:
+        """Return what the rows say of unit vectors, shape (N, D), that were given these labels."""
         nearest, cosine = _nearest(vectors, self.vectors)
         novelty = self._novelty(cosine)
         total = len(vectors)
+        given = np.full(total, np.nan, np.float32)
         if self.model is None:
             none, zero = np.full(total, -1, np.int32), np.zeros(total, np.float32)
-            return Look(novelty, nearest, cosine, none, none, zero, zero)
+            return Look(novelty, nearest, cosine, none, none, zero, zero, given)
         chances = self.model.probabilities(vectors)
-        best = np.argpartition(-chances, 1, axis=1)[:, :2]
-        own = np.take_along_axis(chances, best, 1)
-        swap = own[:, 0] < own[:, 1]
-        best[swap], own[swap] = best[swap][:, ::-1], own[swap][:, ::-1]
+        rows = np.arange(total)
+        top = chances.argmax(axis=1)
+        chance = chances[rows, top].astype(np.float32)
+        place = np.array([self._place.get(label, -1) for label in labels], np.int64)
+        told = np.flatnonzero(place >= 0)
+        given[told] = chances[told, place[told]]
+        chances[rows, top] = -1
+        second = chances.argmax(axis=1)
         return Look(
-            novelty, nearest, cosine, best[:, 0].astype(np.int32), best[:, 1].astype(np.int32),
-            own[:, 0].astype(np.float32), own[:, 1].astype(np.float32),
+            novelty, nearest, cosine, top.astype(np.int32), second.astype(np.int32), chance,
+            chances[rows, second].astype(np.float32), given,
         )  # fmt: skip
-
-    def chance_of(self, vectors: Vectors, labels: Sequence[str | None]) -> Floats:
-        """Return the probability of each text's own label; NaN where the rows have no such one."""
-        found = np.full(len(labels), np.nan, np.float32)
-        if self.model is None:
-            return found
-        place = {label: index for index, label in enumerate(self.model.labels)}
-        rows = [(i, place[label]) for i, label in enumerate(labels) if label in place]
-        if rows:
-            at, column = np.array(rows).T
-            found[at] = self.model.probabilities(vectors[at])[np.arange(len(at)), column]
-        return found
 
     def _novelty(self, cosine: Floats) -> Floats:
         """Return how novel texts are: 0 where a fifth of the rows lie as far from theirs, else up.
@@ -115,7 +111,11 @@ def _fit(
 ) -> LinearModel | None:
     named = [i for i in rows if labels[i] is not None]
     names = [str(labels[i]) for i in named]
-    return fit_linear(vectors[named], names) if len(set(names)) > 1 else None
+    if len(set(names)) < 2:
+        return None
+    model = fit_linear(vectors[named], names)
+    weights, bias = model.weights.astype(np.float32), model.bias.astype(np.float32)
+    return LinearModel(model.labels, weights, bias)  # type: ignore[arg-type]
 
 
 def _own_nearest(vectors: Vectors) -> Floats:

@@ -31,7 +31,7 @@ LONGEST = 2000  # characters of a text that are looked at
 _COLUMNS = (
     RecordRow.id, RecordRow.at, RecordRow.release, RecordRow.arm, RecordRow.split,
     RecordRow.status, RecordRow.finish_reason, RecordRow.checks, RecordRow.messages,
-    RecordRow.response,
+    RecordRow.response, RecordRow.entropy,
 )  # fmt: skip
 
 Told = Callable[[int, int], None]
@@ -52,7 +52,8 @@ class Traffic:
 
     Texts: `keys` (hash of the normalised text), `first` (M,) the record that was first, `count`
     (M,) how often clients asked it, `side` (M,) the most held-out side it was seen on (0 train, 1
-    validation, 2 test), `failed` (M,) and `failed_at` (M,) the worst failure and its record.
+    validation, 2 test), `failed` (M,) and `failed_at` (M,) the worst failure and its record,
+    `entropy` (M,) and `entropy_at` (M,) the highest mean entropy of tokens and its record.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -66,6 +67,8 @@ class Traffic:
     side: array[int] = field(default_factory=lambda: array("b"))
     failed: array[float] = field(default_factory=lambda: array("f"))
     failed_at: array[int] = field(default_factory=lambda: array("i"))
+    entropy: array[float] = field(default_factory=lambda: array("f"))
+    entropy_at: array[int] = field(default_factory=lambda: array("i"))
     releases: list[str] = field(default_factory=list)
     untexted: int = 0  # records whose texts the log does not keep, or that end with no question
 
@@ -179,12 +182,16 @@ def _take(traffic: Traffic, row: Any, text: str, release: int, forms: Forms) -> 
         traffic.side.append(0)
         traffic.failed.append(0.0)
         traffic.failed_at.append(-1)
+        traffic.entropy.append(0.0)
+        traffic.entropy_at.append(-1)
     shadow = row.arm == SHADOW
     traffic.count[own] += not shadow
     traffic.side[own] = max(traffic.side[own], SPLITS.index(row.split))
     strength, _ = failure_of(row, forms.problem)
     if strength > traffic.failed[own]:
         traffic.failed[own], traffic.failed_at[own] = strength, len(traffic.ids)
+    if row.entropy is not None and row.entropy > traffic.entropy[own]:
+        traffic.entropy[own], traffic.entropy_at[own] = row.entropy, len(traffic.ids)
     traffic.ids.append(row.id)
     traffic.text.append(own)
     traffic.answer.append(_answer_key(row, forms))

@@ -87,14 +87,12 @@ class Looker:
             self._doubt.append(zero)
             self._against.append(zero)
             return
-        look = known.look(vectors)
+        look = known.look(vectors, labels)
         named = look.top >= 0
         margin = look.chance - look.runner
         self._novel.append(look.novelty)
         self._doubt.append(np.where(named, np.maximum(1 - 2 * margin, 0), 0).astype(np.float32))
-        own = np.nan_to_num(known.chance_of(vectors, labels), nan=1.0)
-        answered = np.array([label is not None for label in labels])
-        against = np.where(named & answered, look.chance - own, 0)
+        against = np.where(np.isnan(look.own), 0, look.chance - look.own)
         self._against.append(np.clip(against, 0, 1).astype(np.float32))
 
     def strengths(self) -> dict[Source, Floats]:
@@ -114,6 +112,13 @@ def from_failures(traffic: Traffic) -> tuple[Floats, NDArray[np.int64]]:
         numbers(traffic.failed, np.float32).copy(),
         numbers(traffic.failed_at, np.int32).astype(np.int64),
     )
+
+
+def from_entropy(traffic: Traffic) -> tuple[Floats, NDArray[np.int64]]:
+    """Return how far the model wavered, 1 at a coin's toss a token (ln 2 nats), and where."""
+    entropy = numbers(traffic.entropy, np.float32)
+    strength: Floats = np.minimum(entropy / np.float32(math.log(2)), 1)
+    return strength, numbers(traffic.entropy_at, np.int32).astype(np.int64)
 
 
 def from_scores(traffic: Traffic, scores: Mapping[str, float]) -> tuple[Floats, NDArray[np.int64]]:

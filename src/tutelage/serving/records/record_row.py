@@ -36,6 +36,7 @@ def record_row(
         "first_token_ms": outcome.first_token_ms,
         "prompt_tokens": outcome.prompt_tokens,
         "completion_tokens": outcome.completion_tokens,
+        "entropy": outcome.entropy,
         "checks": {
             name: {**check, "why": clean(check["why"])} for name, check in outcome.checks.items()
         },
