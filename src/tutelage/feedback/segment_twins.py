@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from tutelage.core.example import SPLITS, SplitName, normalise
 from tutelage.store.base import Store, insert_into
@@ -241,6 +242,20 @@ def moves(store: Store, limit: int | None = None) -> list[SideMoveRow]:
     with store.session() as session:
         query = select(SideMoveRow).order_by(SideMoveRow.at.desc(), SideMoveRow.record)
         return list(session.scalars(query.limit(limit)))
+
+
+def moves_so_far(store: Store) -> tuple[int, datetime | None]:
+    """Return how many records were moved, and when the last one was."""
+    with store.session() as session:
+        query = select(func.count(), func.max(SideMoveRow.at)).select_from(SideMoveRow)
+        count, newest = session.execute(query).one()
+        return count, newest
+
+
+def any_records(store: Store) -> bool:
+    """Return whether production left any record."""
+    with store.session() as session:
+        return session.scalar(select(RecordRow.id).limit(1)) is not None
 
 
 def _inputs(

@@ -23,6 +23,7 @@ from tutelage.data.version import (
     json_lines,
     write_version,
 )
+from tutelage.workflows import segment
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data import augment as augmented
 from tutelage.workflows.data.check import (
@@ -58,8 +59,10 @@ def curate(ctx: Context) -> StageOutcome:
     """Return the frozen dataset version of the project's sources.
 
     Rows that can't be used are in quarantine.jsonl and counted in meta["quarantined"]; the good
-    ones go on. Raises DataError if what is left can't teach anything.
+    ones go on. Records that are twins of held-out rows leave training first. Raises DataError if
+    what is left can't teach anything.
     """
+    segment.hold_apart(ctx)
     root = ctx.workspace.root
     config = ctx.config
     paths = find_files(root, config.data.sources, [], config.task)
@@ -71,6 +74,7 @@ def curate(ctx: Context) -> StageOutcome:
         "output": config.output.model_dump(mode="json"),
         "repairs": [asdict(repair) for repair in active(ctx)],
         "augmented": augmented.fingerprint(ctx),
+        **segment.fingerprint(ctx),
     }
     return run_stage(ctx, STAGE, inputs, lambda: _work(ctx, sources))
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from tutelage.core.example import SplitName
 from tutelage.data.version import load_version
 from tutelage.feedback.segment import Corrected, trainable
-from tutelage.feedback.segment_twins import HeldOut, held_out_inputs, move_twins, moves
+from tutelage.feedback.segment_twins import (
+    HeldOut,
+    Moved,
+    any_records,
+    held_out_inputs,
+    move_twins,
+    moves,
+    moves_so_far,
+)
 from tutelage.workflows.context import Context, last_output
 
 if TYPE_CHECKING:
@@ -36,13 +44,15 @@ def hold_apart(ctx: Context, *, everything: bool = False) -> dict[str, Any]:
 
         return embedded(ctx, semantic or "", texts)[1]
 
-    moved = move_twins(
-        ctx.store,
-        held_out_inputs(ctx.store, _frozen(ctx)),
-        threshold=ctx.config.data.dedup.threshold,
-        embed=embed if semantic else None,
-        everything=everything,
-    )
+    moved: list[Moved] = []
+    if any_records(ctx.store):
+        moved = move_twins(
+            ctx.store,
+            held_out_inputs(ctx.store, _frozen(ctx)),
+            threshold=ctx.config.data.dedup.threshold,
+            embed=embed if semantic else None,
+            everything=everything,
+        )
     return {
         "moved": len(moved),
         "by_side": dict(Counter(one.twin.of.side for one in moved)),
@@ -53,6 +63,12 @@ def hold_apart(ctx: Context, *, everything: bool = False) -> dict[str, Any]:
             for one in moved[:20]
         ],
     }  # fmt: skip
+
+
+def fingerprint(ctx: Context) -> dict[str, Any]:
+    """Return what decides, among the moves so far, which rows a new version leaves out."""
+    count, newest = moves_so_far(ctx.store)
+    return {"moved": [count, newest.isoformat()]} if newest else {}
 
 
 def moved_records(ctx: Context, limit: int = 20) -> list[dict[str, Any]]:

@@ -63,11 +63,11 @@ def test_a_row_that_became_held_out_is_refused_and_then_left_out(
     with pytest.raises(DataError) as caught:
         make_job(ctx, first, Recipe(), tmp_path)
     assert "nearly equal to rec_2 on the test side" in caught.value.sentence()
-    atomic_write(tmp_path / "data" / "more.jsonl", b'{"input": "a mild day", "output": "warm"}')
     second = load_version(ctx.path_of(curate(ctx).artifact))
     assert ASKED not in [row.input_text for row in second.rows("train")]
     assert "nearly equal to rec_2" in (second.directory / DROPPED).read_text()
     make_job(ctx, second, Recipe(), tmp_path)
+    assert curate(ctx).skipped
 
 
 def test_twins_of_the_frozen_test_rows_are_not_ready(ctx: Context) -> None:
