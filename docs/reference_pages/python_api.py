@@ -20,6 +20,8 @@ _DESKS = (
     "deploy",
     "keys",
     "usage",
+    "logs_desk",
+    "forget",
     "ab",
     "dashboard",
     "guards_desk",

@@ -237,6 +237,8 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
     taken = sweep(sources, traces, root, remove_texts=False, dry_run=dry_run)
     done.rows |= taken.rows
     done.remains += taken.remains
+    if others := tables.mentions(ctx.store, traces):
+        done.remains.append(f"{others:,} records of others that quote the user's key")
     if not dry_run:
         _mark_evaluations(ctx, done)
     return done

@@ -43,6 +43,7 @@ from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.http_protocol import protocol
 from tutelage.workflows.context import Context
 from tutelage.workflows.guards import surroundings
+from tutelage.workflows.privacy_routes import privacy_routes
 from tutelage.workflows.registry_child import RegistryChild
 from tutelage.workflows.serve_engine import make_launcher, make_upstream, tell_of_backends
 from tutelage.workflows.serve_hooks import hooks
@@ -79,6 +80,7 @@ async def serve(
             routes = [
                 *ab_routes(),
                 *dashboard_routes(),
+                *privacy_routes(ctx),
                 *feedback_routes(state),
                 *monitor_routes(),
                 *backend_routes(),

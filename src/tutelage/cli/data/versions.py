@@ -42,7 +42,7 @@ def versions(
                     entry["created_at"][:16].replace("T", " "),
                     *(entry["counts"].get(side, 0) for side in ("train", "validation", "test")),
                     ", ".join(entry["parents"]) or "–",
-                    _made_from(entry) if entry["on_disk"] else "not on this disk",
+                    _made_from(entry),
                 )
                 for entry in found
             ]
@@ -53,6 +53,10 @@ def versions(
 
 
 def _made_from(entry: Mapping[str, Any]) -> str:
+    if entry["erased"]:
+        return f"rows of a forgotten user; see {entry['erased']['replaced_by'][:12]}"
+    if not entry["on_disk"]:
+        return "not on this disk"
     files, repairs = len(entry["sources"]), len(entry["repairs"])
     said = f"{files} file" if files == 1 else f"{files} files"
     return f"{said}, {repairs} repaired" if repairs else said

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.workspace import atomic_write
-from tutelage.feedback.privacy.traces import GONE, Traces
+from tutelage.feedback.privacy.traces import GONE, LONG_KEY, Traces
 
 _LINES = (".jsonl", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
@@ -80,7 +80,7 @@ def _sweep_one(
             done.remains.append(f"{name} (a text that names or quotes the user)")
             return
     else:
-        if traces.user.encode() in path.read_bytes() and len(traces.user) >= 8:
+        if traces.user.encode() in path.read_bytes() and len(traces.user) >= LONG_KEY:
             done.remains.append(f"{name} (holds the user's key)")
         return
     if not found:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import JSON, String, Table, delete, inspect, select, text, update
+from sqlalchemy import JSON, String, Table, cast, delete, inspect, select, text, update
 from sqlalchemy.orm import Session
 
 from tutelage.core.example import Example
-from tutelage.feedback.privacy.traces import GONE, Traces, keyed
+from tutelage.feedback.privacy.traces import GONE, LONG_KEY, Traces, keyed
 from tutelage.serving.records.retention import remove_records
 from tutelage.store.annotations import (
     AdjudicationRow,
@@ -73,6 +73,20 @@ def find_records(store: Store, traces: Traces) -> None:
             if traces.is_theirs(Example.model_validate(example)):
                 traces.items.add(name)
                 traces.examples.update([of] if of else [])
+
+
+def mentions(store: Store, traces: Traces) -> int:
+    """Return how many records of others quote the user's key in their texts.
+
+    Keys of fewer than 8 characters are not looked for: they are words.
+    """
+    if len(traces.user) < LONG_KEY:
+        return 0
+    quoted = cast(RecordRow.messages, String).contains(traces.user, autoescape=True)
+    quoted |= RecordRow.response.contains(traces.user, autoescape=True)
+    with store.session() as session:
+        names = session.scalars(select(RecordRow.id).where(quoted))
+        return sum(name not in traces.records for name in names)
 
 
 def count(store: Store, traces: Traces) -> dict[str, int]:

@@ -26,7 +26,7 @@ _ID_FIELDS = frozenset(
     ("record", "recordid", "responseid", "item", "id", "example", "exampleid", "source", "twin",
      "parents", "parent")
 )  # fmt: skip
-_LONG_ID, _LONG_KEY, _LONG_TEXT = 16, 8, 20  # characters from which on it is recognised anywhere
+_LONG_ID, LONG_KEY, _LONG_TEXT = 16, 8, 20  # characters from which on it is recognised anywhere
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -79,7 +79,7 @@ class Traces:
         long = self._long
         if any(token in long for token in _TOKEN.findall(text)):
             return True
-        if len(self.user) >= _LONG_KEY and self._key.search(text):
+        if len(self.user) >= LONG_KEY and self._key.search(text):
             return True
         return any(part in text for part in self.texts)
 
