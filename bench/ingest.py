@@ -1,7 +1,9 @@
 """How fast production's traces reach the store, durably, and whether a kill costs any of them.
 
 `records`: rows as the gateway keeps them go through its request log (written ahead, then committed
-with synchronous=FULL) as fast as they are made, until the last is in the store. `deliveries`: a
+with synchronous=FULL) as fast as they are made, until the last is in the store. `scores`, `traffic`
+and `twins` read what is there then: half of the records are rated and one in a hundred corrected;
+`peak_mb` is the most memory the script had until then, its own rows included. `deliveries`: a
 file of feedback is imported. `storm`: calls of POST /v1/feedback, repeated, out of order, wrong
 and of unknown records, go to a gateway that is killed with -9 in the middle and started again;
 calls without an answer are sent again. Then the store is compared with what was said.
@@ -13,14 +15,17 @@ import argparse
 import asyncio
 import json
 import random
+import resource
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from sqlalchemy import insert, select
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
@@ -37,30 +42,20 @@ from tests.fakes.openai_backend import FakeBackend
 
 from common import machine, table
 from tutelage.core.artifact import utc_now
+from tutelage.core.config_feedback import Feedback
+from tutelage.core.output import OutputFormat
 from tutelage.feedback.outcome import outcomes
-from tutelage.feedback.signals import DECLARED
+from tutelage.feedback.segment_twins import held_out_inputs, move_twins
+from tutelage.feedback.signals import DECLARED, read_feedback
+from tutelage.feedback.traffic_signals import read_traffic
 from tutelage.serving.records.request_log import RequestLog
 from tutelage.store.base import open_store
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.context import open_context
 from tutelage.workflows.feedback import import_file
 
-WORDS = [
-    "card",
-    "payment",
-    "refund",
-    "transfer",
-    "account",
-    "fee",
-    "limit",
-    "top",
-    "up",
-    "exchange",
-    "rate",
-    "cash",
-    "lost",
-    "pin",
-]
+_LETTERS = random.Random(0)
+WORDS = ["".join(_LETTERS.choices("aeioustnrldm", k=_LETTERS.randint(3, 9))) for _ in range(3_000)]
 
 
 def record(number: int, draw: random.Random) -> dict[str, Any]:
@@ -68,7 +63,8 @@ def record(number: int, draw: random.Random) -> dict[str, Any]:
     return {
         "id": f"rec_{number:024x}",
         "deployment": "coder", "release": "a" * 64, "rollout": None, "step": None,
-        "arm": "stable", "user": f"user-{number % 997}", "key_name": None, "split": "train",
+        "arm": "stable", "user": f"user-{number % 997}", "key_name": None,
+        "split": "test" if number % 7 == 0 else "train",
         "group_key": f"{number % 997:064x}",
         "messages": [{"role": "user", "content": " ".join(draw.choices(WORDS, k=12))}],
         "response": '{"intent": "card_arrival"}', "finish_reason": "stop", "status": 200,
@@ -99,6 +95,41 @@ def records(folder: Path, count: int) -> dict[str, Any]:
         "what": "records", "count": count, "lost": shed, "seconds": round(seconds, 2),
         "per_s": round(count / seconds), "queued_per_s": round(count / queued),
     }  # fmt: skip
+
+
+def reading(folder: Path) -> list[dict[str, Any]]:
+    """Read the records: scores of the rated ones, signals of the traffic, twins of test rows."""
+    store = open_store(f"sqlite:///{folder / 'records.db'}")
+    with store.session() as session:
+        names = list(session.scalars(select(RecordRow.id)))
+    said = []
+    for number, name in enumerate(names):
+        if number % 2 == 0:
+            said.append({"record_id": name, "rating": number % 4 / 4})
+        elif number % 51 == 0:
+            said.append({"record_id": name, "edit": "another answer"})
+    rows = [row for body in said for row in read_feedback(body, OutputFormat()).rows]
+    with store.begin() as session:
+        session.execute(insert(SignalRow), rows)
+    jobs: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("scores", lambda: len(outcomes(store, DECLARED))),
+        ("traffic", lambda: read_traffic(store, Feedback(), now=utc_now()).written),
+        ("twins", lambda: len(move_twins(store, held_out_inputs(store)))),
+    )
+    found = []
+    for name, work in jobs:
+        started = time.perf_counter()
+        count = work()
+        seconds = time.perf_counter() - started
+        found.append(
+            {
+                "what": name, "count": len(names), "lost": 0, "seconds": round(seconds, 2),
+                "per_s": round(len(names) / seconds), "found": count,
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            }
+        )  # fmt: skip
+    store.close()
+    return found
 
 
 def deliveries(folder: Path, count: int) -> dict[str, Any]:
@@ -195,14 +226,16 @@ def main() -> None:
         folder = Path(name)
         rows = [
             records(folder, options.records or 100_000 // scale),
+            *reading(folder),
             deliveries(folder, 50_000 // scale),
             storm(folder, 10_000 // scale),
         ]
     flaws = ("lost", "made_up", "wrong_time_or_value", "wrong_status", "wrong_scores")
     headline = {
         "records_per_s": rows[0]["per_s"],
-        "deliveries_per_s": rows[1]["per_s"],
-        "storm_calls": rows[2]["count"],
+        "deliveries_per_s": rows[-2]["per_s"],
+        "reading_s": round(sum(row["seconds"] for row in rows[1:-2]), 1),
+        "storm_calls": rows[-1]["count"],
         "flaws": sum(row.get(flaw, 0) for row in rows for flaw in flaws),
     }
     result = {"name": "ingest", "machine": machine(), "rows": rows, "headline": headline}
@@ -210,7 +243,7 @@ def main() -> None:
         print(json.dumps(result))
         return
     print(table(rows))
-    print(json.dumps(rows[2]))
+    print(json.dumps(rows[-1]))
     print(json.dumps(headline))
 
 

@@ -46,10 +46,14 @@ class Asked(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What the order of requests says of one record: signal, value and time of each."""
+    """What the order of requests says of one record: signal, value and time of each.
+
+    `again` are the two texts of a record that is `retried` as well if they are alike, and when.
+    """
 
     record: str
     signals: tuple[tuple[str, Any, datetime], ...]
+    again: tuple[str, str, datetime] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,8 @@ class Reader:
     """Reads signals from requests in the order of their ends."""
 
     def __init__(self, settings: Feedback) -> None:
-        from tutelage.data.dedup.near import NearDuplicates
-
         self._retry = timedelta(seconds=seconds(settings.retry_within))
         self._session = timedelta(seconds=seconds(settings.session))
-        self._near = NearDuplicates(settings.alike)
 
     def read(self, requests: Iterable[Asked], now: datetime) -> Iterator[Read]:
         """Yield what is known of each request once its user asked again or was silent long enough.
@@ -90,20 +91,37 @@ class Reader:
         gap = max(two.at - timedelta(seconds=two.latency_s) - one.at, timedelta(0))
         if gap > self._session:
             return self._silent(one)
-        found: list[tuple[str, Any, datetime]] = [(NEXT, round(gap.total_seconds(), 3), two.at)]
-        if gap <= self._retry and self._alike(one.text, two.text):
-            found.append((RETRIED, True, two.at))
-        return Read(one.record, tuple(found))
+        found = ((NEXT, round(gap.total_seconds(), 3), two.at),)
+        asked = gap <= self._retry and one.text and two.text
+        return Read(one.record, found, (one.text, two.text, two.at) if asked else None)
 
     def _silent(self, one: Asked) -> Read:
         whole = one.status < 400
         signals = () if whole else ((ABANDONED, True, one.at + self._session),)
         return Read(one.record, signals)
 
-    def _alike(self, one: str, two: str) -> bool:
-        if not one or not two:
-            return False
-        return normalise(one) == normalise(two) or bool(self._near.like(one, [two]))
+
+def with_repeats(part: Sequence[Read], alike: float) -> list[Read]:
+    """Return the reads with `retried` where the next question was the same.
+
+    `alike` is the share of letters that agree, in percent.
+    """
+    from tutelage.data.dedup.near import NearDuplicates
+
+    asked = [one for one in part if one.again]
+    texts = [(one.again[0], one.again[1]) for one in asked if one.again]
+    same = NearDuplicates(alike).same([a for a, _ in texts], [b for _, b in texts])
+    repeated = {
+        one.record
+        for one, (first, then), near in zip(asked, texts, same, strict=True)
+        if near or normalise(first) == normalise(then)
+    }
+    return [
+        one._replace(signals=(*one.signals, (RETRIED, True, one.again[2])))
+        if one.again and one.record in repeated
+        else one
+        for one in part
+    ]
 
 
 def read_traffic(
@@ -122,7 +140,7 @@ def read_traffic(
     looked = written = removed = 0
     found = Reader(settings).read(_requests(store, since), now)
     while part := list(islice(found, _AT_ONCE)):
-        new, old = _keep(store, part)
+        new, old = _keep(store, with_repeats(part, settings.alike))
         looked, written, removed = looked + len(part), written + new, removed + old
     with store.begin() as session:
         session.merge(MarkRow(name=_MARK, at=now))

@@ -56,6 +56,14 @@ class NearDuplicates:
         pairs: Pairs = self._verified(clean, found) - np.array([0, len(left)])
         return pairs
 
+    def same(self, left: Sequence[str], right: Sequence[str]) -> list[bool]:
+        """Return of each position whether the two texts there are near-duplicates."""
+        clean = [normalise(text) for text in (*left, *right)]
+        place = np.arange(len(left))
+        found = self._verified(clean, np.stack([place, place + len(left)], axis=1))
+        near = set(found[:, 0].tolist())
+        return [index in near for index in range(len(left))]
+
     def like(self, text: str, texts: Sequence[str]) -> list[int]:
         """Return the positions of the texts that are near-duplicates of `text`, every one."""
         both = [normalise(text), *(normalise(other) for other in texts)]
