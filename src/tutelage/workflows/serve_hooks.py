@@ -11,6 +11,7 @@ from tutelage.serving.mirror import Mirror
 from tutelage.serving.records.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
+from tutelage.workflows.drift_child import drift_looks
 from tutelage.workflows.guards import drift_monitor
 from tutelage.workflows.live_evaluation import live_hooks
 from tutelage.workflows.schedule import schedule_hooks
@@ -23,6 +24,7 @@ def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     found: list[Hook] = [RateLimits(state), Budgets(state), Retention(state)]
     found += monitor_hooks(ctx, state)
     found += drift_monitor(ctx, state)
+    found += drift_looks(ctx)
     found += live_hooks(ctx, state)
     found.append(keep_alive(ctx, state))
     found += schedule_hooks(ctx, state.events)

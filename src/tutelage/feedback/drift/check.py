@@ -46,6 +46,8 @@ def check(
     reference: Sample, recent: Sample, *, settings: CheckSettings = CheckSettings()
 ) -> DriftReport:
     """Return what moved from the reference to recent traffic, in figures and in words."""
+    from threadpoolctl import threadpool_limits
+
     rows = len(reference), len(recent)
     if min(rows) < LEAST:
         short = (
@@ -55,8 +57,9 @@ def check(
         )
         return DriftReport(False, f"{short}: it takes {LEAST}", "too_few", rows=rows,
                            level=settings.level)  # fmt: skip
-    found = _corrected([*_whole(reference, recent, settings),
-                        *_by_segment(reference, recent, settings)], settings.level)  # fmt: skip
+    with threadpool_limits(1):  # threads that wait for a busy core cost tenfold
+        each = [*_whole(reference, recent, settings), *_by_segment(reference, recent, settings)]
+    found = _corrected(each, settings.level)
     found.sort(key=lambda part: (not part.moved, part.segment is not None, part.corrected, part.p))
     moved = any(part.moved for part in found)
     return DriftReport(

@@ -176,4 +176,4 @@ def _tests(parts: Sequence[Data]) -> list[html.Html]:
 
 
 def _named(part: Data) -> str:
-    return part["name"] + (f", {part['segment']}" if part["segment"] else "")
+    return f"{part['name']}, {part['segment']}" if part["segment"] else str(part["name"])

@@ -92,7 +92,7 @@ class NumberSeries:
     def tell(self) -> str:
         """Return what changed, in words."""
         old, new = np.median(self._golden), np.median(list(self._latest))
-        return f"median {new:,.0f} characters, golden rows {old:,.0f}"
+        return f"a median of {new:,.0f} characters lately, {old:,.0f} in the evaluated rows"
 
 
 class LabelSeries:
@@ -140,7 +140,9 @@ class LabelSeries:
         """Return what grew most, in words."""
         old, new = self._golden / self._golden.sum(), self._shares()
         most = int((new - old).argmax())
-        return f"{self._labels[most]!r} {new[most]:.0%}, golden rows {old[most]:.0%}"
+        label = self._labels[most]
+        named = "none of the usual ones" if label == OTHER else repr(label)
+        return f"{named} {new[most]:.0%} lately, {old[most]:.0%} in the evaluated rows"
 
     def _shares(self) -> Floats:
         counts = np.bincount(np.array(self._latest), minlength=len(self._labels))

@@ -35,6 +35,13 @@ _QUEUE = 1_000  # requests kept for the next look
 _TEXT = 400  # characters of a text that a language is told by
 _LABELLED = 4_000  # characters of an answer that may hold a label
 _MAIN, _ELSE = "the usual", "another"
+_PLAIN = {
+    "request length": "lengths of requests",
+    "request language": "languages of requests",
+    "answer length": "lengths of answers",
+    "answer language": "languages of answers",
+    "label": "labels of answers",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -204,8 +211,11 @@ class DriftMonitor(Hook):
     def _tell(self, deployment: str, release: str, change: Drift) -> None:
         """Make a change an event, which alerts follow."""
         kind = "drift.found" if change.drifted else "drift.ended"
-        turned = "has drifted from" if change.drifted else "is back at"
-        message = f"the {change.series} {turned} the golden rows: {change.why}"
+        turned = "differ from" if change.drifted else "are again like"
+        message = (
+            f"the {_PLAIN.get(change.series, change.series)} {turned} those of the rows that the "
+            f"release was evaluated on: {change.why}"
+        )
         self._state.events.tell(
             Happening(
                 kind,

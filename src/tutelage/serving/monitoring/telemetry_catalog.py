@@ -28,7 +28,7 @@ EVENTS: dict[str, str] = {
     "backend.down": "one of several servers stopped answering and gets no requests",
     "backend.up": "it answers again and gets requests",
     "budget.spent": "a budget is used up for its period",
-    "drift.found": "live traffic no longer looks like the golden rows",
+    "drift.found": "live traffic is no longer like the evaluated rows, or like what it was",
     "drift.ended": "it does again",
     "quality.dropped": "the scores of live answers prove that a release is worse than it may be",
     "quality.ended": "that release does not serve any more",
