@@ -28,6 +28,8 @@ from tutelage.inference.embed_cache import forget_texts
 from tutelage.serving.records.request_log import RequestLog
 from tutelage.store.privacy import ErasureRow
 from tutelage.workflows.context import Context
+from tutelage.workflows.data.experts_publish import published_files
+from tutelage.workflows.forget_pseudonyms import forget_pseudonyms, pseudonyms_of
 from tutelage.workflows.forget_versions import (
     Held,
     find_held,
@@ -120,6 +122,7 @@ def forget(ctx: Context, user: str, *, reason: str = "") -> Forgotten:
     )
     _tell(ctx, "the store")
     report.store = tables.erase(ctx.store, traces, name, key)
+    forget_pseudonyms(ctx, traces)
     _finish(ctx, name, report)
     sweep_late(ctx.store, key)
     if not tables.shrink(ctx.store):
@@ -160,7 +163,7 @@ def _traces(ctx: Context, user: str) -> Traces:
         raise DataError("the user's key is empty", fix="Give it as requests send it in `user`")
     data = ctx.config.data
     own = {fold(name) for name in (data.splits.group, data.columns.group) if name}
-    traces = Traces(user, fields=USER_FIELDS | own)
+    traces = Traces(user, aliases=pseudonyms_of(ctx, user) or frozenset(), fields=USER_FIELDS | own)
     tables.find_records(ctx.store, traces)
     return traces
 
@@ -190,7 +193,6 @@ def _begin(
     models: list[dict[str, Any]],
     versions: list[dict[str, Any]],
 ) -> None:
-    digest = next((one for one in traces.names if one != traces.user), traces.user)
     work = {
         "records": sorted(traces.records),
         "examples": sorted(traces.examples),
@@ -202,10 +204,14 @@ def _begin(
     with ctx.store.begin() as session:
         session.add(
             ErasureRow(
-                id=name, user=keyed(key, "user", traces.user), hashed=keyed(key, "user", digest),
-                work=work, report={}, reason=reason[:240],
+                id=name,
+                user=keyed(key, "user", traces.user),
+                hashed=keyed(key, "user", traces.digest),
+                work=work,
+                report={},
+                reason=reason[:240],
             )
-        )  # fmt: skip
+        )
 
 
 def _finish(ctx: Context, name: str, report: Forgotten) -> None:
@@ -234,9 +240,12 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
         sources = find_files(root, ctx.config.data.sources, [], ctx.config.task)
     except DataError:
         sources = []
+    sources += [path for path in published_files(ctx) if path not in sources]
     taken = sweep(sources, traces, root, remove_texts=False, dry_run=dry_run)
     done.rows |= taken.rows
     done.remains += taken.remains
+    if pseudonyms_of(ctx, traces.user) is None:
+        done.remains.append("rows under a pseudonym, if any: the key of the pseudonyms is not here")
     if others := tables.mentions(ctx.store, traces):
         done.remains.append(f"{others:,} records of others that quote the user's key")
     if not dry_run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tutelage.feedback.privacy.late import sweep_late
 from tutelage.feedback.privacy.traces import Traces
 from tutelage.feedback.signals import read_feedback
 from tutelage.inference.embed_cache import embed_cached
+from tutelage.serving.records.retention import delete_orphans
 from tutelage.serving.records.spill import Spill, encode_row
 from tutelage.store.alerts import EventRow
 from tutelage.store.annotations import ItemRow
@@ -33,8 +35,10 @@ from tutelage.store.privacy import ErasureRow, ForgottenRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import register
+from tutelage.workflows.data.privacy import privacy_steps
 from tutelage.workflows.data.versions import versions
 from tutelage.workflows.forget import erasures, forget, look_up
+from tutelage.workflows.forget_pseudonyms import pseudonyms_of
 from tutelage.workflows.project import Dataset
 
 USER, MARK = "zoe.forgettable@example.org", "quaxolotl"
@@ -338,3 +342,44 @@ def test_erasing_twice_deletes_nothing_more(project: Any) -> None:
     key = load_split_key(ctx.workspace)
     assert tables.erase(ctx.store, traces, "one", key)["records"] == 4
     assert tables.erase(ctx.store, traces, "one", key) == {}
+
+
+def test_a_user_behind_a_pseudonym_is_found_and_leaves_the_vault(
+    make_project: Make, tmp_path: Path
+) -> None:
+    key = tmp_path / "keys" / "colours.key"
+    config = CONFIG + f"  privacy: {{mode: redact, key: {key}}}\n"
+    opened = tutelage.open(make_project({"rows.csv": table()}, config))
+    ctx = opened.context
+    step = privacy_steps(ctx, keep=True)[0]
+    turns = (Message(role="user", content="what glows"), Message(role="assistant", content="warm"))
+    row = Example(messages=turns, label="warm", group=USER)
+    other = Example(messages=turns[:1] + turns[1:], label="cold", group="user-0001")
+    redacted = step.run([row, other]).kept
+    assert redacted[0].group != USER
+    sides: Any = {"train": redacted, "validation": [], "test": []}
+    draft = VersionDraft(sides, {row.id: row.id for row in redacted})
+    version = write_version(ctx.workspace.artifacts / "datasets", draft)
+    done = forget(ctx, USER)
+    assert [(one["hash"], one["rows"]) for one in done.versions] == [
+        (version.hash[:12], {"train": 1})
+    ]
+    assert pseudonyms_of(ctx, USER) == frozenset()
+    assert len(pseudonyms_of(ctx, "user-0001") or ()) == 1
+    key.unlink()
+    assert any("the key of the pseudonyms is not here" in line
+               for line in look_up(ctx, USER).remains)  # fmt: skip
+    opened.close()
+
+
+def test_old_feedback_whose_record_never_came_is_deleted(project: Any) -> None:
+    ctx = project.context
+    output = ctx.config.output.format()
+    for name, days in (("old", 9), ("new", 1)):
+        at = (utc_now() - timedelta(days=days)).isoformat()
+        body = {"record_id": f"never-{name}", "rating": "up", "at": at}
+        with ctx.store.begin() as session:
+            session.add_all(SignalRow(**row) for row in read_feedback(body, output).rows)
+    assert delete_orphans(ctx.store, utc_now() - timedelta(days=5)) == 1
+    with ctx.store.session() as session:
+        assert [s.record for s in session.scalars(select(SignalRow))] == ["never-new"]

@@ -185,7 +185,8 @@ def _erase_in(session: Session, table: Table, traces: Traces) -> int:
     looked = [c for c in table.columns if isinstance(c.type, (String, JSON)) and c not in keys]
     looked += [c for c in keys if isinstance(c.type, String)]
     changes: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
-    for row in session.execute(select(*dict.fromkeys([*keys, *looked]))).mappings():
+    query = select(*dict.fromkeys([*keys, *looked])).execution_options(yield_per=2000)
+    for row in session.execute(query).mappings():
         values = {c.name: row[c.name] for c in looked}
         texts = {n: v for n, v in values.items() if isinstance(v, str)}
         name = {c.name: row[c.name] for c in keys}

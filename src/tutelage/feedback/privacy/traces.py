@@ -40,12 +40,18 @@ class Traces:
     items: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
     short: set[str] = field(default_factory=set)  # texts too common to be recognised by
+    aliases: frozenset[str] = frozenset()  # the user's pseudonyms in redacted rows
     fields: frozenset[str] = USER_FIELDS  # folded names of fields that say whose a row is
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The user's key as logs keep it: as sent, or its SHA-256."""
-        return frozenset((self.user, hashlib.sha256(self.user.encode()).hexdigest()))
+        """The user's key as it is kept: as sent, its SHA-256, or a pseudonym."""
+        return self.aliases | {self.user, self.digest}
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the key, 64 hex digits."""
+        return hashlib.sha256(self.user.encode()).hexdigest()
 
     @property
     def ids(self) -> set[str]:
@@ -81,7 +87,7 @@ class Traces:
             return True
         if len(self.user) >= LONG_KEY and self._key.search(text):
             return True
-        return any(part in text for part in self.texts)
+        return any(part in text for part in (*self.aliases, *self.texts))
 
     def in_value(self, name: str, value: str) -> bool:
         """Return whether the value of the field `name` is, names or quotes what is the user's."""
@@ -143,8 +149,7 @@ class Traces:
     def _long(self) -> set[str]:
         if self._made != (len(self.records), len(self.examples), len(self.items)):
             self._made = (len(self.records), len(self.examples), len(self.items))
-            digest = next(name for name in self.names if name != self.user)
-            self._ids = {name for name in self.ids if len(name) >= _LONG_ID} | {digest}
+            self._ids = {name for name in self.ids if len(name) >= _LONG_ID} | {self.digest}
         return self._ids
 
     _made: tuple[int, int, int] = (-1, -1, -1)

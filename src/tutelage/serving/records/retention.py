@@ -58,6 +58,20 @@ def _delete_some(store: Store, before: datetime) -> int:
         return remove_records(store, session, names)
 
 
+def delete_orphans(store: Store, before: datetime) -> int:
+    """Delete feedback of before `before` whose record never came; return how much there was."""
+    there = select(RecordRow.id).where(RecordRow.id == SignalRow.record).exists()
+    query = select(SignalRow.key).where(SignalRow.at < before, ~there).limit(_AT_ONCE)
+    done = 0
+    while True:
+        with store.begin() as session:
+            keys = list(session.scalars(query))
+            session.execute(delete(SignalRow).where(SignalRow.key.in_(keys)))
+        done += len(keys)
+        if len(keys) < _AT_ONCE:
+            return done
+
+
 def remove_records(store: Store, session: Session, names: Sequence[str]) -> int:
     """Delete these records with the feedback on them; return how many there were.
 
@@ -122,6 +136,8 @@ class Retention(Hook):
         store, days = self._state.store, self._state.project.deploy.log_days
         forget_budgets(store)
         if days is not None:
-            count = delete_old(store, utc_now() - timedelta(days=days))
+            before = utc_now() - timedelta(days=days)
+            count = delete_old(store, before)
+            delete_orphans(store, before)
             if count:
                 _log.info("%d records older than %d days were deleted", count, days)
