@@ -28,6 +28,7 @@ from tutelage.feedback.mining import pick
 from tutelage.feedback.mining.clusters import Grouped, Wanted, group
 from tutelage.feedback.mining.failure import Forms
 from tutelage.feedback.mining.mined import Cluster, Mined, MinedRow, Reason
+from tutelage.feedback.mining.panel import Split, splits
 from tutelage.feedback.mining.scan import (
     LONGEST,
     Traffic,
@@ -75,6 +76,7 @@ class _Looked:
     traffic: Traffic
     strengths: Strengths
     live: dict[str, tuple[float, str]]
+    judges: dict[str, Split]
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def mine(
     shares = _shares(budget, held_out, explore)
     chosen = _choose(ctx, looked, bench, (barred.mask, sample), shares, seed)
     explainer = Explainer(ctx.store, looked.traffic, looked.strengths, forms, bench.knowledge)
-    explainer.live, explainer.declared = looked.live, declare(ctx.config.feedback)
+    explainer.live, explainer.judges = looked.live, looked.judges
+    explainer.declared = declare(ctx.config.feedback)
     rows = _rows(ctx, looked, chosen, explainer, bench, budget)
     if not rows:
         raise _nothing(barred.left_out, looked.traffic)
@@ -177,12 +180,15 @@ def _look(ctx: Context, window: Window, forms: Forms, bench: Bench, total: int) 
     values["failed"], record["failed"] = from_failures(traffic)
     values["users"], record["users"] = from_scores(traffic, users)
     values["live"], record["live"] = from_scores(traffic, {k: v[0] for k, v in live.items()})
+    judges = splits(ctx.store, window)
+    apart = {name: (1 - split.strength) / 2 for name, split in judges.items()}
+    values["judges"], record["judges"] = from_scores(traffic, apart)
     values["entropy"], record["entropy"] = from_entropy(traffic)
     values["releases"], values["varies"] = from_answers(traffic)
     if not is_labelled(ctx.config):
         soften(ctx.store, traffic, [values["releases"], values["varies"]])
     values |= looker.strengths()
-    return _Looked(traffic, Strengths(values, record), live)
+    return _Looked(traffic, Strengths(values, record), live, judges)
 
 
 def _live(ctx: Context, window: Window) -> dict[str, tuple[float, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -21,7 +23,7 @@ from tutelage.workflows.data.experts_items import Order, give, production_item
 from tutelage.workflows.data.experts_people import require
 from tutelage.workflows.data.experts_rows import known_rows
 from tutelage.workflows.data.pool import given_items
-from tutelage.workflows.mine import clusters_of
+from tutelage.workflows.mine import clusters_of, mine
 
 _AT_ONCE = 500
 
@@ -39,7 +41,7 @@ def give_out(
     Returns what `tutelage data label assign` does, with `run` and `gone` (records that were
     deleted since). Raises DataError if a person is unknown, or every row was given out before.
     """
-    order = Order(people=people, overlap=overlap, source="production", shared=shared)
+    order = Order(people=people, overlap=overlap, source="mined", shared=shared)
     check_people(ctx, people)
     with ctx.store.session() as session:
         look = _find(session, run)
@@ -62,6 +64,21 @@ def give_out(
     with ctx.store.begin() as session:
         session.get_one(MineRow, look.id).batch = batch["batch"]
     return {**batch, "run": look.id, "gone": gone, "given_before": len(items) - len(fresh)}
+
+
+def mine_and_give(
+    ctx: Context, people: Sequence[str], count: int, *, now: datetime | None = None
+) -> dict[str, Any]:
+    """Look at production and give what is most wanted to people, as one batch for whoever is free.
+
+    Returns {batch, items, why, source, run}; `why` has the first reason of each row. Raises
+    DataError if there is nothing new to ask about.
+    """
+    found = mine(ctx, budget=count, now=now)
+    given = give_out(ctx, found.run, tuple(people), shared=len(people) > 1)
+    why = [row.reasons[0].words for row in found.rows if row.reasons]
+    return {"batch": given["batch"], "items": given["items"], "why": why,
+            "source": given["source"], "run": found.run}  # fmt: skip
 
 
 def check_people(ctx: Context, people: tuple[str, ...]) -> None:

@@ -116,11 +116,14 @@ def test_logprobs_come_back_whole_and_in_a_stream(shared: Running) -> None:
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None and logprobs.content is not None
     assert [t.model_dump() for t in logprobs.content] == words
-    found = []
+    assert shared.record(answer.id).entropy == 0.5  # nats a token
+    found, name = [], ""
     for chunk in shared.client().chat.completions.create(**ask, stream=True):
         if chunk.choices and (got := chunk.choices[0].logprobs) and got.content:
             found += [t.token for t in got.content]
+        name = chunk.id
     assert found == ["a", " b"]
+    assert shared.record(name).entropy == 0.5
     assert (shared.script.seen[0]["logprobs"], shared.script.seen[0]["top_logprobs"]) == (True, 1)
 
 

@@ -19,6 +19,8 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.feedback.segment import corrected, trainable
 from tutelage.feedback.signals import read_feedback
+from tutelage.store.annotations import BatchRow
+from tutelage.store.judgements import JudgeVerdictRow
 from tutelage.store.mining import MinedRecordRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.scores import ScoreRow
@@ -29,7 +31,7 @@ from tutelage.workflows.data.experts_people import add_annotators
 from tutelage.workflows.data.experts_publish import publish
 from tutelage.workflows.data.experts_rows import newest_version
 from tutelage.workflows.mine import mine
-from tutelage.workflows.mine_queue import give_out, looks, show
+from tutelage.workflows.mine_queue import give_out, looks, mine_and_give, show
 from tutelage.workflows.mine_similar import applied, apply, similar, undo
 
 MakeProject = Callable[..., Path]
@@ -86,6 +88,8 @@ def test_every_signal_gives_its_reason_in_words(ctx: Context) -> None:
     assert found["form"].reasons[0].words == "the answer can't be used: not JSON"
     assert found["rated"].reasons[0].words == "users: rating 0, escalated"
     assert found["judged"].reasons[0].words == "live evaluation gave judge 0"
+    judges = next(r for r in found["judged"].reasons if r.kind == "disagreement")
+    assert "judges differ on helpful: big 4, small 1" in judges.words
     wavered = next(r for r in found["wavered"].reasons if r.kind == "uncertainty")
     assert wavered.words == "the model wavered: 0.90 nats a token"
     differ = next(r for r in found["two"].reasons if r.kind == "disagreement")
@@ -106,6 +110,30 @@ def add_live(ctx: Context, record: str) -> None:
     with ctx.store.begin() as session:
         session.add(
             LiveRow(record=record, deployment="d", release="r1", arm="stable", at=at, state="done")
+        )
+        session.add(
+            JudgeVerdictRow(
+                key="k1",
+                judge="big",
+                criterion="helpful",
+                item=record,
+                outcome="4",
+                reply="",
+                prompt_tokens=1,
+                completion_tokens=1,
+            )
+        )
+        session.add(
+            JudgeVerdictRow(
+                key="k2",
+                judge="small",
+                criterion="helpful",
+                item=record,
+                outcome="1",
+                reply="",
+                prompt_tokens=1,
+                completion_tokens=1,
+            )
         )
         session.add(
             ScoreRow(item=record, candidate="r1", metric="judge", value=0.0, evidence={},
@@ -131,6 +159,16 @@ def test_what_needs_no_label_is_left_out_and_counted(ctx: Context) -> None:
     kept = show(ctx)
     assert kept.rows == found.rows
     assert kept.left_out == found.left_out
+
+
+def test_a_turn_of_the_loop_mines_and_gives_out_in_one_call(ctx: Context) -> None:
+    add(ctx, "a", "smouldering coals of the tower", "broken")
+    add_annotators(ctx, ["anna", "ben"])
+    given = mine_and_give(ctx, ["anna", "ben"], 5)
+    assert given["items"] == 1
+    assert given["why"] == ["the answer can't be used: not JSON"]
+    with ctx.store.session() as session:
+        assert session.get_one(BatchRow, given["batch"]).source == "mined"
 
 
 def test_held_out_rows_are_drawn_at_random_and_one_side_rules_a_text(ctx: Context) -> None:

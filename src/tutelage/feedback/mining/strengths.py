@@ -21,14 +21,17 @@ from tutelage.feedback.mining.scan import Traffic, fetch, numbers
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow
 
-Source = Literal["failed", "users", "live", "releases", "against", "varies", "doubt", "entropy",
-                 "novel"]  # fmt: skip
+Source = Literal[
+    "failed", "users", "live", "judges", "releases", "against", "varies", "doubt", "entropy",
+    "novel",
+]  # fmt: skip
 # The chance that an answer is wrong where this signal alone speaks, at its strongest: priors that
 # say what counts for more, and no measurement.
 WEIGHTS: dict[Source, tuple[Kind, float]] = {
     "failed": ("failure", 0.8),
     "users": ("low_score", 0.8),
     "live": ("low_score", 0.6),
+    "judges": ("disagreement", 0.5),
     "releases": ("disagreement", 0.6),
     "against": ("disagreement", 0.6),
     "varies": ("uncertainty", 0.5),

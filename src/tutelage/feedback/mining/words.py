@@ -13,6 +13,7 @@ from tutelage.data.linear import Vectors
 from tutelage.feedback.mining.failure import Forms, failure_of
 from tutelage.feedback.mining.known import Knowledge, Look
 from tutelage.feedback.mining.mined import Reason
+from tutelage.feedback.mining.panel import Split
 from tutelage.feedback.mining.scan import Traffic, fetch
 from tutelage.feedback.mining.strengths import WEIGHTS, Source, Strengths
 from tutelage.feedback.signals import Declared
@@ -38,6 +39,7 @@ class Explainer:
         self._forms, self._knowledge = forms, knowledge
         self.shown: Mapping[str, str] = {}
         self.live: Mapping[str, tuple[float, str]] = {}  # record -> (score, metric)
+        self.judges: Mapping[str, Split] = {}
         self.declared: Mapping[str, Declared] = {}
 
     def reasons(self, texts: Sequence[int], vectors: Vectors) -> list[tuple[Reason, ...]]:
@@ -85,8 +87,10 @@ class Explainer:
         if source == "live" and row is not None:
             score, metric = self.live[row.id]
             return f"live evaluation gave {metric} {score:.2g}"
+        if source == "judges" and row is not None:
+            return self.judges[row.id].words
         if source == "entropy" and row is not None:
-            return f"the model wavered: {row.entropy:.2g} nats a token"
+            return f"the model wavered: {row.entropy:.2f} nats a token"
         if source == "releases":
             return self._releases(answers)
         if source == "varies":

@@ -40,7 +40,7 @@ from tutelage.workflows.data.experts_rows import (
     require_version,
 )
 
-Source = Literal["random", "active", "file", "production", "import", "disputed"]
+Source = Literal["random", "active", "file", "production", "import", "disputed", "mined"]
 SOURCES: tuple[Source, ...] = ("random", "active", "file", "production", "import", "disputed")
 
 
@@ -70,6 +70,8 @@ def assign(ctx: Context, order: Order) -> dict[str, Any]:
     Raises DataError if a person is unknown, or if there is nothing (new) to give out.
     """
     check(order.people, order.overlap)
+    if order.source == "mined":
+        raise DataError("mined rows are not drawn here", fix="Use `tutelage mine assign`")
     with ctx.store.session() as session:
         for name in order.people:
             require(session, name)
