@@ -28,7 +28,7 @@ class LiveEvaluation(Section):
     tokens: int = Field(default=200_000, ge=1)  # the judge's budget of a day (UTC)
     # risk that a release is ever called worse although it is not, over all its metrics
     alpha: float = Field(default=0.01, gt=0, lt=0.5)
-    drop: Ratio = 0.03  # how far a mean score may lie under that of the release before
+    drop: Ratio = 0.02  # how far a mean score may lie under that of the release before
     least: dict[str, Ratio] = {}  # by metric: what a mean score may not lie under
 
     @field_validator("scorers")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,7 @@ def test_answers_without_texts_are_left_out_and_counted(project: Open) -> None:
     assert (row.state, row.problem) == ("skipped", "its texts were not logged")
 
 
-def test_own_scorers_join_and_those_that_need_a_reference_are_refused(project: Open) -> None:
+def test_own_scorers_join(project: Open) -> None:
     named = {"name": "regex", "as": "names_warm", "pattern": "warm"}
     ctx = project({"scorers": [named], "checks": ["format"]})
     first, second = log_answers(ctx, [WARM, '{"family": "cold"}'])
@@ -133,12 +132,13 @@ def test_own_scorers_join_and_those_that_need_a_reference_are_refused(project: O
     found = kept(ctx, "names_warm")
     assert (found[first].value, found[second].value) == (1.0, 0.0)
     assert kept(ctx, "no_toxicity") == {}
-    wrong = ctx.config.model_copy(
-        update={"live_evaluation": ctx.config.live_evaluation.model_copy(  # type: ignore[union-attr]
-            update={"scorers": ["exact_match"]})}
-    )  # fmt: skip
-    with pytest.raises(ConfigError, match="compares with a reference answer"):
-        make_parts(replace(ctx, config=wrong))
+
+
+@pytest.mark.parametrize("name", ["exact_match", "accuracy", "pass_at_k"])
+def test_a_scorer_that_needs_more_than_the_answer_is_refused(project: Open, name: str) -> None:
+    ctx = project({"scorers": [name]})
+    with pytest.raises(ConfigError, match=f"{name}' can't score an answer alone"):
+        make_parts(ctx)
 
 
 def test_the_judge_sees_the_release_prompt_and_no_reference(

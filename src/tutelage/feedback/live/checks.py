@@ -17,7 +17,7 @@ from tutelage.core.errors import ConfigError
 from tutelage.core.example import Example, Message
 from tutelage.core.output import OutputFormat
 from tutelage.evaluation.scorers.asked import Asked
-from tutelage.evaluation.scorers.base import NO_REFERENCE, Place, Score, Scorer, make_scorer
+from tutelage.evaluation.scorers.base import Place, Score, Scorer, make_scorer
 from tutelage.feedback.live.answers import Answered
 from tutelage.release.bundle import ReleaseManifest, manifest_of
 from tutelage.serving.guards.base import GuardContext
@@ -112,15 +112,22 @@ def own_scorers(project: Project, root: Path) -> dict[str, Scorer]:
         output, schema = project.output.format(), project.output.json_schema
         place = Place(output, schema, root=root, where=entry.where)
         scorer = make_scorer(plugin, options=entry.options, place=place)
-        if not hasattr(scorer, "score") or scorer.score(_PROBE, "one") == NO_REFERENCE:
-            raise ConfigError(
-                f"the scorer {plugin!r} compares with a reference answer, and live answers have "
-                "none",
-                where=entry.where,
-                fix="Use one that looks at the answer alone, such as regex, length or json_valid",
-            )
+        _require_plain(plugin, scorer, entry.where)
         made[name] = scorer
     return made
+
+
+def _require_plain(plugin: str, scorer: Scorer, where: str) -> None:
+    """Raise ConfigError for a scorer that needs more than an answer; your own code is not run."""
+    if plugin == "function":
+        return
+    found = scorer.score(_PROBE, "one")
+    if found.value is None:
+        raise ConfigError(
+            f"the scorer {plugin!r} can't score an answer alone ({found.evidence.get('why', '')})",
+            where=where,
+            fix="Use one that needs no more than the answer, such as regex, length or json_valid",
+        )
 
 
 def checks_of(

@@ -131,17 +131,18 @@ class Scoring:
                     continue
                 row.state = "done"
                 done.scored += 1
-                self._add(session, row, scores[row.record], done)
+                _add(session, row, scores[row.record], done)
         return done
 
-    def _add(self, session: Session, row: LiveRow, scores: Mapping[str, Score], done: Pass) -> None:
-        for metric, score in scores.items():
-            session.add(
-                ScoreRow(
-                    item=row.record, candidate=row.release, metric=metric, value=score.value,
-                    evidence=score.evidence, source=str(score.evidence.get("source", "metric")),
-                )
-            )  # fmt: skip
-            if score.value is not None:
-                key = (row.deployment, row.release, metric)
-                done.values.setdefault(key, []).append(float(score.value))
+
+def _add(session: Session, row: LiveRow, scores: Mapping[str, Score], done: Pass) -> None:
+    for metric, score in scores.items():
+        session.add(
+            ScoreRow(
+                item=row.record, candidate=row.release, metric=metric, value=score.value,
+                evidence=score.evidence, source=str(score.evidence.get("source", "metric")),
+            )
+        )  # fmt: skip
+        if score.value is not None:
+            key = (row.deployment, row.release, metric)
+            done.values.setdefault(key, []).append(float(score.value))
