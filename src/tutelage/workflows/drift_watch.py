@@ -64,7 +64,8 @@ class _Reading:
     def state(self) -> dict[str, Any]:
         """Return what is kept."""
         return {
-            "cursor": [self.cursor[0].isoformat(), self.cursor[1]],
+            "read_to": self.cursor[0].isoformat(),
+            "read_id": self.cursor[1],
             "verdicts": self.verdicts.isoformat(),
             "began": self.began,
             "told": self.told,
@@ -113,7 +114,7 @@ def standing(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
         "alarm": report_view(alarm) if alarm is not None else None,
         "reference": state.get("told"),
         "since": state.get("began"),
-        "read_to": state["cursor"][0] if state.get("looked_at") else None,
+        "read_to": state.get("read_to") if state.get("looked_at") else None,
         "looked_at": state.get("looked_at", 0),
         "false_alarms": ctx.config.drift.false_alarms,
         "series": state.get("evidence", []),
@@ -176,7 +177,7 @@ def _open(ctx: Context, deployment: str, now: datetime) -> _Reading | None:
     reading.fence = row.fence
     reading.told, reading.began = state["told"], state["began"]
     reading.looked_at = int(state["looked_at"])
-    reading.cursor = (datetime.fromisoformat(state["cursor"][0]), str(state["cursor"][1]))
+    reading.cursor = (datetime.fromisoformat(state["read_to"]), state.get("read_id", ""))
     reading.verdicts = datetime.fromisoformat(state["verdicts"])
     reading.watch.restore(state["watch"], lambda ids: read.found_items(ctx, ids, reading.known))
     return reading

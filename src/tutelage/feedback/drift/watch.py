@@ -264,7 +264,7 @@ class DriftWatch:
             "scores": {
                 "runs": _kept(self._scores),
                 "verdicts": self._verdicts,
-                "waiting": [list(one) for one in self._waiting],
+                "waiting": [{"value": v, "id": name, "at": at} for v, name, at in self._waiting],
             },
         }
 
@@ -284,7 +284,7 @@ class DriftWatch:
         scores = state["scores"]
         _put_back(self._scores, scores["runs"])
         self._verdicts = [float(value) for value in scores["verdicts"]]
-        self._waiting = [(float(v), str(name), str(at)) for v, name, at in scores["waiting"]]
+        self._waiting = [(float(w["value"]), w["id"], w["at"]) for w in scores["waiting"]]
 
 
 def _of(name: str, items: Sequence[Item]) -> list[Item]:

@@ -1,0 +1,193 @@
+"""The watch over drift: fair e-values, few false alarms, quick true ones, a state that resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from tutelage.feedback.drift.scan import Scan, along, among, near
+from tutelage.feedback.drift.watch import POOL, DriftWatch, Item, Runs
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    rows = values.astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def scans(kind: str, rng: np.random.Generator, *, moved: bool = False) -> Scan:
+    """One batch of 20 after 60 others."""
+    if kind == "near":
+        points = rng.normal(size=(80, 8))
+        points[-10:] += 4.0 * moved
+        return near(unit(points), 20)
+    if kind == "along":
+        numbers = rng.poisson(6, 80)
+        numbers[-10:] += 12 * moved
+        return along(numbers, 20, rng)
+    codes = rng.integers(0, 4, 80)
+    if moved:
+        codes[-12:] = 4
+    return among(codes, 20)
+
+
+@pytest.mark.parametrize("kind", ["near", "along", "among"])
+def test_a_batch_like_the_others_has_an_e_value_of_one_on_average(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    values = [np.exp(scans(kind, rng).log_e) for _ in range(400)]
+    assert np.mean(values) < 1.0 + 4 * np.std(values) / 20
+
+
+@pytest.mark.parametrize("kind", ["near", "along", "among"])
+def test_a_batch_that_gathers_somewhere_has_a_large_one_and_is_pointed_at(kind: str) -> None:
+    found = scans(kind, np.random.default_rng(2), moved=True)
+    assert found.log_e > 5
+    assert set(found.where) <= set(range(60, 80)) and len(set(found.where) & set(range(68, 80))) > 4
+
+
+def test_all_relabellings_together_are_fair_exactly() -> None:
+    """The mean over every choice of the batch is 1: 4 of 12, one label held by 5."""
+    from itertools import combinations
+
+    codes = np.array([0] * 5 + [1] * 7)
+    total = 0.0
+    choices = list(combinations(range(12), 4))
+    for new in choices:
+        order = [i for i in range(12) if i not in new] + list(new)
+        total += np.exp(among(codes[order], 4).log_e)
+    assert total / len(choices) == pytest.approx(1.0)
+
+
+def test_the_shares_of_all_runs_sum_to_one() -> None:
+    """Each run's p-value is e^-total over its share, so a lone huge batch shows its share."""
+    runs, shares = Runs(0.05), []
+    for _ in range(3):
+        runs.add(50.0, "t")
+        p, since = runs.best()
+        shares.append(p)
+        assert since == "t"
+    assert shares[0] == pytest.approx(np.exp(-50.0) * 101 * 2)
+    assert shares[2] == pytest.approx(np.exp(-150.0) * 101 * 12)
+    starts = sum(100 / ((99 + j) * (100 + j)) for j in range(1, 200_000))
+    assert starts == pytest.approx(1.0, abs=1e-3)
+
+
+CENTRES = np.random.default_rng(11).normal(size=(7, 16)) * 2.0
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    """A text is "centre seed": a point near that centre."""
+    pairs = [text.split() for text in texts]
+    noise = [np.random.default_rng(int(seed)).normal(size=16) for _, seed in pairs]
+    return unit(np.stack([CENTRES[int(c)] for c, _ in pairs]) + np.array(noise))
+
+
+def request(rng: np.random.Generator, place: int, centres: Sequence[int]) -> Item:
+    centre = int(rng.choice(centres))
+    text = f"{centre} {rng.integers(10**6)}"
+    return Item(f"r{place}", text, f"{place:06d}", label=str(min(centre, 5)))
+
+
+def feed(watch: DriftWatch, rng: np.random.Generator, start: int, count: int,
+         centres: Sequence[int]) -> int | None:  # fmt: skip
+    for place in range(start, start + count):
+        if watch.add(request(rng, place, centres)) is not None:
+            return place + 1
+    return None
+
+
+def reference(rng: np.random.Generator, count: int = 100) -> list[Item]:
+    return [
+        Item(f"row:{i}", f"{rng.integers(6)} {rng.integers(10**6)}") for i in range(count)
+    ]  # fmt: skip
+
+
+def test_a_new_kind_of_request_raises_the_alarm_and_is_pointed_at() -> None:
+    rng = np.random.default_rng(0)
+    watch = DriftWatch(embed, reference=reference(rng))
+    assert feed(watch, rng, 0, 1_000, range(6)) is None
+    alarm = None
+    for place in range(1_000, 1_500):  # one request in ten is of a new kind
+        new = rng.random() < 0.1
+        alarm = watch.add(request(rng, place, [6] if new else range(6)))
+        if alarm is not None:
+            break
+    assert alarm is not None and alarm.series == "request wording" and alarm.p <= 0.05
+    assert "000900" <= alarm.since <= "001400"
+    assert alarm.ids and all(int(name[1:]) >= 1_000 - 250 for name in alarm.ids)
+
+
+def test_years_without_a_change_stay_silent() -> None:
+    """The bound is 5 %; four quiet streams with a large alpha: two alarms are as many as fit."""
+    alarms = 0
+    for seed in range(4):
+        rng = np.random.default_rng(100 + seed)
+        watch = DriftWatch(embed, alpha=0.1, seed=seed, reference=reference(rng, 60))
+        alarms += feed(watch, rng, 0, 1_000, range(6)) is not None
+    assert alarms <= 2  # P(more than 2 of 4 at 0.1) = 0.004
+
+
+def test_verdicts_that_turn_are_told() -> None:
+    rng = np.random.default_rng(1)
+    watch = DriftWatch(embed)
+
+    def first_alarm(good: float, start: int, count: int) -> int | None:
+        for place in range(start, start + count):
+            value = float(rng.random() < good)
+            if watch.add_score(value, f"r{place}", f"{place:06d}") is not None:
+                return place
+        return None
+
+    assert first_alarm(0.9, 0, 500) is None
+    found = first_alarm(0.4, 500, 200)
+    assert found is not None
+    (score,) = [one for one in watch.evidence() if one.series == "score"]
+    assert score.p <= 0.05 and score.since is not None
+
+
+def test_a_persons_requests_in_a_row_count_once_a_batch() -> None:
+    """A thousand requests of one user would fill ten batches; they take one place in each."""
+    rng = np.random.default_rng(3)
+    watch = DriftWatch(embed, reference=reference(rng))
+    for place in range(1_000):
+        watch.add(Item(f"r{place}", f"6 {place}", f"{place:06d}", user="one"))
+    assert all(one.batches == 0 for one in watch.evidence())
+
+
+def test_a_restored_watch_goes_on_as_if_it_had_never_stopped() -> None:
+    rng = np.random.default_rng(4)
+    start = reference(rng)
+    items = [request(rng, place, range(6)) for place in range(700)]
+    whole = DriftWatch(embed, seed=3, reference=start)
+    cut = DriftWatch(embed, seed=3, reference=start)
+    for item in items[:333]:
+        cut.add(item)
+        cut.add_score(0.0, item.id, item.at)
+    known = {item.id: item for item in [*start, *items]}
+    asked: set[str] = set()
+
+    def find(ids: set[str]) -> dict[str, Item]:
+        asked.update(ids)
+        return {name: known[name] for name in ids}
+
+    again = DriftWatch(embed, seed=3)
+    again.restore(cut.state(), find)
+    for item in items[:333]:
+        whole.add(item)
+        whole.add_score(0.0, item.id, item.at)
+    for item in items[333:]:
+        whole.add(item)
+        again.add(item)
+    assert again.state() == whole.state() and asked == cut.ids
+    assert again.evidence() == whole.evidence()
+
+
+def test_requests_that_were_deleted_leave_the_watch() -> None:
+    rng = np.random.default_rng(4)
+    watch = DriftWatch(embed, seed=3, reference=reference(rng))
+    feed(watch, rng, 0, 120, range(6))
+    again = DriftWatch(embed, seed=3)
+    again.restore(watch.state(), lambda ids: {})
+    assert again.ids == set()
+    assert len(watch.ids) <= POOL + 500
