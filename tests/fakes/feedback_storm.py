@@ -34,7 +34,7 @@ WRONG: tuple[dict[str, Any], ...] = (
 Told = tuple[str, str, str, Any, datetime]  # record, author, kind, value, newest time
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One request: its body, its idempotency key, and the status it must get."""
 
