@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from tutelage.core.html import WIDE, Html, esc, figure, legend
 from tutelage.core.html_strips import scale_over
@@ -198,15 +199,15 @@ def _line(
     frame: _Frame, name: str, line: Sequence[Moment], colour: int, text: Callable[[float], str]
 ) -> list[str]:
     drawn = []
-    for run in _runs(line):
-        if len(run) > 1:
-            path = " ".join(frame.at(m.at, m.value or 0.0) for m in run)
-            drawn.append(f"<polyline class='l{colour}' points='{path}'/>")
+    for run, faint in _runs(line):
+        path = " ".join(frame.at(m.at, m.value or 0.0) for m in run)
+        look = " stroke-opacity='.45' stroke-dasharray='3 4'" if faint else ""
+        drawn.append(f"<polyline class='l{colour}'{look} points='{path}'/>")
     for m in line:
         if m.value is None:
             continue
         told = f"{name}, {datetime.fromtimestamp(m.at, UTC):%Y-%m-%d %H:%M}: {text(m.value)}"
-        look = "fill-opacity='.25'" if m.faint else ""
+        look = "fill-opacity='.4'" if m.faint else ""
         drawn.append(
             f"<circle class='f{colour}' {look} cx='{frame.x(m.at):.1f}' "
             f"cy='{frame.y(m.value):.1f}' r='3'><title>{esc(told + m.note)}</title></circle>"
@@ -214,12 +215,15 @@ def _line(
     return drawn
 
 
-def _runs(line: Sequence[Moment]) -> list[list[Moment]]:
-    """Return the stretches without a gap."""
-    found: list[list[Moment]] = [[]]
-    for moment in line:
-        if moment.value is None:
-            found.append([])
+def _runs(line: Sequence[Moment]) -> list[tuple[list[Moment], bool]]:
+    """Return the stretches to draw, whether each is faint; a gap ends one, and so does a change."""
+    found: list[tuple[list[Moment], bool]] = []
+    for one, two in pairwise(line):
+        if one.value is None or two.value is None:
+            continue
+        faint = one.faint or two.faint
+        if found and found[-1][1] == faint and found[-1][0][-1] is one:
+            found[-1][0].append(two)
         else:
-            found[-1].append(moment)
-    return [run for run in found if run]
+            found.append(([one, two], faint))
+    return found

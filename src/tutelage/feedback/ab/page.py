@@ -115,7 +115,7 @@ def _strips(found: Document) -> Html:
     if not drawn:
         return Html("")
     values = [v for o in drawn for v in (o["low"], o["high"])]
-    scale = scale_over(values, text=lambda v: f"{v * 100:+.3g}", references=(0.0,))
+    scale = scale_over(values, text=_points, references=(0.0,))
     lines = []
     for one in drawn:
         tone = {"better": "good", "worse": "bad"}.get(one["outcome"], 5)
@@ -134,3 +134,7 @@ def _split(found: Document) -> Html:
         html.join([html.badge(tone, word[1]), html.paragraph(f"The split: {told['sentence']}.")]),
         *notes,
     )
+
+
+def _points(value: float) -> str:
+    return f"{value * 100:+.3g}".replace("-", "−") if value else "0"

@@ -127,9 +127,11 @@ def _notes(found: Found, asked: Asked, releases: Sequence[Mapping[str, Any]]) ->
         notes.append(f"The last {cut.every} is not over: its counts are of a part of it.")
     few = sum(0 < cell.requests < LEAST for cell in found.cells.values())
     if few:
+        longer = {"hour": "day", "day": "week"}.get(cut.every)
+        hint = f"; `--every {longer}` is steadier" if longer and 2 * few > len(found.cells) else ""
         notes.append(
             f"{_count(few, 'point')} of {len(found.cells):,} rest on fewer than {LEAST} requests "
-            "and are drawn faint."
+            f"and are drawn faint{hint}."
         )
     if found.forgotten:
         notes.append(

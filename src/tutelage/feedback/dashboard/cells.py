@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping
 from typing import Any
@@ -81,25 +82,31 @@ class Cell:
 class Mean:
     """A running mean with its standard error."""
 
-    __slots__ = ("count", "squares", "total")
+    __slots__ = ("count", "least", "most", "squares", "total")
 
     def __init__(self) -> None:
         self.count, self.total, self.squares = 0, 0.0, 0.0
+        self.least, self.most = math.inf, -math.inf
 
     def add(self, value: float) -> None:
         """Take one more value."""
         self.count += 1
         self.total += value
         self.squares += value * value
+        self.least, self.most = min(self.least, value), max(self.most, value)
 
     def join(self, other: Mean) -> None:
         """Take another's values too."""
         self.count += other.count
         self.total += other.total
         self.squares += other.squares
+        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
 
     def told(self) -> dict[str, Any]:
-        """Return the mean with its 95 % interval (of one look) and how many values it rests on."""
+        """Return the mean with its 95 % interval (of one look) and how many values it rests on.
+
+        Where every value lies in 0..1, so does the interval.
+        """
         if not self.count:
             return _figure(None, None, None, 0)
         mean = self.total / self.count
@@ -107,7 +114,10 @@ class Mean:
             return _figure(mean, None, None, self.count)
         variance = max(0.0, self.squares / self.count - mean**2) * self.count / (self.count - 1)
         half = _Z * (variance / self.count) ** 0.5
-        return _figure(mean, mean - half, mean + half, self.count)
+        low, high = mean - half, mean + half
+        if self.least >= 0 and self.most <= 1:
+            low, high = max(0.0, low), min(1.0, high)
+        return _figure(mean, low, high, self.count)
 
 
 def share(part: float, whole: int) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _charts(found: Document) -> list[Html]:
                "Half of the streams began sooner."),
         _chart(found, "Cost of a request", lambda p: p["cost_per_request"], money,
                "At the prices of tutelage.yaml."),
-        _chart(found, "Requests", lambda p: float(p["requests"]), "{:,.0f}",
+        _chart(found, "Requests", lambda p: {"value": float(p["requests"]), "n": None}, "{:,.0f}",
                f"Per {found['every']}."),
     ]  # fmt: skip
     return [chart for chart in drawn if chart is not None]
@@ -149,8 +149,10 @@ def _line(found: Document, release: str, read: Read, form: str) -> list[Moment]:
         at = datetime.fromisoformat(point["at"]).timestamp() + length / 2
         if moments and at - moments[-1].at > 1.5 * length:
             moments.append(Moment(at - length, None))
-        count = told["n"]
-        moments.append(Moment(at, told["value"], count < found["least"], f" (n = {count:,})"))
+        count = told["n"]  # None: the value is a count itself
+        faint = count is not None and count < found["least"]
+        note = "" if count is None else f" (n = {count:,})"
+        moments.append(Moment(at, told["value"], faint, note))
     return moments
 
 
@@ -220,5 +222,4 @@ def _between(told: Mapping[str, Any], factor: float, unit: str) -> str:
     value = f"{told['value'] * factor:.3g}{_NBSP + unit if unit else ''}"
     if told["low"] is None:
         return f"{value} (n = {told['n']:,})"
-    ends = f"({told['low'] * factor:.3g} to {told['high'] * factor:.3g})"
-    return f"{value} {ends.replace(' ', _NBSP)}"
+    return f"{value} ({told['low'] * factor:.3g} to {told['high'] * factor:.3g})"
