@@ -1,8 +1,8 @@
 """Wanted rows in groups, each named by the words that tell it from the rest.
 
 A word tells most where its log-odds inside the group, against all texts, stand furthest above
-chance: the informative Dirichlet prior of Monroe, Colaresi, Quinn 2008 ("Fightin' Words",
-equations 15 to 22). A word of one text alone names nothing, so that no name gives a person away.
+chance: the informative Dirichlet prior of Monroe, Colaresi, Quinn 2008 ("Fightin' Words").
+A word of one text alone names nothing, so that no name gives a person away.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Knowledge:
         """Return how novel texts are: 0 where a fifth of the rows lie as far from theirs, else up.
 
         p is the share of rows whose own nearest row is no nearer, the conformal p-value of an
-        outlier (Bates et al. 2023, equation 2); novelty is 1 - p / 0.2, at least 0.
+        outlier (Bates et al. 2023); novelty is 1 - p / 0.2, at least 0.
         """
         if len(self) < _LEAST:
             return np.zeros(len(cosine), np.float32)
