@@ -87,18 +87,18 @@ def look(
     Unset, every deployment is looked at. A new alarm is kept as a report and told as an event.
     """
     now = now or utc_now()
-    if deployment is not None:
-        names = [read.deployment_of(ctx, deployment)]
-    else:
-        with ctx.store.session() as session:
-            logged = set(session.scalars(select(RecordRow.deployment).distinct()))
-        names = sorted(logged | {row.name for row in deployments(ctx.store)})
+    names = [read.deployment_of(ctx, deployment)] if deployment is not None else _known(ctx)
     for name in names:
         try:
             _look(ctx, name, now)
         except Overtaken:
             ctx.emit(Event("drift", "note", f"{name} is being looked at by somebody else"))
     return [standing(ctx, name) for name in names]
+
+
+def standings(ctx: Context) -> list[dict[str, Any]]:
+    """Return where the watch of every deployment stands; reads no records."""
+    return [standing(ctx, name) for name in _known(ctx)]
 
 
 def standing(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
@@ -140,6 +140,12 @@ def begin_anew(session: Session, deployment: str, why: str, at: datetime) -> Non
         add_event(session, Happening("drift.ended", message, deployment=deployment,
                                      subject=_SUBJECT, at=at))  # fmt: skip
     session.delete(row)
+
+
+def _known(ctx: Context) -> list[str]:
+    with ctx.store.session() as session:
+        logged = set(session.scalars(select(RecordRow.deployment).distinct()))
+    return sorted(logged | {row.name for row in deployments(ctx.store)})
 
 
 def _look(ctx: Context, deployment: str, now: datetime) -> None:

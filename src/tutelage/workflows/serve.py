@@ -42,6 +42,7 @@ from tutelage.serving.router import Router
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.http_protocol import protocol
 from tutelage.workflows.context import Context
+from tutelage.workflows.drift_routes import drift_routes
 from tutelage.workflows.guards import surroundings
 from tutelage.workflows.privacy_routes import privacy_routes
 from tutelage.workflows.registry_child import RegistryChild
@@ -80,6 +81,7 @@ async def serve(
             routes = [
                 *ab_routes(),
                 *dashboard_routes(),
+                *drift_routes(ctx),
                 *privacy_routes(ctx),
                 *feedback_routes(state),
                 *monitor_routes(),
