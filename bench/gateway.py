@@ -46,7 +46,8 @@ LITELLM = Path(__file__).resolve().parent / ".venvs" / "litellm" / "bin" / "lite
 SYSTEMS = ("direct", "floor", "gateway", "litellm")
 CONNECTIONS = 16
 SLOTS, WAIT_MS = 8, 50  # of the overloaded engine: 160 requests/s
-SLOW_READERS = 256
+SLOW_READERS, SLOW_S = 256, 48.0  # the system's buffers take half of that time to fill
+WORD = b"word "  # what an endless answer consists of
 
 
 @contextlib.contextmanager
@@ -190,35 +191,42 @@ async def overload(port: int, seconds: float) -> dict[str, Any]:
 
 
 async def slow_readers(port: int, process: psutil.Process, seconds: float) -> dict[str, Any]:
-    """Return the gateway's memory while many streams are read at 4 KB a second."""
+    """Return the gateway's memory while many streams are read at 4 KB a second.
+
+    By half way every buffer on the way is full; from then on only the texts may grow, which the
+    gateway keeps for its guards and records.
+    """
     clients = [Client(port, stream=True, words="endless") for _ in range(SLOW_READERS)]
-    before = process.memory_info().rss
+    before, taken = process.memory_info().rss, [0]  # bytes of text
 
     async def read(client: Client) -> None:
         await client.open(buffer=4096)
         client.writer.write(client.request)
         while True:
-            await client.reader.read(2048)
+            taken[0] += len(WORD) * (await client.reader.read(2048)).count(WORD)
             await asyncio.sleep(0.5)
 
     readers = [asyncio.create_task(read(client)) for client in clients]
-    memory = []
-    for _ in range(8):
-        await asyncio.sleep(seconds / 8)
-        memory.append(process.memory_info().rss)
+    memory, texts = [], []
+    for _ in range(4):
+        await asyncio.sleep(seconds / 4)
+        memory.append(round(process.memory_info().rss / 2**20))
+        texts.append(taken[0] / 2**20)
     broken = sum(reader.done() for reader in readers)
     for reader in readers:
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
     for client in clients:
         client.writer.close()
-    half, last = memory[3], memory[-1]
     return {
         "streams": SLOW_READERS,
         "broken": broken,
         "before_mb": round(before / 2**20),
-        "half_way_mb": round(half / 2**20),
-        "end_mb": round(last / 2**20),
+        "quarter_mb": memory[0],
+        "half_way_mb": memory[1],
+        "three_quarters_mb": memory[2],
+        "end_mb": memory[3],
+        "text_since_half_way_mb": round(texts[3] - texts[1]),
     }
 
 
@@ -271,7 +279,7 @@ def withstand(plan: Plan, cores: tuple[int, int], folder: Path) -> dict[str, dic
         settings = {"concurrency": 1000, "timeout": 600}
         with served("gateway", engine, own, folder, **settings) as (port, process):
             asyncio.run(flood(port, 1.0, CONNECTIONS, stream=True))
-            found["slow readers"] = asyncio.run(slow_readers(port, process, plan.seconds * 4))
+            found["slow readers"] = asyncio.run(slow_readers(port, process, SLOW_S))
             found["leaving"] = asyncio.run(leaving(port, engine))
     return found
 
@@ -294,6 +302,7 @@ def headline(rows: list[dict[str, Any]], tried: dict[str, dict[str, Any]]) -> di
     found["recovery_s"] = tried["overload"]["recovery_s"]
     slow = tried["slow readers"]
     found["slow_readers_growth_mb"] = slow["end_mb"] - slow["half_way_mb"]
+    found["slow_readers_text_mb"] = slow["text_since_half_way_mb"]
     found["cancelled_within_ms"] = tried["leaving"]["most_ms"]
     return found
 

@@ -1,7 +1,7 @@
 """JSON of the hot path: msgspec where it says the same as the standard library, else the latter.
 
-What msgspec does not take (lone surrogates, NaN, texts that are not ASCII, other types) goes
-through `json`, so that nobody can tell which of the two was at work.
+What msgspec does not take (lone surrogates, odd numbers and types), and answers that would not be
+ASCII, go through `json`. A number that JSON does not have (NaN) is written as null.
 """
 
 from __future__ import annotations
