@@ -40,6 +40,14 @@ def side_of(key: bytes, group: str, splits: Splits) -> SplitName:
     return "train"
 
 
+def private_name(key: bytes, name: str) -> str:
+    """Return what stands for a user or a group in the log: 64 hex digits that only `key` can make.
+
+    Without the key nobody can try out whose they are, however short the name.
+    """
+    return hmac.digest(key, b"name\0" + name.encode(), "sha256").hex()
+
+
 def load_split_key(workspace: Workspace) -> bytes:
     """Return the project's 32-byte split key, made once and never replaced.
 

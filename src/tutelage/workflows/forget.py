@@ -18,7 +18,7 @@ from tutelage.core.errors import DataError
 from tutelage.core.events import Event
 from tutelage.core.workspace import atomic_write
 from tutelage.data.readers.files import find_files
-from tutelage.data.split import load_split_key
+from tutelage.data.split import load_split_key, private_name
 from tutelage.data.version import ERASED, ERASED_NOTE, read_manifest
 from tutelage.feedback.privacy import tables
 from tutelage.feedback.privacy.files import Swept, files_under, sweep
@@ -163,7 +163,12 @@ def _traces(ctx: Context, user: str) -> Traces:
         raise DataError("the user's key is empty", fix="Give it as requests send it in `user`")
     data = ctx.config.data
     own = {fold(name) for name in (data.splits.group, data.columns.group) if name}
-    traces = Traces(user, aliases=pseudonyms_of(ctx, user) or frozenset(), fields=USER_FIELDS | own)
+    traces = Traces(
+        user,
+        keyed=private_name(load_split_key(ctx.workspace), user),
+        aliases=pseudonyms_of(ctx, user) or frozenset(),
+        fields=USER_FIELDS | own,
+    )
     tables.find_records(ctx.store, traces)
     return traces
 
@@ -206,7 +211,7 @@ def _begin(
             ErasureRow(
                 id=name,
                 user=keyed(key, "user", traces.user),
-                hashed=keyed(key, "user", traces.digest),
+                hashed=keyed(key, "user", traces.keyed),
                 work=work,
                 report={},
                 reason=reason[:240],

@@ -23,7 +23,7 @@ from tutelage.core.example import Example, Message
 from tutelage.data.readers.base import Rejected, nothing_usable
 from tutelage.data.readers.files import reader_for
 from tutelage.data.readers.shape import Shaper, known_format
-from tutelage.data.split import load_split_key
+from tutelage.data.split import load_split_key, private_name
 from tutelage.data.writers.files import json_line, replacing
 from tutelage.feedback.log_formats.calls import CallShaper, bare, facts_of
 from tutelage.feedback.log_formats.facts import Names
@@ -208,7 +208,7 @@ class _Records:
         if keeps_texts(self._deploy, digest):
             return row
         user = row["user"]
-        hashed = hashlib.sha256(user.encode()).hexdigest() if user else user
+        hashed = private_name(self._intake.split_key, user) if user else user
         return {**row, "messages": [], "response": "", "error": None, "user": hashed}
 
 

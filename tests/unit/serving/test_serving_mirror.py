@@ -118,6 +118,7 @@ def mirror(concurrency: int, mirrored: float = 100.0) -> tuple[Mirror, SlowUpstr
         log=SimpleNamespace(record=rows.append),
         redactor=str,
         side=lambda group: "train",
+        split_key=bytes(32),
         inflight=Counter(),
     )
     return Mirror(cast(GatewayState, state)), state.upstream, rows

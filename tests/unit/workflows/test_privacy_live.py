@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import urllib.error
 import urllib.request
@@ -10,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from tests.fakes.gateway import gateway_project
 from tests.fakes.openai_backend import FakeBackend
 
+from tutelage.data.split import load_split_key, private_name
+from tutelage.store.records import RecordRow
+from tutelage.workflows.forget import forget
 from tutelage.workflows.serve import Serving
 
 USER = "zoe-forgettable-77"
@@ -87,3 +92,19 @@ def test_a_user_is_forgotten_by_the_running_gateway(tmp_path: Path, backend: Fak
         assert left["store"]["records"] == 1
     ctx.store.close()
     assert files_with(tmp_path, "quaxolotl", USER) == []
+
+
+def test_users_whose_texts_are_not_kept_are_found_by_a_keyed_hash(
+    tmp_path: Path, backend: FakeBackend
+) -> None:
+    ctx = gateway_project(tmp_path / "p", backend.url, log="none")
+    with Serving(ctx) as serving:
+        ask(serving.base_url, "the sun", USER)
+        assert call(f"{serving.base_url}/healthz")[0] == 200
+    with ctx.store.session() as session:
+        (row,) = session.scalars(select(RecordRow))
+    key = load_split_key(ctx.workspace)
+    assert row.user == row.group_key == private_name(key, USER)
+    assert row.user != hashlib.sha256(USER.encode()).hexdigest()
+    assert forget(ctx, USER).store["records"] == 1
+    ctx.store.close()

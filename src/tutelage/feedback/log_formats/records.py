@@ -6,7 +6,6 @@ requests of the gateway. It touches neither files nor the store.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from tutelage.core.config import Splits
 from tutelage.core.errors import DataError
 from tutelage.core.example import Example, Message, normalise
 from tutelage.core.output import OutputFormat
-from tutelage.data.split import side_of
+from tutelage.data.split import private_name, side_of
 from tutelage.feedback.log_formats.calls import facts_of
 from tutelage.feedback.log_formats.facts import Facts
 from tutelage.feedback.signals import Declared, read_feedback
@@ -54,7 +53,7 @@ class Intake:
             "user": self.user(facts.user),
             "key_name": None,
             "split": side_of(self.split_key, safe_text(group), self.splits),
-            "group_key": hashlib.sha256(safe_text(group).encode()).hexdigest(),
+            "group_key": private_name(self.split_key, safe_text(group)),
             "messages": [_turn(turn, self._clean) for turn in call.context],
             "response": self._clean(_answer(call.messages[-1])),
             "finish_reason": facts.finish_reason[:16],
@@ -77,7 +76,7 @@ class Intake:
         user = safe_text(user)
         if len(user) <= _LONGEST_USER and self.redact(user) == user:
             return user
-        return hashlib.sha256(user.encode()).hexdigest()
+        return private_name(self.split_key, user)
 
     def _clean(self, text: str) -> str:
         return self.redact(safe_text(text))

@@ -40,18 +40,20 @@ class Traces:
     items: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
     short: set[str] = field(default_factory=set)  # texts too common to be recognised by
+    keyed: str = ""  # the name that the log has for the user (data/split.py, private_name)
     aliases: frozenset[str] = frozenset()  # the user's pseudonyms in redacted rows
     fields: frozenset[str] = USER_FIELDS  # folded names of fields that say whose a row is
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The user's key as it is kept: as sent, its SHA-256, or a pseudonym."""
-        return self.aliases | {self.user, self.digest}
+        """The user's key as it is kept: as sent, hashed, or a pseudonym."""
+        return self.aliases | self._hashed | {self.user}
 
     @cached_property
-    def digest(self) -> str:
-        """The SHA-256 of the key, 64 hex digits."""
-        return hashlib.sha256(self.user.encode()).hexdigest()
+    def _hashed(self) -> frozenset[str]:
+        """The key's hashes; logs of earlier versions have the plain SHA-256."""
+        plain = hashlib.sha256(self.user.encode()).hexdigest()
+        return frozenset((plain, self.keyed) if self.keyed else (plain,))
 
     @property
     def ids(self) -> set[str]:
@@ -149,7 +151,7 @@ class Traces:
     def _long(self) -> set[str]:
         if self._made != (len(self.records), len(self.examples), len(self.items)):
             self._made = (len(self.records), len(self.examples), len(self.items))
-            self._ids = {name for name in self.ids if len(name) >= _LONG_ID} | {self.digest}
+            self._ids = {name for name in self.ids if len(name) >= _LONG_ID} | self._hashed
         return self._ids
 
     _made: tuple[int, int, int] = (-1, -1, -1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from tutelage.core.artifact import utc_now
+from tutelage.data.split import private_name
 from tutelage.serving.hooks import Ask, Outcome
 from tutelage.serving.records.request_log import safe_text
 from tutelage.serving.state import GatewayState
@@ -26,7 +26,7 @@ def record_row(
         "user": _user(ask.user, state, texts=texts),
         "key_name": ask.key,
         "split": state.side(ask.group),
-        "group_key": hashlib.sha256(ask.group.encode()).hexdigest(),
+        "group_key": private_name(state.split_key, ask.group),
         "messages": messages,
         "response": clean(safe_text(outcome.text)) if texts else "",
         "finish_reason": outcome.finish_reason[:16] or "error",
@@ -54,4 +54,4 @@ def _user(user: str | None, state: GatewayState, *, texts: bool) -> str | None:
     user = safe_text(user)
     if not user or (texts and len(user) <= 128 and state.redactor(user) == user):
         return user
-    return hashlib.sha256(user.encode()).hexdigest()
+    return private_name(state.split_key, user)
