@@ -1,4 +1,4 @@
-"""The new rows of a turn: what is given out, which edits count, the version that holds them all.
+"""The new rows of a turn: which edits count, and the version that holds them all.
 
 Experts' decisions come in through `data label publish`; edits of users become a sources file of
 their own, immutable and named by its content. A record's side was decided when it arrived: only
@@ -28,14 +28,13 @@ from tutelage.feedback.edits import Edit, Judged, judge_edits
 from tutelage.feedback.segment import Corrected, corrected, trainable
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.curate import curate
-from tutelage.workflows.data.experts_items import Order, assign, without_prompt
+from tutelage.workflows.data.experts_items import without_prompt
 from tutelage.workflows.data.experts_publish import FOLDER, not_a_source, publish
 from tutelage.workflows.data.experts_publish import PREFIX as ANNOTATED
 from tutelage.workflows.data.experts_review import load_votes
 from tutelage.workflows.data.experts_rows import newest_version
 
 PREFIX = "corrected-"
-MINED = ("mined", "active")  # sources of batches that a turn gives out
 _LEAST_ROWS = 10  # of a label, which balance never goes below
 
 
@@ -56,16 +55,6 @@ class NewVersion:
         """Return what is new, in one line."""
         parts = ", ".join(f"{self.new[side]} {side}" for side in SPLITS)
         return f"dataset {self.artifact.short}: {self.total} new rows ({parts})"
-
-
-def give_out(ctx: Context, people: Sequence[str], count: int) -> dict[str, Any]:
-    """Give the requests that are most worth an expert's minute to `people`, as one batch.
-
-    Returns {batch, items, why}. Raises DataError if there is nothing new to ask about.
-    """
-    order = Order(people=tuple(people), count=count, source="active", shared=len(people) > 1)
-    given = assign(ctx, order)
-    return {name: given[name] for name in ("batch", "items", "why", "source")}
 
 
 def require_source(ctx: Context) -> None:

@@ -6,8 +6,9 @@ that are unchanged are skipped, a training that was cut off goes on, a rollout i
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -23,7 +24,8 @@ from tutelage.store.releases import DeploymentRow, RolloutRow
 from tutelage.workflows import improve_gate, improve_rows, improve_start
 from tutelage.workflows.context import Context, find_artifact, last_output
 from tutelage.workflows.improve import Parts, decision_of
-from tutelage.workflows.improve_turns import Move, Turn
+from tutelage.workflows.improve_turns import Move, Turn, turns
+from tutelage.workflows.mine_queue import mine_and_give
 
 
 def steps() -> Parts:
@@ -51,13 +53,21 @@ def facts_at_start(ctx: Context) -> dict[str, Any]:
 
 
 def trained_on(ctx: Context) -> Artifact | None:
-    """Return the data set of the stable release; without one, the newest there is."""
+    """Return the data set that the stable release was trained on, else the last training.
+
+    Without either it is what the last turn built on, else the newest version.
+    """
     with ctx.store.session() as session:
         row = session.get(DeploymentRow, ctx.config.name)
+    names = []
     if row is not None:
-        digest = manifest_of(get_release(ctx.store, row.stable)).dataset
-        found = find_artifact(ctx.store, digest) if digest else None
-        if found is not None and ctx.path_of(found).exists():
+        names.append(manifest_of(get_release(ctx.store, row.stable)).dataset)
+    trained = last_output(ctx, "train")
+    names += trained.parents if trained is not None else ()
+    names += [turn.facts.get("previous") for turn in turns(ctx.store, ctx.config.name, 1)]
+    for name in names:
+        found = find_artifact(ctx.store, str(name)) if name else None
+        if found is not None and found.kind == "dataset" and ctx.path_of(found).exists():
             return found
     return last_output(ctx, "curate")
 
@@ -73,7 +83,7 @@ def mine(ctx: Context, turn: Turn) -> Move:
     if before is not None:  # given out by a worker that was cut off
         return Move("review", f"batch {before} is given out", {"batch": before})
     try:
-        given = improve_rows.give_out(ctx, people, settings.count)
+        given = mine_and_give(ctx, people, settings.count)
     except DataError as error:
         return Move("dataset", f"nobody is asked: {error.what}")
     reason = f"{given['items']} requests given out to {', '.join(people)}"
@@ -88,9 +98,7 @@ def _active(ctx: Context) -> list[str]:
 
 def _batch_since(ctx: Context, turn: Turn) -> str | None:
     with ctx.store.session() as session:
-        query = select(BatchRow.id).where(
-            BatchRow.at >= turn.since, BatchRow.source.in_(improve_rows.MINED)
-        )
+        query = select(BatchRow.id).where(BatchRow.at >= turn.since, BatchRow.source == "mined")
         return session.scalars(query.order_by(BatchRow.at)).first()
 
 
@@ -231,8 +239,20 @@ def canary(ctx: Context, turn: Turn) -> Move:
         told = f"the {row.strategy} of {name} is {row.state}"
         return Move("canary", told, {"rollout": row.id}, waits=_awaiting(row.strategy))
     why = journal(ctx.store, row.id)[-1].reason
+    if row.state == "promoted":
+        answer_drift(ctx, turn)
     ended = "done" if row.state == "promoted" else "kept"
     return Move(ended, f"{name} was {row.state.replace('_', ' ')}: {why}", {"rollout": row.id})
+
+
+def answer_drift(ctx: Context, turn: Turn, now: datetime | None = None) -> None:
+    """Let the traffic that an alarm told of be the normal one: the new release has learned it."""
+    from tutelage.workflows.drift import accept
+    from tutelage.workflows.drift_watch import alarm_since
+
+    if alarm_since(ctx, ctx.config.name) is not None:
+        with contextlib.suppress(DataError):  # too few requests yet: the alarm stands
+            accept(ctx, note=f"learned in turn {turn.id}", author="improve", now=now)
 
 
 def _awaiting(strategy: str) -> str:

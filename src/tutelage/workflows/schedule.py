@@ -29,7 +29,7 @@ from tutelage.serving.monitoring.events import EventLog, Happening
 from tutelage.store.annotations import AnnotationRow
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.drift import DriftReportRow
-from tutelage.store.improve import ScheduleRow, TurnEventRow
+from tutelage.store.improve import ScheduleRow, TurnEventRow, TurnRow
 from tutelage.store.records import SignalRow
 from tutelage.store.releases import RolloutRow
 from tutelage.workflows import improve_turns as kept
@@ -82,8 +82,14 @@ def seen(ctx: Context) -> Seen:
             select(func.min(ArtifactRow.created_at)).where(ArtifactRow.kind == "dataset")
         )
         since = last or began or datetime.min.replace(tzinfo=UTC)
+        taken = session.scalar(  # when a turn last took up what was there
+            select(func.max(TurnEventRow.at))
+            .join(TurnRow, TurnRow.id == TurnEventRow.turn)
+            .where(TurnRow.project == ctx.config.name, TurnEventRow.from_state == "dataset")
+        )
+        learned = taken or began or since
         answered = session.scalar(
-            select(func.count(func.distinct(AnnotationRow.item))).where(AnnotationRow.at > since)
+            select(func.count(func.distinct(AnnotationRow.item))).where(AnnotationRow.at > learned)
         )
         drift = session.scalar(
             select(DriftReportRow.sentence)
@@ -97,7 +103,7 @@ def seen(ctx: Context) -> Seen:
         )
         edits = session.scalar(
             select(func.count(func.distinct(SignalRow.record))).where(
-                SignalRow.kind == "edit", SignalRow.at > since
+                SignalRow.kind == "edit", SignalRow.at > learned
             )
         )
     return Seen(began, last, int(answered or 0) + int(edits or 0), drift)
