@@ -33,6 +33,8 @@ EVENTS: dict[str, str] = {
     "quality.dropped": "the scores of live answers prove that a release is worse than it may be",
     "quality.ended": "that release does not serve any more",
     "judge.silent": "the judge leaves live answers out: its budget is spent, or it does not answer",
+    "improve.turn": "the schedule begins a turn of the loop, or goes on with one",
+    "improve.failed": "a turn of the loop went wrong",
     "keep_alive.failed": "a hosted model did not answer the call that keeps it",
     "keep_alive.ok": "it answered again",
     "gateway.started": "the gateway takes requests",
