@@ -43,11 +43,11 @@ class Traffic:
     seed: int = 7
 
 
-def split_project(root: Path, traffic: Traffic, *, asked: float = 50.0) -> tuple[Context, str]:
-    """Return the project and its rollout's id; `asked` is the plan's percent."""
-    ctx = gateway_project(root, NOWHERE, log="none")
+def split_project(root: Path, traffic: Traffic, *, url: str = NOWHERE) -> tuple[Context, str]:
+    """Return the project, which serves from `url`, and the id of its rollout at 50 %."""
+    ctx = gateway_project(root, url, log="none")
     candidate = make_release(ctx, "Candidate: name the colour family.")
-    plan = RolloutPlan((asked,), end="stay")
+    plan = RolloutPlan((50.0,), end="stay")
     row = start_rollout(ctx.store, "colours", candidate.id, plan, strategy="ab")
     move = begin(state_of(row))
     assert move is not None

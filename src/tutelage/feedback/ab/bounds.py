@@ -22,6 +22,7 @@ at most as often. So each side of the interval keeps its error.
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 Z80 = 0.8416  # the 80th percentile of the normal law
 _MOST = 1e15
@@ -76,8 +77,7 @@ def information_for(difference: float, r: float, alpha: float) -> float:
 
 def fixed_information(difference: float, alpha: float) -> float:
     """Return the information that shows `difference` in 80 % of tests that are looked at once."""
-    from scipy.stats import norm
-
     if difference == 0:
         return math.inf
-    return float(((norm.ppf(1 - alpha / 2) + Z80) / difference) ** 2)
+    z = NormalDist().inv_cdf(1 - alpha / 2)
+    return ((z + Z80) / difference) ** 2
