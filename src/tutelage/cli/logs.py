@@ -78,11 +78,6 @@ def import_(
         reading = work.log_reading(ctx, format, encoding, names=names).with_columns(input, answer)
         done = work.import_logs(ctx, files, reading)
         out.result(done.as_dict(), lambda console: _show_import(console, done.as_dict()))
-        unknown = [name for name, seen in names.seen.items() if not seen]
-        if unknown:
-            raise DataError(
-                f"no row has a column {unknown[0]!r}", fix="Look at the file's first line"
-            )
         _complain(done.rejected, done.first, f"All of them are in {done.rejected_file}")
         if done.feedback_problems:
             raise DataError(
@@ -253,7 +248,7 @@ def _show_export(console: Console, done: Mapping[str, Any]) -> None:
 
 def _show_rows(console: Console, rows: list[dict[str, Any]]) -> None:
     if not rows:
-        console.print("no requests yet")
+        console.print("no such requests")
     for row in rows:
         _show_one(console, row, False)
 

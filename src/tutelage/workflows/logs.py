@@ -106,7 +106,7 @@ def log_reading(
     if ctx is None:
         return LogReading(format, encoding, documents=False, names=names)
     config = ctx.config
-    group = names.group or config.data.splits.group or config.data.columns.group
+    group = config.data.splits.group or config.data.columns.group
     signals = tuple(n for n in declare(config.feedback) if n not in ("rating", "edit", "comment"))
     return LogReading(
         format,
@@ -114,7 +114,7 @@ def log_reading(
         config.data.columns.model_copy(update={"group": None, "time": None}),
         config.output.format(),
         documents=False,
-        names=replace(names, group=group, signals=signals),
+        names=replace(names, own_group=group, signals=signals),
     )
 
 
@@ -137,11 +137,12 @@ def import_logs(
     def conceal(row: Rejected) -> Rejected:
         return replace(row, reason=redact(row.reason), raw=redact(row.raw), whole="")
 
-    job = Importing(reading or log_reading(ctx), ctx.emit, conceal)
+    reading = reading or log_reading(ctx)
+    job = Importing(reading, ctx.emit, conceal)
     into = _Records(ctx, redact)
     left = rejected_path(ctx.workspace, f"{default_name(sources)}-logs")
     with replacing(left) as path, path.open("w", encoding="utf-8", newline="\n") as job.left:
-        into.keep(job.examples(sources))
+        into.keep(job.examples(sources), reading.names)
     if not job.first:
         left.unlink()
     if not job.rows:
@@ -151,6 +152,13 @@ def import_logs(
         into.new, into.known, into.signals, dict(into.sides), done.rejected, done.skipped,
         done.rejected_file, done.first, into.problems, into.first_problem, done.detected,
     )  # fmt: skip
+
+
+def _require_named(names: Names) -> None:
+    """Raise DataError if none of the rows read so far has a field that the user named."""
+    for name, seen in names.seen.items():
+        if not seen:
+            raise DataError(f"no row has a field {name!r}", fix="Look at the file's first line")
 
 
 class _Records:
@@ -171,10 +179,11 @@ class _Records:
             declare(ctx.config.feedback),
         )
 
-    def keep(self, calls: Iterable[Example]) -> None:
-        """Write every call and the feedback on it."""
+    def keep(self, calls: Iterable[Example], names: Names) -> None:
+        """Write every call and the feedback on it; nothing if no row has a field of `names`."""
         left = iter(calls)
         while group := list(islice(left, _GROUP)):
+            _require_named(names)
             self._keep_some(group)
 
     def _keep_some(self, calls: Sequence[Example]) -> None:

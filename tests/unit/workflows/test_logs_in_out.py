@@ -242,3 +242,29 @@ def test_a_broken_row_costs_itself_alone_and_has_a_place(
     assert len(records(project)) == 1
     ran = CliRunner().invoke(app, ["logs", "export", "-o", str(tmp_path / "x.bin"), "-p", root])
     assert "names no format" in ran.output
+
+
+def test_a_column_that_no_row_has_is_told_before_anything_is_kept(
+    project: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "log.csv", TABLE)
+    with pytest.raises(DataError, match="no row has a field 'who'"):
+        project.logs.add(file, names=Names(user="who", scale=5), input="question", answer="answer")
+    assert records(project) == {}
+    done = project.logs.add(file, names=Names(scale=5), input="question", answer="answer")
+    assert (done.records, records(project)["a1"].user) == (2, "ann")
+
+
+def test_the_project_s_group_is_taken_where_a_log_has_it(
+    make_project: Make, tmp_path: Path
+) -> None:
+    root = make_project()
+    settings = (root / "tutelage.yaml").read_text() + "  splits: {group: case}\n"
+    (root / "tutelage.yaml").write_text(settings)
+    opened = tutelage.open(root)
+    rows = [{"id": f"r{i}", "prompt": f"thing {i}", "completion": "warm", "case": "c1"}
+            for i in range(9)]  # fmt: skip
+    assert opened.logs.add(write(tmp_path / "with.jsonl", *rows)).records == 9
+    assert opened.logs.add(write(tmp_path / "without.jsonl", LANGFUSE)).records == 1
+    assert len({row.group_key for row in records(opened).values()}) == 2
+    opened.close()

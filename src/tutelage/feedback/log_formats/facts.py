@@ -81,6 +81,7 @@ class Names:
     group: str | None = None
     id: str | None = None
     scale: float | None = None
+    own_group: str | None = None  # the project's group column, taken where a log has it
     signals: tuple[str, ...] = IMPLICIT  # columns that are signals
     seen: dict[str, bool] = field(default_factory=dict)  # named fields that some row had
 
@@ -94,7 +95,9 @@ def read_facts(fields: Mapping[str, Any], names: Names) -> Facts:
         id=_named(fields, names, "id") or _short(_first(flat, _ID)),
         at=at,
         user=_named(fields, names, "user") or _short(_first(flat, _USER)),
-        group=_named(fields, names, "group") or _short(_first(flat, _GROUP)),
+        group=_named(fields, names, "group")
+        or _short(fields.get(names.own_group or ""))
+        or _short(_first(flat, _GROUP)),
         model=_short(_first(flat, _MODEL)),
         latency_ms=_latency(flat, at),
         first_token_ms=_milliseconds(flat, _FIRST_MS, _FIRST_SECONDS),
