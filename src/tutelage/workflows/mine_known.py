@@ -6,19 +6,20 @@ any number of them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from tutelage.core.example import Example, Message
+from tutelage.core.example import Example, Message, normalise
 from tutelage.data.linear import Vectors
 from tutelage.feedback.mining.known import Knowledge
 from tutelage.feedback.mining.scan import CHUNK, asked_text, text_key
 from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.inference.word_space import fit_word_space
-from tutelage.store.annotations import ItemRow
+from tutelage.store.annotations import AnnotatorRow, ItemRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_rows import newest_version
@@ -27,6 +28,7 @@ from tutelage.workflows.data.pool import given_items
 _FIT_ROWS = 20_000  # rows of the dataset that the space is fitted on
 _WIDE, _NARROW = 256, 128  # dimensions
 _MANY = 100_000  # records from which on the space is narrow
+_NEURAL = 20_000  # texts above which a neural embedder would take hours
 _AT_ONCE = 500
 
 
@@ -56,7 +58,7 @@ def make_space(
     """Return what turns texts into unit vectors, comparable from call to call."""
     quality = ctx.config.data.quality
     count = len(texts) + total
-    if resolve(quality.embedder, count) == "tfidf":
+    if resolve(quality.embedder, count) == "tfidf" or count > _NEURAL:
         size = _NARROW if total > _MANY else _WIDE
         return fit_word_space([*texts[:_FIT_ROWS], *sample], size, seed).project
     embedder = load_embedder(
@@ -72,14 +74,19 @@ def _known_rows(ctx: Context) -> list[Example]:
     return [*version.rows("train"), *version.rows("validation")] if version is not None else []
 
 
-def left_out_keys(ctx: Context) -> dict[str, set[int]]:
-    """Return the numbers of texts that need no label any more, by the reason."""
+def left_out_keys(ctx: Context, *, any_edit: bool = False) -> dict[str, set[int]]:
+    """Return the numbers of texts that need no label any more, by the reason.
+
+    An edit settles a text if an expert made it, or two people made the same; with `any_edit`,
+    whoever made it.
+    """
     version = newest_version(ctx)
     rows = version.all_rows() if version is not None else []
+    settled = "corrected already" if any_edit else "corrected by an expert, or by two people alike"
     return {
         "a row of the dataset already": {text_key(row.input_text) for row in rows},
         "given to experts already": _given(ctx),
-        "corrected by a person already": _corrected(ctx),
+        settled: _corrected(ctx, any_edit),
     }
 
 
@@ -96,13 +103,22 @@ def _given(ctx: Context) -> set[int]:
     return found
 
 
-def _corrected(ctx: Context) -> set[int]:
-    edited = select(SignalRow.record).where(SignalRow.kind == "edit")
-    query = select(RecordRow.messages).where(RecordRow.id.in_(edited))
+def _corrected(ctx: Context, any_edit: bool) -> set[int]:
+    query = (
+        select(RecordRow.messages, SignalRow.value, SignalRow.author)
+        .join(SignalRow, SignalRow.record == RecordRow.id)
+        .where(SignalRow.kind == "edit")
+    )
     found: set[int] = set()
+    said: dict[tuple[int, str], set[str]] = defaultdict(set)
     with ctx.store.session() as session:
-        for messages in session.scalars(query.execution_options(yield_per=CHUNK)):
+        experts = set(session.scalars(select(AnnotatorRow.name)))
+        for messages, value, author in session.execute(query.execution_options(yield_per=CHUNK)):
             text = asked_text(messages)
-            if text is not None:
+            if text is None:
+                continue
+            people = said[text_key(text), normalise(str(value["value"]))]
+            people.add(author or "")
+            if any_edit or author in experts or len(people) > 1:
                 found.add(text_key(text))
     return found

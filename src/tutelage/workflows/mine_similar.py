@@ -198,7 +198,7 @@ def _edit(ctx: Context, record: str, value: str, author: str) -> Sequence[dict[s
 
 def _judged(ctx: Context, rows: Sequence[Similar], correction: str) -> list[Similar]:
     """Return the requests with the reason for those that the correction does not apply to."""
-    keys = left_out_keys(ctx)
+    keys = left_out_keys(ctx, any_edit=True)
     found = []
     held = {text_key(row.text) for row in rows if row.split != "train"}
     for row in rows:

@@ -144,18 +144,26 @@ def add_live(ctx: Context, record: str) -> None:
 def test_what_needs_no_label_is_left_out_and_counted(ctx: Context) -> None:
     add(ctx, "known", things(80)[3]["text"].upper(), "broken")
     add(ctx, "edited", "an edited text of the harbour", "broken")
-    say(ctx, "edited", edit="warm")
+    add_annotators(ctx, ["anna"])
+    say(ctx, "edited", edit="warm", author="anna")
+    add(ctx, "twice", "a text that two people corrected", "broken")
+    say(ctx, "twice", edit="warm", author="user-1")
+    say(ctx, "twice", edit="warm", author="user-2")
+    add(ctx, "once", "a text that one user corrected")
+    say(ctx, "once", edit="cold", author="user-1")
     add(ctx, "bare", "", "broken")
     add(ctx, "refused", "a refused text", "broken", status=429)
     add(ctx, "wanted", "a text that is wanted", "broken")
     found = mine(ctx, budget=5, held_out=0)
-    assert [row.record for row in found.rows] == ["wanted"]
+    assert {row.record for row in found.rows} == {"wanted", "once"}
+    once = next(row for row in found.rows if row.record == "once")
+    assert once.reasons[0].words == "users: corrected"
     assert found.left_out == {
         "a row of the dataset already": 1,
-        "corrected by a person already": 1,
+        "corrected by an expert, or by two people alike": 2,
         "kept without texts, or not ending with a question": 1,
     }
-    assert found.records == 4
+    assert found.records == 6
     kept = show(ctx)
     assert kept.rows == found.rows
     assert kept.left_out == found.left_out
