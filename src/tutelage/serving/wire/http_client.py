@@ -258,7 +258,7 @@ class Connection(asyncio.BufferedProtocol):
         self._client.forget(self._target, self)
         if self._timer is not None:
             self._timer.cancel()
-        reply = self._reply
+        reply, self._reply = self._reply, None
         if reply is None or reply.ended:
             return
         if not reply.status:
