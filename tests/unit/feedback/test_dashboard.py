@@ -29,10 +29,21 @@ RUN = CliRunner()
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+TRAFFIC = Traffic(requests=900, users=200, liked=(0.5, 0.9), slower=2.0)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
+    """A project that tests only read."""
+    ctx, _ = split_project(tmp_path_factory.mktemp("board") / "project", TRAFFIC)
+    yield ctx
+    ctx.store.close()
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Context]:
-    traffic = Traffic(requests=900, users=200, liked=(0.5, 0.9), slower=2.0)
-    ctx, _ = split_project(tmp_path / "project", traffic)
+def own(tmp_path: Path) -> Iterator[Context]:
+    """A project that a test changes."""
+    ctx, _ = split_project(tmp_path / "project", TRAFFIC)
     yield ctx
     ctx.store.close()
 
@@ -64,14 +75,14 @@ def test_the_figures_are_those_of_the_log(project: Context) -> None:
     assert found["sentence"].startswith(f"colours-base answered {stable['requests']:,} of 900")
 
 
-def test_gaps_and_small_numbers_are_said(project: Context) -> None:
-    with project.store.begin() as session:
+def test_gaps_and_small_numbers_are_said(own: Context) -> None:
+    with own.store.begin() as session:
         gone = utc_now() - timedelta(days=5)
         for row in session.query(RecordRow).where(
             RecordRow.at > gone, RecordRow.at < gone + timedelta(days=2)
         ):
             session.delete(row)
-    found = DashboardDesk(project).report(every="hour", since="12d")
+    found = DashboardDesk(own).report(every="hour", since="12d")
     text = " ".join(found["notes"])
     assert "No request came in" in text and "and are drawn faint; `--every day` is steadier" in text
     assert "The last hour is not over" in text
@@ -79,21 +90,21 @@ def test_gaps_and_small_numbers_are_said(project: Context) -> None:
     assert few and all(p["latency_p95_ms"]["value"] is None for p in few)
 
 
-def test_deleted_days_keep_their_counts(project: Context) -> None:
-    before = DashboardDesk(project).report()
-    with project.store.begin() as session:
+def test_deleted_days_keep_their_counts(own: Context) -> None:
+    before = DashboardDesk(own).report()
+    with own.store.begin() as session:
         for row in session.query(RolloutRow):
             row.state = "aborted"
-    delete_old(project.store, utc_now() - timedelta(days=4))
-    after = DashboardDesk(project).report()
+    delete_old(own.store, utc_now() - timedelta(days=4))
+    after = DashboardDesk(own).report()
     count = sum(one["requests"] for one in before["releases"])
     assert sum(one["requests"] for one in after["releases"]) == count
     assert sum(one["failed"]["n"] for one in after["releases"]) < count
     assert any(note.startswith("Records of ") for note in after["notes"])
 
 
-def test_what_reached_no_release_is_left_out_and_told(project: Context) -> None:
-    with project.store.begin() as session:
+def test_what_reached_no_release_is_left_out_and_told(own: Context) -> None:
+    with own.store.begin() as session:
         one = session.query(RecordRow).first()
         assert one is not None
         values = {c.name: getattr(one, c.name) for c in RecordRow.__table__.columns}
@@ -101,7 +112,7 @@ def test_what_reached_no_release_is_left_out_and_told(project: Context) -> None:
             insert(RecordRow),
             [values | {"id": "x", "status": 429}, values | {"id": "y", "arm": "shadow"}],
         )
-    found = DashboardDesk(project).report()
+    found = DashboardDesk(own).report()
     assert sum(one["requests"] for one in found["releases"]) == 900
     text = " ".join(found["notes"])
     assert "1 request turned away" in text and "1 copy of requests" in text
