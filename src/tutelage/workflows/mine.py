@@ -45,6 +45,7 @@ from tutelage.feedback.mining.strengths import (
     Looker,
     Source,
     Strengths,
+    freshness,
     from_answers,
     from_entropy,
     from_failures,
@@ -77,6 +78,7 @@ class _Looked:
     strengths: Strengths
     live: dict[str, tuple[float, str]]
     judges: dict[str, Split]
+    until: datetime
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _look(ctx: Context, window: Window, forms: Forms, bench: Bench, total: int) 
     if not is_labelled(ctx.config):
         soften(ctx.store, traffic, [values["releases"], values["varies"]])
     values |= looker.strengths()
-    return _Looked(traffic, Strengths(values, record), live, judges)
+    return _Looked(traffic, Strengths(values, record), live, judges, window.until)
 
 
 def _live(ctx: Context, window: Window) -> dict[str, tuple[float, str]]:
@@ -236,9 +238,11 @@ def _choose(
     traffic, strengths = looked.traffic, looked.strengths
     times, side = numbers(traffic.count, np.int32), numbers(traffic.side, np.int8)
     score = strengths.score()
-    value = (score * (1 + np.log2(1 + times))).astype(np.float32)
+    fresh = freshness(traffic, looked.until)
+    value = (score * fresh * (1 + np.log2(1 + times))).astype(np.float32)
+    asked = (times * fresh).astype(np.float32)
     train, held = ~barred & (side == 0), ~barred & (side > 0)
-    judged = pick.drawn(times, held, aside, seed).tolist()
+    judged = pick.drawn(asked, held, aside, seed).tolist()
     by_signal += max(aside - len(judged), 0)
     ctx.emit(Event(STAGE, "progress", "choosing what to ask for"))
     places = pick.candidates(value, train & (times > 0), by_signal, seed)
@@ -251,7 +255,7 @@ def _choose(
     order = [int(places[i]) for i in pick.spread(value[places], vectors, by_signal)]
     free = train.copy()
     free[order] = False
-    random = pick.drawn(times, free, at_random + max(by_signal - len(order), 0), seed + 1).tolist()
+    random = pick.drawn(asked, free, at_random + max(by_signal - len(order), 0), seed + 1).tolist()
     how = dict.fromkeys(random, Reason("random", 0.0, "drawn at random: what the signals miss"))
     names = [SPLITS[i] for i in side[judged]]
     how |= {

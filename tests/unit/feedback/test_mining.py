@@ -160,7 +160,7 @@ def test_candidates_are_the_strongest_and_a_draw_of_the_rest() -> None:
 
 
 def test_a_random_draw_follows_how_often_texts_are_asked() -> None:
-    counts = np.array([1, 50, 0, 50], np.int32)
+    counts = np.array([1, 50, 0, 50], np.float32)
     taken = [int(drawn(counts, np.ones(4, bool), 1, seed)[0]) for seed in range(60)]
     assert taken.count(0) < 6
     assert 2 not in taken

@@ -179,6 +179,17 @@ def test_a_turn_of_the_loop_mines_and_gives_out_in_one_call(ctx: Context) -> Non
         assert session.get_one(BatchRow, given["batch"]).source == "mined"
 
 
+def test_what_was_asked_lately_goes_first(ctx: Context) -> None:
+    at = utc_now() - timedelta(days=90)
+    for number in range(6):
+        add(ctx, f"old{number}", f"ember and lava near the tower {number}", "broken", at=at)
+    add(ctx, "new", "snow and hail near the bridge", "broken")
+    found = mine(ctx, budget=3, held_out=0, explore=0)
+    assert found.rows[0].record == "new"
+    lately = mine(ctx, budget=9, held_out=0, since=utc_now() - timedelta(days=7))
+    assert [row.record for row in lately.rows] == ["new"]
+
+
 def test_held_out_rows_are_drawn_at_random_and_one_side_rules_a_text(ctx: Context) -> None:
     for number in range(8):
         add(ctx, f"test{number}", f"held out text {number} of the tower", "broken", split="test")

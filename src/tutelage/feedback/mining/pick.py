@@ -75,9 +75,7 @@ def spread(values: Floats, vectors: Vectors, count: int) -> list[int]:
     return chosen
 
 
-def drawn(
-    counts: NDArray[np.int32], eligible: NDArray[np.bool_], number: int, seed: int
-) -> Indices:
+def drawn(counts: Floats, eligible: NDArray[np.bool_], number: int, seed: int) -> Indices:
     """Return up to `number` texts drawn by how often they are asked: a sample of requests."""
     places = np.flatnonzero(eligible & (counts > 0))
     if number <= 0 or not len(places):

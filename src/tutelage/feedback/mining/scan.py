@@ -51,9 +51,10 @@ class Traffic:
     """What was read. Records: `ids`, `text` (N,), `answer` (N,), `release` (N,), `shadow` (N,).
 
     Texts: `keys` (hash of the normalised text), `first` (M,) the record that was first, `count`
-    (M,) how often clients asked it, `side` (M,) the most held-out side it was seen on (0 train, 1
-    validation, 2 test), `failed` (M,) and `failed_at` (M,) the worst failure and its record,
-    `entropy` (M,) and `entropy_at` (M,) the highest mean entropy of tokens and its record.
+    (M,) how often clients asked it, `last` (M,) when it was asked last (POSIX seconds), `side` (M,)
+    the most held-out side it was seen on (0 train, 1 validation, 2 test), `failed` (M,) and
+    `failed_at` (M,) the worst failure and its record, `entropy` (M,) and `entropy_at` (M,) the
+    highest mean entropy of tokens and its record.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Traffic:
     keys: dict[int, int] = field(default_factory=dict)
     first: array[int] = field(default_factory=lambda: array("i"))
     count: array[int] = field(default_factory=lambda: array("i"))
+    last: array[float] = field(default_factory=lambda: array("d"))
     side: array[int] = field(default_factory=lambda: array("b"))
     failed: array[float] = field(default_factory=lambda: array("f"))
     failed_at: array[int] = field(default_factory=lambda: array("i"))
@@ -180,11 +182,13 @@ def _take(traffic: Traffic, row: Any, text: str, release: int, forms: Forms) -> 
         traffic.first.append(len(traffic.ids))
         traffic.count.append(0)
         traffic.side.append(0)
+        traffic.last.append(0.0)
         traffic.failed.append(0.0)
         traffic.failed_at.append(-1)
         traffic.entropy.append(0.0)
         traffic.entropy_at.append(-1)
     shadow = row.arm == SHADOW
+    traffic.last[own] = row.at.timestamp()  # records come by time
     traffic.count[own] += not shadow
     traffic.side[own] = max(traffic.side[own], SPLITS.index(row.split))
     strength, _ = failure_of(row, forms.problem)

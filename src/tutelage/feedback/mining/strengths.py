@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import combinations
 from typing import Literal
 
@@ -39,6 +40,7 @@ WEIGHTS: dict[Source, tuple[Kind, float]] = {
     "doubt": ("uncertainty", 0.3),
     "novel": ("novelty", 0.4),
 }
+HALF_LIFE_S = 30 * 86_400.0  # after which a text counts half: releases and users change
 LEAST = 0.1  # strength below which a signal is no reason
 _COMPARED = 4  # answers to one text that are compared as texts
 _SOFTENED = 5000  # texts whose answers are compared as texts
@@ -107,6 +109,13 @@ class Looker:
             name: np.concatenate(part) if part else np.zeros(0, np.float32)
             for name, part in parts.items()
         }
+
+
+def freshness(traffic: Traffic, until: datetime) -> Floats:
+    """Return how much each text still counts: half as much for each 30 days since it was asked."""
+    age_s = until.timestamp() - numbers(traffic.last, np.float64)
+    fresh: Floats = np.exp2(-np.maximum(age_s, 0) / HALF_LIFE_S).astype(np.float32)
+    return fresh
 
 
 def from_failures(traffic: Traffic) -> tuple[Floats, NDArray[np.int64]]:
