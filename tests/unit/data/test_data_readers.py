@@ -72,6 +72,12 @@ SHAPES: dict[str, tuple[str, dict[str, Any], list[tuple[str, str]]]] = {
         "OpenAI chat", {"messages": [ASK], "response": "4"}, SIMPLE,
     ),
     "openpipe": ("OpenPipe dataset", {"messages": [ASK, TELL], "split": "TRAIN"}, SIMPLE),
+    "openpipe request log": (
+        "OpenPipe request logs",
+        {"input": {"model": "m", "messages": [ASK]}, "tags": {},
+         "output": {"choices": [{"message": TELL}]}},
+        SIMPLE,
+    ),
     "sharegpt": (
         "ShareGPT",
         {"conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
