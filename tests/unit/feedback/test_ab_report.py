@@ -128,9 +128,13 @@ def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:
                 found = json.loads(response.read())
             with urllib.request.urlopen(f"{url}/tests", timeout=20) as response:
                 listed = json.loads(response.read())["data"]
+            board = f"{serving.base_url}/admin/dashboard?since=20d&every=week"
+            with urllib.request.urlopen(board, timeout=20) as response:
+                weeks = json.loads(response.read())
             with pytest.raises(urllib.error.HTTPError) as bad:
                 urllib.request.urlopen(f"{url}?alpha=x", timeout=20)
             assert bad.value.code == 404 and "no number" in bad.value.read().decode()
+    assert (weeks["every"], sum(one["requests"] for one in weeks["releases"])) == ("week", 300)
     assert found["rollout"] == rollout == listed[0]["rollout"]
     assert set(outcomes(found)) == {"feedback", "escalated"}
     ctx.store.close()
