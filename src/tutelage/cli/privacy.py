@@ -87,6 +87,8 @@ def _require_terminal(as_json: bool) -> None:
 
 
 def _show(console: Console, found: Mapping[str, Any]) -> None:
+    from rich.text import Text
+
     from tutelage.cli.screens import indented, simple_table
 
     console.print("[bold]Held[/]" if found["dry_run"] else "[bold]Erased[/]")
@@ -103,7 +105,7 @@ def _show(console: Console, found: Mapping[str, Any]) -> None:
     console.print(indented(simple_table(("what", "how many"), rows or [("nothing", "")])))
     _show_models(console, found["models"])
     for line in found["remains"]:
-        console.print(f"[yellow]left for you:[/] {line}", markup=True)
+        console.print(Text.assemble(("left for you: ", "yellow"), line))
 
 
 def _show_models(console: Console, models: Sequence[Mapping[str, Any]]) -> None:
