@@ -75,6 +75,7 @@ def similar(console: Console, found: Spread, show: int) -> None:
         f"cosine {found.threshold:g} on, {len(found.applies):,} would be corrected",
         markup=False,
     )
+    console.print(f"the next lies at {found.nearest_below:.2f}", style="dim", markup=False)
     for row in found.rows[:show]:
         said = " ".join(row.answer.split())[:60]
         why = row.status or f"said {said!r}"

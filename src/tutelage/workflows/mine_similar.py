@@ -34,6 +34,7 @@ class Spread:
     """A correction and the requests like it. `batch` is set once it was applied.
 
     Those whose `status` is empty get the correction; of the others it says why not.
+    `nearest_below` is the highest cosine under the threshold.
     """
 
     record: str
@@ -41,6 +42,7 @@ class Spread:
     correction: str
     threshold: float
     rows: tuple[Similar, ...]
+    nearest_below: float = 0.0
     batch: str | None = None
 
     @property
@@ -81,9 +83,9 @@ def similar(
     window = Window(since, now or utc_now())
     total = count_records(ctx.store, window)
     project = make_space(ctx, [text], sample_texts(ctx.store, window), total, 7)
-    found = similar_records(ctx.store, window, text, project, threshold)
+    found, below = similar_records(ctx.store, window, text, project, threshold)
     rows = _judged(ctx, [one for one in found if one.record != record], answer)
-    return Spread(record, text, answer, threshold, tuple(rows))
+    return Spread(record, text, answer, threshold, tuple(rows), round(below, 4))
 
 
 def apply(ctx: Context, spread: Spread, author: str) -> Spread:

@@ -253,6 +253,7 @@ def alike(make_project: MakeProject) -> Context:
 def test_a_correction_is_shown_applied_to_similar_rows_and_taken_back(alike: Context) -> None:
     before = len(corrected(alike.store))
     found = similar(alike, "first", threshold=0.7)
+    assert 0 < found.nearest_below < 0.7
     status = {row.record: row.status for row in found.rows}
     assert status == {
         "same": "",

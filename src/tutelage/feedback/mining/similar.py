@@ -45,23 +45,27 @@ def similar_records(
     text: str,
     project: Callable[[Sequence[str]], Vectors],
     threshold: float,
-) -> list[Similar]:
+) -> tuple[list[Similar], float]:
     """Return the requests of a window like `text`, the most similar first, 2,000 at most.
 
-    The log is read in chunks; of the rest nothing is held.
+    The log is read in chunks; of the rest nothing is held but the highest cosine of another text
+    that lies below the threshold, which is returned too.
     """
     own = project([text[:LONGEST]])[0]
     lower = text.lower()
     found: list[Similar] = []
+    below = 0.0
     for rows in chunks(store, window):
         asked = [(row, said) for row in rows if (said := asked_text(row.messages)) is not None]
         if not asked:
             continue
         cosines = project([said[:LONGEST] for _, said in asked]) @ own
-        for place in np.flatnonzero(cosines >= threshold - 1e-6):
+        inside = cosines >= threshold - 1e-6
+        below = max(below, float(np.where(inside, 0, cosines).max()))
+        for place in np.flatnonzero(inside):
             row, said = asked[place]
             if row.arm != "shadow" and same_facts(lower, said.lower()):
                 cosine = round(float(cosines[place]), 4)
                 found.append(Similar(row.id, said, row.response, row.release, row.split, cosine))
         found = sorted(found, key=lambda one: (-one.cosine, one.record))[:_MOST]
-    return found
+    return found, below
