@@ -60,7 +60,8 @@ def split_project(root: Path, traffic: Traffic, *, url: str = NOWHERE) -> tuple[
         for at in session.query(TransitionRow):
             at.at = began
         records, signals = _drawn(traffic, row, began)
-        session.execute(insert(RecordRow), records)
+        if records:
+            session.execute(insert(RecordRow), records)
         if signals:
             session.execute(insert(SignalRow), signals)
     return ctx, row.id

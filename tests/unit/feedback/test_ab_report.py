@@ -140,6 +140,42 @@ def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:
     ctx.store.close()
 
 
+def test_what_the_router_did_is_what_the_report_counts(tmp_path: Path) -> None:
+    """Sticky users of a real gateway, with feedback through its own endpoint."""
+    with FakeBackend() as backend:
+        ctx, _ = split_project(tmp_path / "p", Traffic(requests=0), url=backend.url)
+        arms: dict[str, set[str]] = {}
+        with Serving(ctx, port=0) as serving:
+            for i in range(48):
+                user = f"visitor {i % 24}"
+                body = {"model": "colours", "user": user,
+                        "messages": [{"role": "user", "content": f"thing {i}"}]}  # fmt: skip
+                answer, arm = post(f"{serving.base_url}/v1/chat/completions", body)
+                arms.setdefault(user, set()).add(arm)
+                note = {"record_id": answer["id"], "rating": "up", "signals": {"resolved": i < 24}}
+                post(f"{serving.base_url}/v1/feedback", note)
+        found = AbDesk(ctx).report()
+        ctx.store.close()
+    assert all(len(met) == 1 for met in arms.values())
+    ours = sum(met == {"canary"} for met in arms.values())
+    assert 0 < ours < 24
+    assert found["balance"]["users"] == {"stable": 24 - ours, "candidate": ours}
+    assert found["balance"]["requests"] == {"stable": 48 - 2 * ours, "candidate": 2 * ours}
+    assert found["balance"]["crossed"] == 0
+    resolved = next(one for one in found["metrics"] if one["name"] == "resolved")
+    assert resolved["stable"]["mean"] == resolved["candidate"]["mean"] == 0.5
+    assert found["primary"]["candidate"]["mean"] < 1.0
+
+
+def post(url: str, body: dict[str, Any]) -> tuple[Any, str]:
+    """Return the answer and the arm that gave it."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.loads(response.read()), response.headers.get("x-tutelage-arm", "")
+
+
 def test_a_broken_split_stops_every_comparison(tmp_path: Path) -> None:
     ctx, _ = split_project(tmp_path / "p", Traffic(split=0.4, liked=(0.2, 0.9)))
     found = AbDesk(ctx).report()
