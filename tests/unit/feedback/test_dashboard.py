@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from typer.testing import CliRunner
 
 from tutelage.cli.main import app
 from tutelage.core.artifact import utc_now
+from tutelage.core.config_prices import Prices
 from tutelage.core.html_time import Axis, Band, Mark, Moment, time_chart
 from tutelage.feedback.dashboard.stretches import stretches
 from tutelage.serving.records.retention import delete_old
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
+from tutelage.workflows.ab import AbDesk
 from tutelage.workflows.context import Context
 from tutelage.workflows.dashboard import DashboardDesk
 
@@ -131,6 +134,19 @@ def test_the_command_prints_and_writes_a_page(project: Context, tmp_path: Path) 
     assert code == 0 and json.loads(text)["every"] == "week"
 
 
+def test_what_has_a_price_has_a_cost(project: Context) -> None:
+    priced = project.config.model_copy(update={"prices": Prices(currency="EUR", hour=3.6)})
+    ctx = replace(project, config=priced)
+    found = DashboardDesk(ctx).report()
+    with ctx.store.session() as session:
+        spent = sum(row.latency_ms for row in session.query(RecordRow)) / 1000 * 0.001
+    assert found["currency"] == "EUR"
+    assert sum(one["cost"] for one in found["releases"]) == pytest.approx(spent)
+    cost = AbDesk(ctx).report(metrics=["cost"])["metrics"][0]
+    assert (cost["outcome"], cost["unit"]) == ("worse", "EUR")
+    assert DashboardDesk(project).report()["releases"][0]["cost"] is None
+
+
 def test_an_empty_time_is_said(project: Context) -> None:
     code, text = call(project, "--since", "2020-01-01", "--until", "2020-02-01")
     assert code == 0 and "No request came in this time" in text
@@ -185,8 +201,6 @@ def test_a_chart_breaks_at_gaps_and_fades_where_little_is_known() -> None:
 def test_the_pages_open_alone_without_a_barrier(project: Context, tmp_path: Path) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
-    from tutelage.workflows.ab import AbDesk
-
     pages = [tmp_path / "board.html", tmp_path / "ab.html"]
     DashboardDesk(project).report(html=pages[0])
     AbDesk(project).report(html=pages[1])
