@@ -83,7 +83,7 @@ class Checking:
 
     def _note(self, active: ActiveGuard, name: str, said: Said) -> str | None:
         """Keep what a guard says; return why it blocks, or None."""
-        objections = _objections(active, said) if said else ()
+        objections = _objections(active, said) if said is not None else ()
         if not objections:
             self.notes[name] = {"ok": True, "why": ""}
             return None
