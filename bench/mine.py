@@ -4,7 +4,8 @@ scale: a project with 2,000 rows of Banking77 and a log of `--records` requests 
 with a few words changed, so that most differ; a tenth of the answers wrong, 5 % rated), then one
 `mine` in a process of its own. worth: 30 intents with 10 rows each are known, 70 are asked about;
 a logistic regression on the rows answers. Each month 1,500 requests come, 40 are labelled: those
-that `mine` ranks first, or as many at random. Counted are the wrong answers among the labelled,
+that `mine` ranks first, as many at random, or (not with --quick) those that `data suggest` takes
+from production. Counted are the wrong answers among the labelled,
 and the accuracy on Banking77's test rows once all months' labels are learnt.
 """
 
@@ -32,6 +33,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = ["again", "now", "today", "please", "maybe", "actually", "somehow", "still", "really"]
 MONTHS, A_MONTH, LABELS = 4, 1500, 40
+ARMS = ("mined", "random", "suggested")
 _COLUMNS = (
     "id", "deployment", "release", "arm", "user", "key_name", "split", "group_key", "messages",
     "response", "finish_reason", "status", "latency_ms", "prompt_tokens", "completion_tokens",
@@ -62,7 +64,7 @@ def main() -> None:
         headline |= {"records": records, "seconds": found["seconds"], "peak_mb": found["peak_mb"]}
     if options.part != "scale":
         for seed in range(1 if options.quick else options.seeds):
-            for how in ("mined", "random"):
+            for how in ("mined", "random") if options.quick else ARMS:
                 rows.append({"part": "worth", "seed": seed, **worth(options.data, how, seed)})
         headline |= compared([row for row in rows if row["part"] == "worth"])
     report = {"name": "mine", "machine": common.machine(), "rows": rows, "headline": headline}
@@ -192,6 +194,7 @@ def look(root: Path) -> dict[str, Any]:
 def worth(folder: Path, how: str, seed: int) -> dict[str, Any]:
     """Return what labels of one arm found and taught, month after month."""
     from tutelage.workflows.curate import curate
+    from tutelage.workflows.data.learning import suggest
     from tutelage.workflows.mine import mine
 
     rng = random.Random(seed)
@@ -205,6 +208,7 @@ def worth(folder: Path, how: str, seed: int) -> dict[str, Any]:
     truth = dict(pool)
     test = [row for row in test if row[1] in asked]
     learnt, wrong_asked, wrong_all = list(start), 0, 0
+    said_of: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         ctx = project(root, start, labels)
@@ -213,28 +217,34 @@ def worth(folder: Path, how: str, seed: int) -> dict[str, Any]:
             requests = pool[month * A_MONTH : (month + 1) * A_MONTH]
             answers = answer(learnt, [text for text, _ in requests])
             begin = BEGIN + timedelta(days=30 * month)
-            log, rated = [], []
+            log: list[tuple[Any, ...]] = []
+            rated: list[Row] = []
             for number, ((text, label), said) in enumerate(zip(requests, answers, strict=True)):
                 place = month * A_MONTH + number
                 log.append(record(place, text, said, begin + timedelta(minutes=number), "train"))
                 if rng.random() < 0.05:
-                    right = (said == label) != (rng.random() < 0.1)
-                    rated.append((str(log[-1][0]), "1" if right else "0"))
+                    praised = (said == label) != (rng.random() < 0.1)
+                    rated.append((str(log[-1][0]), "1" if praised else "0"))
             write_log(root, iter(log), rated)
-            said_of = {text: said for (text, _), said in zip(requests, answers, strict=True)}
+            pairs = zip(requests, answers, strict=True)
+            said_of |= {text: said for (text, _), said in pairs}
+            texts_of_month = [text for text, _ in requests]
             if how == "mined":
                 found = mine(ctx, budget=LABELS, since=begin, now=begin + timedelta(days=30),
                              held_out=0.0, seed=seed)  # fmt: skip
                 chosen = [row.text for row in found.rows]
+            elif how == "suggested":
+                fresh = suggest(ctx, "production", LABELS, output=None, seed=seed).rows
+                chosen = [row.text for row in fresh]
             else:
-                chosen = rng.sample(sorted(said_of), LABELS)
+                chosen = rng.sample(sorted(texts_of_month), LABELS)
             wrong_asked += sum(said_of[text] != truth[text] for text in chosen)
-            wrong_all += sum(said_of[text] != truth[text] for text in said_of)
+            wrong_all += sum(said_of[text] != truth[text] for text in texts_of_month)
             learnt += [(text, truth[text]) for text in chosen]
             write_rows(root, f"month-{month}", [(text, truth[text]) for text in chosen])
         ctx.store.close()
-    said = answer(learnt, [text for text, _ in test])
-    right = sum(a == label for a, (_, label) in zip(said, test, strict=True))
+    final = answer(learnt, [text for text, _ in test])
+    right = sum(a == label for a, (_, label) in zip(final, test, strict=True))
     return {
         "how": how,
         "labels": MONTHS * LABELS,

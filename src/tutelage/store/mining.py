@@ -1,6 +1,6 @@
 """Rows about mining: each look at production, the rows it wanted, corrections that were spread.
 
-No text is kept here: a row names its record, and the record may be forgotten.
+A row names its record, which may be forgotten; its reasons may quote an answer or a dataset's row.
 """
 
 from __future__ import annotations

@@ -362,3 +362,15 @@ def test_free_answers_that_differ_are_compared_as_texts(make_project: MakeProjec
     assert "when does my parcel come" not in rows or (
         rows["when does my parcel come"].score < rows["where is my lost parcel"].score
     )
+
+
+def test_a_forgotten_user_leaves_no_mined_row(ctx: Context) -> None:
+    from tutelage.workflows.forget import forget
+
+    add(ctx, "theirs", "smouldering coals of the tower", "broken", user="customer-4711")
+    add(ctx, "other", "a snowdrift near the bridge", "broken", user="customer-1")
+    mine(ctx, budget=4, held_out=0)
+    forget(ctx, "customer-4711")
+    with ctx.store.session() as session:
+        assert set(session.scalars(select(MinedRecordRow.record))) == {"other"}
+    assert [row.record for row in show(ctx).rows] == ["other"]

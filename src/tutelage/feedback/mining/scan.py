@@ -85,7 +85,7 @@ def asked_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
     """Return what the user side of a request says, or None if it does not end with a question."""
     if not messages or messages[-1].get("role") != "user":
         return None
-    text = "\n".join(str(m.get("content", "")) for m in messages if m.get("role") != "system")
+    text = "\n".join(str(m.get("content") or "") for m in messages if m.get("role") != "system")
     return text if text.strip() else None
 
 
