@@ -29,6 +29,7 @@ from tutelage.serving.records.request_log import RequestLog
 from tutelage.store.privacy import ErasureRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_publish import published_files
+from tutelage.workflows.drift import forget_words
 from tutelage.workflows.forget_pseudonyms import forget_pseudonyms, pseudonyms_of
 from tutelage.workflows.forget_versions import (
     Held,
@@ -122,6 +123,8 @@ def forget(ctx: Context, user: str, *, reason: str = "") -> Forgotten:
     )
     _tell(ctx, "the store")
     report.store = tables.erase(ctx.store, traces, name, key)
+    if any(report.store.values()):
+        forget_words(ctx)  # topics of drift reports may be in their words
     forget_pseudonyms(ctx, traces)
     _finish(ctx, name, report)
     sweep_late(ctx.store, key)

@@ -23,6 +23,7 @@ from tutelage.workflows import drift_watch
 from tutelage.workflows.context import Context, open_context, run_stage
 from tutelage.workflows.drift import accept, check_traffic, forget_words, history, show
 from tutelage.workflows.drift_watch import look, standing
+from tutelage.workflows.forget import forget
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 NOUNS = {
@@ -56,7 +57,7 @@ def log(ctx: Context, start: int, count: int, draw: Callable[[random.Random], tu
             at = START + timedelta(minutes=place)
             session.add(
                 RecordRow(
-                    id=f"rec-{place:06d}", deployment="colours", release="r" * 64, arm="stable",
+                    id=f"rec-{place:024d}", deployment="colours", release="r" * 64, arm="stable",
                     user=f"u{place % 400}", key_name="shop" if place % 2 else "web", split="train",
                     group_key="g", messages=[{"role": "user", "content": text}],
                     response=json.dumps({"family": label}), finish_reason="stop", status=200,
@@ -65,7 +66,7 @@ def log(ctx: Context, start: int, count: int, draw: Callable[[random.Random], tu
             )  # fmt: skip
             if place % 4 == 0:
                 value = {"value": float(rng.random() < good)}
-                session.add(SignalRow(key=f"s{place}", record=f"rec-{place:06d}", kind="rating",
+                session.add(SignalRow(key=f"s{place}", record=f"rec-{place:024d}", kind="rating",
                                       explicit=True, value=value, at=at))  # fmt: skip
 
 
@@ -172,6 +173,18 @@ def test_forgetting_leaves_no_word_that_anybody_wrote(ctx: Context) -> None:
     assert forget_words(ctx) == 1 and forget_words(ctx) == 0
     (row,) = history(ctx)
     assert row["sentence"].startswith("Moved: ") and "order" not in json.dumps(show(ctx))
+
+
+def test_a_user_who_is_forgotten_leaves_the_watch_and_it_goes_on(ctx: Context) -> None:
+    log(ctx, 0, 130, asked)
+    look(ctx, now=at(129))
+    forget(ctx, "u129")  # whose record was the last one read
+    with ctx.store.session() as session:
+        state = json.dumps(session.get_one(DriftWatchRow, "colours").state)
+    assert f"rec-{129:024d}" not in state and f"rec-{128:024d}" in state
+    log(ctx, 130, 20, asked)
+    (stands,) = look(ctx, now=at(150))
+    assert stands["looked_at"] == 150
 
 
 @pytest.mark.parametrize(
