@@ -13,15 +13,14 @@ from tutelage.feedback.ab.bounds import (
     radius,
     tuned_for,
 )
-from tutelage.feedback.ab.effect import BURN_IN, Design, Values, arm_of, effect_of, scale_of
+from tutelage.feedback.ab.effect import BURN_IN, FEW, Design, Values, arm_of, effect_of, scale_of
 
 
 def values(
     rng: np.random.Generator, users: int, requests: int, rates: tuple[float, float] = (0.6, 0.6)
 ) -> Values:
     """Return 0/1 values of users who come back and differ; pairs are (stable, candidate)."""
-    user = np.sort(rng.integers(users, size=requests) * rng.integers(0, 2, requests))
-    user = rng.permutation(user)
+    user = (users * rng.random(requests) ** 2).astype(np.int64)  # some come often
     _, first, codes = np.unique(user, return_index=True, return_inverse=True)
     user = np.argsort(np.argsort(first))[codes]
     arms = rng.random(len(first)) < 0.5
@@ -73,6 +72,22 @@ def test_an_arm_where_nothing_happened_is_not_sure() -> None:
     assert arm_of(none, bounded=True).variance > 0
     assert arm_of(none, bounded=False).variance == 0
     assert np.isnan(arm_of(none.only(none.value > 1), bounded=True).mean)
+
+
+def test_one_user_who_sends_most_leaves_no_interval() -> None:
+    """He is half of his arm: what the others said can't tell how far he is from the rest."""
+    rng = np.random.default_rng(3)
+    found = values(rng, 400, 1500)
+    heavy = np.where(rng.random(1500) < 0.5, found.user[0], found.user)
+    ours = found.candidate.copy()
+    ours[heavy == found.user[0]] = found.candidate[0]
+    found = Values(heavy, ours, found.value, found.at)
+    come = np.maximum.accumulate(found.user) + 1
+    scale = scale_of(found, come, Design(0.5, 0.05), bounded=True)
+    effect = effect_of(found, scale, 0.05, bounded=True)
+    assert scale is not None and effect.low is None
+    arm = effect.candidate if found.candidate[0] else effect.stable
+    assert arm.worth < FEW < arm.users
 
 
 def test_there_is_no_interval_before_enough_users() -> None:

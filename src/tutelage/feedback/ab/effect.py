@@ -2,9 +2,14 @@
 
 A metric's mean in an arm is the sum of its values over their number, R = sum Y_u / sum N_u over
 users u, because an answer is what a person meets. Users are what the router drew, so the variance
-is theirs (delta method; Deng, Knoblich & Lu 2018, KDD, arXiv 1803.06336):
+is theirs: what R would have been without each of them in turn (the jackknife, which for equal
+users is the delta method of Deng, Knoblich & Lu 2018, KDD, arXiv 1803.06336, and which a user with
+many answers can't hide from by pulling R to himself):
 
-    var(R) = n / (n - 1) * sum_u (Y_u - R N_u)^2 / (sum_u N_u)^2.
+    var(R) = (n - 1) / n * sum_u ((Y_u - R N_u) / (sum_v N_v - N_u))^2.
+
+Where so few users gave so many of the answers that they count for less than `FEW` equal ones,
+(sum N)^2 / sum N^2, there is no interval: no variance can be told from them.
 
 For values in 0..1 the sum has two more users, one whose value was 0 and one with 1 (as Agresti &
 Caffo 2000 add to each sample), so that an arm in which nothing happened yet is not sure of itself.
@@ -21,6 +26,7 @@ from numpy.typing import NDArray
 from tutelage.feedback.ab.bounds import e_value, radius, tuned_for
 
 BURN_IN = 20  # users of each arm before there is an interval
+FEW = 10.0  # equal users, below which an arm has no interval
 HORIZON = 1_000  # users for which intervals are sharpest, unless told
 
 Floats = NDArray[np.float64]
@@ -47,12 +53,16 @@ class Values:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm by one metric: the mean, its variance, how many values of how many users."""
+    """One arm by one metric: the mean, its variance, how many values of how many users.
+
+    `worth` is how many users with equally many values would be as many.
+    """
 
     mean: float
     variance: float
     values: int
     users: int
+    worth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,12 +111,14 @@ def arm_of(values: Values, *, bounded: bool) -> Arm:
     sums, counts = np.bincount(codes, values.value), np.bincount(codes)
     users, total = len(counts), len(values)
     mean = float(sums.sum() / total)
-    squares = float(((sums - mean * counts) ** 2).sum())
+    worth = total**2 / float((counts.astype(np.float64) ** 2).sum())
+    if users < 2:
+        return Arm(mean, math.inf, total, users, worth)
+    squares = float((((sums - mean * counts) / (total - counts)) ** 2).sum())
     if bounded:
-        squares += mean**2 + (1 - mean) ** 2
+        squares += (mean**2 + (1 - mean) ** 2) / total**2
         users += 2
-    variance = users / (users - 1) * squares / total**2 if users > 1 else math.inf
-    return Arm(mean, variance, total, len(counts))
+    return Arm(mean, (users - 1) / users * squares, total, len(counts), worth)
 
 
 @dataclass(frozen=True)
@@ -153,7 +165,8 @@ def effect_of(values: Values, scale: Scale | None, alpha: float, *, bounded: boo
     stable = arm_of(values.only(~values.candidate), bounded=bounded)
     ours = arm_of(values.only(values.candidate), bounded=bounded)
     difference, variance = ours.mean - stable.mean, ours.variance + stable.variance
-    if scale is None or len(values) < scale.since or not 0 < variance < math.inf:
+    few = min(stable.worth, ours.worth) < FEW
+    if scale is None or few or len(values) < scale.since or not 0 < variance < math.inf:
         return Effect(stable, ours, difference, None, None, 0.0, 0.0, 1.0)
     information = 1 / variance
     half = radius(information, scale.r, alpha)

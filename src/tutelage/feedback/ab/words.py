@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tutelage.feedback.ab.analysis import DAY_S, Analysis, Compared, Needed
+from tutelage.feedback.ab.effect import BURN_IN, FEW, Effect
 from tutelage.feedback.ab.metrics import Metric
 from tutelage.feedback.ab.trial import Trial
 
@@ -62,14 +63,23 @@ def of_metric(one: Compared) -> str:
         f"{change(metric, effect.difference)}"
     )
     if effect.low is None:
-        few = min(effect.stable.users, effect.candidate.users)
-        return f"{metric.name}: {told}; too few users for an interval ({few} in one arm)"
+        return f"{metric.name}: {told}; {_why_none(effect)}"
     word = {
         "better": "better", "worse": "worse", "higher": "higher", "lower": "lower",
         "same": f"the same within {_margin(one)}", "open": "open",
     }[one.outcome]  # fmt: skip
     low, high = (change(metric, end) for end in (effect.low, effect.high or 0.0))
     return f"{metric.name}: {word}; {told}, between {low} and {high}"
+
+
+def _why_none(effect: Effect) -> str:
+    """Return why there is no interval."""
+    few = min((effect.stable, effect.candidate), key=lambda arm: arm.users)
+    if few.users >= BURN_IN and min(effect.stable.worth, effect.candidate.worth) < FEW:
+        return "no interval, because a few users gave most of the answers"
+    if few.users >= BURN_IN and effect.stable.variance + effect.candidate.variance == 0:
+        return "no interval, because all values are the same"
+    return f"too few users for an interval ({few.users} in one arm)"
 
 
 def verdict(found: Analysis, candidate: str, stable: str) -> str:
