@@ -43,6 +43,7 @@ class LiveEvaluator(Hook):
         self._meters = LiveMeters(state.telemetry.registry)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-evaluation", daemon=True)
+        self._born = utc_now()
         self._upto: datetime | None = None  # everything before was drawn
         self._written = -1
         self._looked = self._late = self._watched = 0.0  # time.monotonic()
@@ -96,9 +97,9 @@ class LiveEvaluator(Hook):
         self._upto = max(self._scoring.draw(since), self._upto or since)
 
     def _begin(self) -> datetime:
-        """Return from when on records count: a while before what was drawn last, or now."""
-        now, last = utc_now(), last_drawn(self._state.store)
-        return now if last is None else max(last - _LATE, now - _LONGEST)
+        """Return from when on records count: a while before what was drawn last, or our start."""
+        last = last_drawn(self._state.store)
+        return self._born if last is None else max(last - _LATE, self._born - _LONGEST)
 
     def _show(self, done: Pass) -> None:
         for (deployment, release, metric), values in done.values.items():
