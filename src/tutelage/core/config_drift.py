@@ -27,7 +27,7 @@ class Drift(Section):
     notable: Ratio = 0.1  # stability index under which a change is too small to tell
     embedder: str = "tfidf"  # of requests: tfidf, minilm, a plug-in, or a folder with an encoder
     texts: int = Field(default=2000, ge=200, le=10_000)  # a side, whose wording is compared
-    a_day: int = Field(default=2000, ge=100)  # requests of a day that the watch looks at, at most
+    a_day: int = Field(default=1000, ge=100)  # requests of a day that the watch looks at, at most
     segments: list[SegmentBy] = ["key", "label"]  # parts of traffic that are compared by themselves
     every: Duration | None = "15m"  # how often `tutelage up` looks; null: only when asked
     seed: int = 7  # of everything that is drawn
