@@ -112,7 +112,8 @@ def apply(ctx: Context, spread: Spread, author: str) -> Spread:
         known = _known_keys(session, [row["key"] for row in rows])
         fresh = [{**row, "at": at} for row in rows if row["key"] not in known]
         if fresh:
-            session.execute(insert_into(ctx.store.engine, SignalRow), fresh)
+            insert = insert_into(ctx.store.engine, SignalRow)
+            session.execute(insert.on_conflict_do_nothing(index_elements=["key"]), fresh)
         session.add(
             SpreadRow(
                 id=batch, record=spread.record, author=author.strip()[:80],
