@@ -10,14 +10,8 @@ from typing import Any
 import pytest
 
 from tutelage.serving.wire.fast_json import decode, encode
-from tutelage.serving.wire.http_client import (
-    Garbled,
-    HttpClient,
-    HungUp,
-    NotConnected,
-    Reply,
-    target_of,
-)
+from tutelage.serving.wire.http_client import HttpClient, NotConnected, target_of
+from tutelage.serving.wire.http_connection import Garbled, HungUp, Reply
 
 WAIT_S = 30.0
 HEAD = b"HTTP/1.1 200 OK\r\n"

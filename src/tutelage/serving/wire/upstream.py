@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from tutelage.serving.hooks import engine_headers
 from tutelage.serving.wire.fast_json import encode
-from tutelage.serving.wire.http_client import Garbled, HttpClient, NotConnected, Reply
+from tutelage.serving.wire.http_client import HttpClient, NotConnected
+from tutelage.serving.wire.http_connection import Garbled, Reply
 from tutelage.serving.wire.upstream_answer import (
     Answer,
     Events,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tutelage.serving.wire.fast_json import decode
-from tutelage.serving.wire.http_client import Garbled, Reply
+from tutelage.serving.wire.http_connection import Garbled, Reply
 from tutelage.serving.wire.wire import HttpError
 
 _MOST_ANSWER = 32 * 2**20  # bytes of a whole answer
