@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
@@ -36,7 +36,7 @@ from tutelage.release.deployments import active_rollout, apply_transition, route
 from tutelage.release.evidence import count, read_evidence
 from tutelage.release.rollback import judge
 from tutelage.release.rollout import advance, begin
-from tutelage.store.artifacts import SplitRow
+from tutelage.store.artifacts import ArtifactRow, SplitRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows import drift_watch, schedule
 from tutelage.workflows import improve_turns as turns
@@ -57,7 +57,7 @@ model: demo
 prompt: Name the intent of the customer's question.
 output: {{field: intent, labels: [{labels}]}}
 data: {{sources: [data/*.jsonl], quality: {{embedder: tfidf}}}}
-deploy: {{canary: [20, 50, 100], min_requests: 40, min_total: 160}}
+deploy: {{canary: [20, 50, 100], min_requests: 40, min_total: 160, limits: {{score_requests: 0}}}}
 improve:
   every: 15d
   on_drift: true
@@ -214,6 +214,8 @@ class Loop:
         self.ctx = open_context(folder)
         self.where = {text: i for i, text in enumerate(world.texts.texts)}
         first = curate(self.ctx).artifact
+        with self.ctx.store.begin() as session:  # the year begins long ago
+            session.execute(update(ArtifactRow).values(created_at=BEGIN))
         self.heads = Heads(self.ctx, world.texts.vectors, self.where)
         self.heads.first(first)
         add_annotators(self.ctx, ["oracle"])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.core.artifact import Artifact, content_hash, describe
+from tutelage.core.errors import DataError
 from tutelage.core.workspace import atomic_write
 from tutelage.data.linear import LinearModel, fit_linear
 from tutelage.data.version import load_version
@@ -88,7 +89,10 @@ def parts(heads: Heads, now: Callable[[], datetime]) -> Parts:
     """Return the work of every state."""
 
     def mine(ctx: Context, turn: Turn) -> Move:
-        given = mine_and_give(ctx, ["oracle"], ctx.config.improve.review.count, now=now())
+        try:
+            given = mine_and_give(ctx, ["oracle"], ctx.config.improve.review.count, now=now())
+        except DataError as error:
+            return Move("dataset", f"nobody is asked: {error.what}")
         return Move("review", f"{given['items']} given out", {"batch": given["batch"]})
 
     def review(ctx: Context, turn: Turn) -> Move:
