@@ -292,7 +292,8 @@ def _explained(ctx: Context, reading: _Reading, alarm: Alarm) -> DriftReport:
     found = check(before, recent, settings=settings)
     sentence = f"The {alarm.series} has moved since {since:%Y-%m-%d %H:%M} UTC"
     if found.moved:
-        sentence = f"Since {since:%Y-%m-%d %H:%M} UTC: {found.sentence}"
+        told_so = found.sentence[:1].lower() + found.sentence[1:]
+        sentence = f"Since {since:%Y-%m-%d %H:%M} UTC {told_so}"
     examples = tuple(Shown(name, "recent") for name in alarm.ids[:6])
     part = Part(alarm.series, _SIDES[alarm.series], "watch", alarm.p, alarm.p, alarm.p, True,
                 len(before), len(recent), examples=examples,

@@ -98,6 +98,8 @@ def _figures(
     )
     for make in makers:
         part = make()
+        if part is not None and part.name == "answer length" and recent.label.names:
+            continue  # it says what the labels say
         if part is not None and min(part.reference, part.recent) >= LEAST:
             yield replace(part, segment=segment) if segment else part
 

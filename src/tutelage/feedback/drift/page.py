@@ -71,14 +71,15 @@ def watch_section(standing: Data) -> html.Html:
     ]
     drawn = chart(
         "evidence of the watch",
-        ("series", "chance while nothing changes", "batches", "since"),
+        ("series", "chance", "batches", "since"),
         lines,
         scale,
     )
     lead = (
         f"{standing['looked_at']:,} requests looked at since {str(standing['since'])[:16]}, held "
-        f"against {standing['reference']}. A bar that reaches the dashed line raises the alarm; "
-        f"while nothing changes, the chance that one ever does is {alarm:.0%}."
+        f"against {standing['reference']}. The chance is that of so much while nothing changes; a "
+        "bar that reaches the dashed line raises the alarm, which happens wrongly, ever, with a "
+        f"chance of {alarm:.0%} at most."
     )
     return html.section("The watch", drawn, lead=lead)
 
