@@ -98,8 +98,9 @@ def ctx(make_project: Callable[..., Path]) -> Context:
 
 def test_the_watch_alarms_once_says_what_moved_and_ends_when_it_is_accepted(ctx: Context) -> None:
     log(ctx, 0, 350, asked)
-    (quiet,) = look(ctx, now=at(349))
+    (quiet,) = look(ctx, now=at(349) + timedelta(days=2))  # users have had time to judge
     assert not quiet["moved"] and quiet["looked_at"] == 350
+    assert [one["batches"] for one in quiet["series"] if one["series"] == "score"] == [1]
     log(ctx, 350, 400, turned)
     (found,) = look(ctx, now=at(750))
     assert found["moved"] and found["looked_at"] - 350 <= 400
@@ -115,9 +116,9 @@ def test_the_watch_alarms_once_says_what_moved_and_ends_when_it_is_accepted(ctx:
     taken = accept(ctx, note="orders are ours now", now=at(750))
     assert taken["rows"] >= 300 and not standing(ctx)["moved"]
     assert len(read_events(ctx.store, kind="drift.ended")) == 1
-    log(ctx, 752, 300, turned)
-    (later,) = look(ctx, now=at(1_060))
-    assert not later["moved"] and later["looked_at"] == 300
+    log(ctx, 752, 240, turned)
+    (later,) = look(ctx, now=at(1_000))
+    assert not later["moved"] and later["looked_at"] == 240
     assert "accepted on" in later["reference"]
 
 
