@@ -176,7 +176,8 @@ def move(
         row = _locked(session, turn, holder)
         row.seconds += seconds
         same = step.to == row.state and step.waits == row.waits and row.problem is None
-        if same and step.waits is not None and not step.facts:
+        news = {**row.facts, **step.facts} != row.facts
+        if same and step.waits is not None and not news:
             return _turn(row)
         before = row.state
         row.fence += 1
