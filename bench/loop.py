@@ -25,8 +25,8 @@ from sqlalchemy import insert, update
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
-import loop_world
-from loop_model import Heads, parts
+import common_loop_world
+from common_loop_model import Heads, parts
 from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError
 from tutelage.data.linear import fit_linear
@@ -86,7 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit("Banking77 is not at ../shared/data/banking77")
-    texts = loop_world.read_texts(DATA, options.cache)
+    texts = common_loop_world.read_texts(DATA, options.cache)
     seeds = range(1) if options.quick else range(3)
     rows = [measure(texts, options.requests, seed) for seed in seeds]
     report = {"name": "loop", "machine": common.machine(), "rows": rows, "headline": head(rows)}
@@ -113,9 +113,9 @@ def head(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def measure(texts: loop_world.Texts, requests: int, seed: int) -> dict[str, Any]:
+def measure(texts: common_loop_world.Texts, requests: int, seed: int) -> dict[str, Any]:
     """Return one row of the table; accuracies are of the last month's requests, in percent."""
-    world = loop_world.make_world(texts, requests, seed)
+    world = common_loop_world.make_world(texts, requests, seed)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(world, Path(folder), seed)
@@ -170,20 +170,20 @@ def _delay(alarms: list[int], at: int) -> int:
     return next((alarm - at for alarm in alarms if alarm > at), 10**9)
 
 
-def frozen_year(world: loop_world.World) -> Any:
+def frozen_year(world: common_loop_world.World) -> Any:
     """Return which requests the first model would have answered rightly."""
     t = world.texts
     model = fit_linear(t.vectors[world.start], [t.names[i] for i in t.intent[world.start]])
     return _right(world, model, np.arange(len(world.asked)))
 
 
-def _right(world: loop_world.World, model: Any, which: Any) -> Any:
+def _right(world: common_loop_world.World, model: Any, which: Any) -> Any:
     t, asked = world.texts, world.asked[which]
     found = model.predict(t.vectors[asked])
     return np.array([name == t.names[i] for name, i in zip(found, t.intent[asked], strict=True)])
 
 
-def random_year(world: loop_world.World, seed: int) -> Any:
+def random_year(world: common_loop_world.World, seed: int) -> Any:
     """Return the same for a retrain a month on 40 random requests of it, labelled by the oracle."""
     t, rng = world.texts, np.random.default_rng(10_000 + seed)
     have = world.start.tolist()
@@ -200,7 +200,7 @@ def random_year(world: loop_world.World, seed: int) -> Any:
 class Loop:
     """The project that lives through the year."""
 
-    def __init__(self, world: loop_world.World, folder: Path, seed: int) -> None:
+    def __init__(self, world: common_loop_world.World, folder: Path, seed: int) -> None:
         self.world, self.rng = world, np.random.default_rng(20_000 + seed)
         names = world.texts.names
         (folder / "data").mkdir()
@@ -281,16 +281,16 @@ class Loop:
     ) -> list[dict[str, Any]]:
         """Return what a user says of an answer: a rating, an edit, or that a person took over."""
         rng, right, found = self.rng, label == truth, []
-        if rng.random() < loop_world.RATED:
-            lies = rng.random() < loop_world.WRONG
+        if rng.random() < common_loop_world.RATED:
+            lies = rng.random() < common_loop_world.WRONG
             good = right != lies
             found.append(("rating", True, 1.0 if good else 0.0))
             if not good and not right:
-                wrong = rng.random() < loop_world.WRONG
+                wrong = rng.random() < common_loop_world.WRONG
                 names = self.world.texts.names
                 edit = str(rng.choice(names)) if wrong else truth
                 found.append(("edit", True, json.dumps({"intent": edit})))
-        share = loop_world.FALSE_ESCALATION if right else loop_world.ESCALATED
+        share = common_loop_world.FALSE_ESCALATION if right else common_loop_world.ESCALATED
         if rng.random() < share:
             found.append(("escalated", False, True))
         return [
