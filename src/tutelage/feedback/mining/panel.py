@@ -49,7 +49,7 @@ def splits(store: Store, window: Window) -> dict[str, Split]:
     with store.session() as session:
         rows = session.execute(query.execution_options(yield_per=CHUNK))
         for item, criterion, judge, outcome in rows:
-            if not outcome.isdigit():
+            if outcome is None or not outcome.isdigit():
                 continue  # a duel: it compares, and marks nothing
             level = int(outcome)
             found[item, criterion][judge] = level

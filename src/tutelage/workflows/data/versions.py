@@ -50,7 +50,8 @@ def lineage(ctx: Context, sources: Mapping[str, str]) -> dict[str, Any]:
 def versions(ctx: Context) -> list[dict[str, Any]]:
     """Return every version, newest first.
 
-    Each has hash, created_at, counts, parents (short hashes), current, on_disk, erased, sources, repairs.
+    Each has hash, created_at, counts, parents (short hashes), current, on_disk, erased, sources and
+    repairs.
     """
     newest = last_output(ctx, _STAGE)
     found = []
