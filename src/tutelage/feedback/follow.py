@@ -13,28 +13,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.durations import seconds
 from tutelage.feedback.traffic_signals import read_traffic
-from tutelage.serving.hooks import Hook
+from tutelage.serving.hooks import BackgroundHook
 from tutelage.serving.state import GatewayState
 
 _log = logging.getLogger(__name__)
 
 
-class Follow(Hook):
+class Follow(BackgroundHook):
     """The look at the traffic, as the project's `feedback` section wants it."""
 
     def __init__(self, state: GatewayState) -> None:
         self._state = state
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """End; a look under way is done again at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         settings = self._state.project.feedback

@@ -70,8 +70,8 @@ class TransformersGenerator:
 
         `merge` folds the adapter in use into a small model's matrices, for many rows at a time.
         """
-        self._setup(load_model(source, dtype=dtype), load_tokenizer(source), batch_size, share)
-        self._weights = TunedWeights(self._model, merge=merge)
+        model = load_model(source, dtype=dtype)
+        self._setup(model, load_tokenizer(source), batch_size, share, merge=merge)
         if adapter is not None:
             self.set_adapter(adapter)
 
@@ -85,13 +85,15 @@ class TransformersGenerator:
         made._changing = True
         return made
 
-    def _setup(self, model: Any, tokenizer: Any, batch_size: int, share: bool) -> None:
+    def _setup(
+        self, model: Any, tokenizer: Any, batch_size: int, share: bool, *, merge: bool = False
+    ) -> None:
         self._model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self._ends = frozenset(end_ids(tokenizer))
         pad = tokenizer.pad_token_id
         self._runner = Runner(model, tokenizer.eos_token_id if pad is None else pad, share=share)
         self._limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
-        self._weights = TunedWeights(model)
+        self._weights = TunedWeights(model, merge=merge)
         self._answerer: Answerer | None = None
         self._changing = False  # somebody else may change the weights between two calls
 

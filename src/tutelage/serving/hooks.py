@@ -6,7 +6,9 @@ routing and never changes a request or an answer; which hooks run is composed in
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -89,6 +91,25 @@ class Hook:
 
     async def close(self) -> None:
         """End: no request comes after this."""
+
+
+class BackgroundHook(Hook, ABC):
+    """A hook whose `_run` goes on beside the requests until the gateway ends, which cancels it."""
+
+    _task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """End, in the middle if need be."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @abstractmethod
+    async def _run(self) -> None: ...
 
 
 def tell_finished(hooks: tuple[Hook, ...], ask: Ask, outcome: Outcome) -> None:

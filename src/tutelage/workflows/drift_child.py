@@ -15,29 +15,21 @@ import sys
 from tutelage.core.durations import seconds
 from tutelage.core.errors import EXIT_NO
 from tutelage.feedback.drift.watch import BATCHES
-from tutelage.serving.hooks import Ask, Hook, Outcome
+from tutelage.serving.hooks import Ask, BackgroundHook, Hook, Outcome
 from tutelage.workflows.context import Context
 
 _log = logging.getLogger(__name__)
 
 
-class DriftLooks(Hook):
-    """Starts a look every so often, if enough requests have come since the last one."""
+class DriftLooks(BackgroundHook):
+    """Starts a look every so often, if enough requests have come since the last one.
+
+    A look under way is cut off at the end.
+    """
 
     def __init__(self, ctx: Context, every_s: float) -> None:
         self._ctx, self._every_s = ctx, every_s
         self._new = BATCHES[0]  # what came while no gateway ran is looked at first
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """End; a look under way is cut off."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:
         """Count an answered request."""

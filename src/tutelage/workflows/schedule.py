@@ -24,7 +24,7 @@ from tutelage.core.durations import seconds
 from tutelage.core.errors import Conflict, TutelageError
 from tutelage.feedback.schedule import Due, Seen, due, quiet_until, retry_at
 from tutelage.release.rollout import TERMINAL
-from tutelage.serving.hooks import Hook
+from tutelage.serving.hooks import BackgroundHook, Hook
 from tutelage.serving.monitoring.events import EventLog, Happening
 from tutelage.store.annotations import AnnotationRow
 from tutelage.store.artifacts import ArtifactRow
@@ -202,22 +202,11 @@ def show(ctx: Context, now: datetime | None = None) -> dict[str, Any]:
     }
 
 
-class Schedule(Hook):
+class Schedule(BackgroundHook):
     """Looks now and then while the gateway runs, and lets a child process do what is to be done."""
 
     def __init__(self, ctx: Context, events: EventLog, *, every_s: float = LOOK_S) -> None:
         self._ctx, self._events, self._every_s = ctx, events, every_s
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def close(self) -> None:
-        """Stop looking; a child at work is ended, and goes on from there next time."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

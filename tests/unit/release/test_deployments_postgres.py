@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.postgres_server import Postgres, running_postgres
 from tests.unit.release.conftest import Home
-from tests.unit.release.test_release_deployments import PLAN, begun, operator, together
+from tests.unit.release.test_release_deployments import (
+    PLAN,
+    three_at_once,
+    together,
+    two_processes,
+)
 
 from tutelage.core.workspace import Workspace
-from tutelage.release.deployments import (
-    abort,
-    active_rollout,
-    apply_transition,
-    ensure_deployment,
-    journal,
-    promote,
-    route,
-    start_rollout,
-    state_of,
-)
-from tutelage.release.rollout import finish
+from tutelage.release.deployments import ensure_deployment, start_rollout
 from tutelage.store.base import open_store
 
 
@@ -58,38 +51,9 @@ def test_of_many_operators_at_once_one_starts(two: tuple[Home, str, str]) -> Non
 
 
 def test_promote_abort_and_the_controller_at_once_one_wins(two: tuple[Home, str, str]) -> None:
-    home, base, tuned = two
-    for _ in range(10):
-        rollout, _fence = begun(home, tuned if route(home.store, "shop").stable == base else base)
-        row = active_rollout(home.store, "shop")
-        assert row is not None
-        automatic = finish(state_of(row), "rolled_back", "errors")
-        assert automatic is not None
-        results = together([
-            lambda: promote(home.store, "shop"),
-            lambda: abort(home.store, "shop"),
-            lambda r=row, m=automatic: apply_transition(home.store, r.id, r.fence, m),
-        ])  # fmt: skip
-        assert sorted(results) == ["Conflict", "Conflict", "done"]
-        moves = journal(home.store, rollout)
-        assert len(moves) == 2
-        promoted = moves[-1].to_state == "promoted"
-        assert (route(home.store, "shop").stable == row.candidate) == promoted
+    three_at_once(*two, 10)
 
 
 def test_two_processes_with_the_same_fence_one_wins(two: tuple[Home, str, str], url: str) -> None:
     home, _, tuned = two
-    rollout, fence = begun(home, tuned)
-    spawn = multiprocessing.get_context("spawn")
-    answers = spawn.Queue()
-    workers = [
-        spawn.Process(target=operator, args=(url, rollout, fence, to, answers))
-        for to in ("promoted", "aborted")
-    ]
-    for worker in workers:
-        worker.start()
-    found = sorted(answers.get(timeout=60) for _ in workers)
-    for worker in workers:
-        worker.join()
-    assert found == ["Conflict", "done"]
-    assert len(journal(home.store, rollout)) == 2
+    two_processes(home, url, tuned)

@@ -234,10 +234,9 @@ def test_of_many_operators_at_once_one_starts(two: Two) -> None:
     assert sorted(results) == ["Conflict"] * 5 + ["done"]
 
 
-def test_promote_and_abort_at_once_one_wins(two: Two) -> None:
-    home, base, tuned = two
-    ensure_deployment(home.store, "shop", base)
-    for _ in range(5):
+def three_at_once(home: Home, base: str, tuned: str, times: int) -> None:
+    """Promote, abort and roll back at once, again and again: one wins, and the route says who."""
+    for _ in range(times):
         rollout, _fence = begun(home, tuned if route(home.store, "shop").stable == base else base)
         row = active_rollout(home.store, "shop")
         assert row is not None
@@ -253,6 +252,12 @@ def test_promote_and_abort_at_once_one_wins(two: Two) -> None:
         assert len(moves) == 2
         promoted = moves[-1].to_state == "promoted"
         assert (route(home.store, "shop").stable == row.candidate) == promoted
+
+
+def test_promote_and_abort_at_once_one_wins(two: Two) -> None:
+    home, base, tuned = two
+    ensure_deployment(home.store, "shop", base)
+    three_at_once(home, base, tuned, 5)
 
 
 def operator(url: str, rollout: str, fence: int, to: str, answers: object) -> None:
@@ -271,11 +276,9 @@ def operator(url: str, rollout: str, fence: int, to: str, answers: object) -> No
         store.close()
 
 
-def test_two_processes_with_the_same_fence_one_wins(two: Two) -> None:
-    home, base, tuned = two
-    ensure_deployment(home.store, "shop", base)
+def two_processes(home: Home, url: str, tuned: str) -> None:
+    """Let two processes end one rollout with the same fence: one wins."""
     rollout, fence = begun(home, tuned)
-    url = f"sqlite:///{Path(home.workspace.home) / 'store.db'}"
     spawn = multiprocessing.get_context("spawn")
     answers = spawn.Queue()
     workers = [
@@ -289,3 +292,9 @@ def test_two_processes_with_the_same_fence_one_wins(two: Two) -> None:
         worker.join()
     assert found == ["Conflict", "done"]
     assert len(journal(home.store, rollout)) == 2
+
+
+def test_two_processes_with_the_same_fence_one_wins(two: Two) -> None:
+    home, base, tuned = two
+    ensure_deployment(home.store, "shop", base)
+    two_processes(home, f"sqlite:///{Path(home.workspace.home) / 'store.db'}", tuned)

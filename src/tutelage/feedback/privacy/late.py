@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.feedback.privacy.tables import parts
 from tutelage.feedback.privacy.traces import keyed
-from tutelage.serving.hooks import Hook
+from tutelage.serving.hooks import BackgroundHook
 from tutelage.serving.records.retention import remove_records
 from tutelage.serving.state import GatewayState
 from tutelage.store.base import Store
@@ -77,22 +77,11 @@ def _late_signals(store: Store, key: bytes) -> int:
     return done
 
 
-class Forgetting(Hook):
+class Forgetting(BackgroundHook):
     """Looks every five minutes, beside the requests."""
 
     def __init__(self, state: GatewayState) -> None:
         self._state = state
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """End; what is left is found at the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

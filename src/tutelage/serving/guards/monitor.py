@@ -25,7 +25,7 @@ from tutelage.data.filters.language import other_language
 from tutelage.release.bundle import manifest_of
 from tutelage.serving.guards.drift import Drift, LabelSeries, NumberSeries, Watch
 from tutelage.serving.guards.window import Side, Window, label_of
-from tutelage.serving.hooks import Ask, Hook, Outcome
+from tutelage.serving.hooks import Ask, BackgroundHook, Outcome
 from tutelage.serving.monitoring.events import Happening
 from tutelage.serving.state import GatewayState
 from tutelage.store.releases import ReleaseRow
@@ -118,7 +118,7 @@ def _languages(side: Side) -> dict[str, int]:
     return {_MAIN: len(side.lengths) - surely + usual, _ELSE: surely - usual}
 
 
-class DriftMonitor(Hook):
+class DriftMonitor(BackgroundHook):
     """The gateway's watch. `sights` restores what a release was seen to do before a restart."""
 
     def __init__(
@@ -137,19 +137,12 @@ class DriftMonitor(Hook):
         self._queue: deque[tuple[str, str, Sight]] = deque()
         self._watches: dict[tuple[str, str], Watches | None] = {}
         self._shown: dict[tuple[str, str], tuple[Drift, ...]] = {}
-        self._task: asyncio.Task[None] | None = None
         self.skipped = 0  # requests that were not looked at
         self._meters = DriftMeters(state.telemetry.registry)
 
-    async def start(self) -> None:
-        """Begin to look."""
-        self._task = asyncio.create_task(self._run())
-
     async def close(self) -> None:
         """Look at what is waiting, and end."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await super().close()
         await asyncio.to_thread(self.look)
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from tutelage.core.artifact import utc_now
 from tutelage.release.rollout import ACTIVE
 from tutelage.serving.access.usage import sums_of_records
-from tutelage.serving.hooks import Hook
+from tutelage.serving.hooks import BackgroundHook
 from tutelage.serving.state import GatewayState
 from tutelage.store.base import Store, insert_into
 from tutelage.store.live import strip_live
@@ -107,22 +107,11 @@ def forget_budgets(store: Store) -> None:
         )
 
 
-class Retention(Hook):
+class Retention(BackgroundHook):
     """Deletes what is too old, once an hour, beside the requests."""
 
     def __init__(self, state: GatewayState) -> None:
         self._state = state
-        self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.create_task(self._run())
-
-    async def close(self) -> None:
-        """End, in the middle if need be."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
