@@ -35,7 +35,7 @@ class Evaluate(Section):
     max_new_tokens: int | None = Field(default=None, ge=1)  # unset: the longest answer and 8 more
     # with a closed list of labels: text as production writes it, the likeliest label, or both
     answers: Literal["both", "free", "list"] = "both"
-    batch_size: int = Field(default=256, ge=1)  # pinned: it can flip greedy ties
+    batch_size: int = Field(default=512, ge=1)  # pinned: it can flip greedy ties
     # rows that are asked again one at a time, for what a single user waits; 0: none
     latency_rows: int = Field(default=20, ge=0)
     # more metrics: a scorer's name, or {name, as: its name in reports, and the scorer's options}

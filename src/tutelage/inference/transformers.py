@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.core.errors import DataError
+from tutelage.inference import transformers_nll as nll
 from tutelage.inference.base import Completion, OnDone, Prompt, Usage
 from tutelage.inference.label_choice import Choice, choices_of
 from tutelage.inference.models import ModelSource
@@ -193,12 +194,13 @@ class TransformersGenerator:
         """Yield groups of rows of like length with the finished walk of the answers' trie."""
         found = Answers.of(tails)
         shared = self._shared(rows)
-        longest = max(len(row.ids) for row in rows) - shared
-        with self._still():
-            size = rows_at_once(self._runner, found, longest, bounded=bounded)
-        size = -(-len(rows) // -(-len(rows) // size))  # groups of like size
-        for group in self._batches(rows, size):
+        waiting = [row for (row,) in self._batches(rows, 1)]  # short ones first
+        while waiting:
+            longest = len(waiting[-1].ids) - shared
             with self._still():
+                size = rows_at_once(self._runner, found, longest, bounded=bounded)
+                size = -(-len(waiting) // -(-len(waiting) // size))  # groups of like size
+                group, waiting = waiting[-size:], waiting[:-size]
                 walk = search(
                     self._runner, [row.ids for row in group], shared, found, bounded=bounded
                 )
@@ -218,20 +220,14 @@ class TransformersGenerator:
                 for at in range(0, max(1, len(ids) - 1), _NLL_WINDOW)
             ]
         windows = [w for w in sorted(windows, key=lambda w: len(w[1])) if len(w[1]) > 1]
-        while windows:
-            width = len(windows[0][1])
-            count = 1
-            while count < len(windows):
-                width = len(windows[count][1])
-                if width * (count + 1) > _NLL_POSITIONS:
-                    break
-                count += 1
-            group, windows = windows[:count], windows[count:]
-            with self._still():
-                sums = self._nll([ids for _, ids in group])
-            for (index, ids), nll in zip(group, sums, strict=True):
-                total, tokens = totals[index]
-                totals[index] = (total + nll, tokens + len(ids) - 1)
+        with self._still():
+            if self._runner.shares:
+                sums = nll.sums(self._runner, [ids for _, ids in windows])
+            else:
+                sums = self._nll([ids for _, ids in windows])
+        for (index, ids), one in zip(windows, sums, strict=True):
+            total, tokens = totals[index]
+            totals[index] = (total + one, tokens + len(ids) - 1)
         return totals
 
     def close(self) -> None:
@@ -365,6 +361,18 @@ class TransformersGenerator:
         return scores
 
     def _nll(self, rows: list[list[int]]) -> list[float]:
+        """Return the sums of -log p of rows in the order of their length, padded."""
+        sums: list[float] = []
+        while len(sums) < len(rows):
+            count = 1
+            for longest in map(len, rows[len(sums) + 1 :]):
+                if longest * (count + 1) > _NLL_POSITIONS:
+                    break
+                count += 1
+            sums += self._nll_padded(rows[len(sums) : len(sums) + count])
+        return sums
+
+    def _nll_padded(self, rows: list[list[int]]) -> list[float]:
         width = max(len(row) for row in rows)
         ids = torch.full((len(rows), width), self._runner.pad)
         for i, row in enumerate(rows):

@@ -123,7 +123,7 @@ class Runner:
         width = int(counts.max()) + room
         if not again or self._newest is None or self._newest[0] != key:
             self._newest = None
-            slots = Slots(self._prefix_states(prefix), len(own), width)
+            slots = self.slots(prefix, len(own), width)
             batch = Batch(counts + len(prefix), _NONE, slots, counts)
             batch.logits = self._read(batch, own, len(prefix))
             self._newest = (key, batch)
@@ -131,6 +131,10 @@ class Runner:
         if kept.slots.room < width:
             kept.slots.grow(width)
         return Batch(counts + len(prefix), kept.logits.clone(), kept.slots, counts)
+
+    def slots(self, prefix: Sequence[int], rows: int, room: int) -> Slots:
+        """Return empty slots for `rows` rows that stand on `prefix`, which may be none."""
+        return Slots(self._prefix_states(prefix), rows, room)
 
     def _read(self, batch: Batch, own: list[list[int]], first_position: int) -> torch.Tensor:
         """Compute each row's own tokens into the batch; return the logits after them, (B, V)."""

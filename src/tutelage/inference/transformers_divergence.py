@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from tutelage.inference.transformers import TransformersGenerator
+from tutelage.inference.transformers_attention import Tokens
+from tutelage.inference.transformers_cache import Batch
 
 _WINDOW = 512  # tokens of one text that are seen together
 _POSITIONS = 1024  # positions whose logits are held at once, two times over
@@ -33,7 +35,7 @@ def divergence(
     windows.sort(key=lambda window: len(window[1]))
     while windows:
         count = 1
-        while count < len(windows) and len(windows[count][1]) * (count + 1) <= _POSITIONS:
+        while count < len(windows) and _positions(windows[: count + 1], engine) <= _POSITIONS:
             count += 1
         group, windows = windows[:count], windows[count:]
         sums = _group(engine, [ids for _, ids in group], tuned)
@@ -43,26 +45,38 @@ def divergence(
     return totals
 
 
+def _positions(windows: Sequence[tuple[int, list[int]]], engine: TransformersGenerator) -> int:
+    """Return how many positions a pass over the windows computes; the last is the longest."""
+    if engine._runner.shares:
+        return sum(len(ids) for _, ids in windows)
+    return len(windows) * len(windows[-1][1])
+
+
 def _group(engine: TransformersGenerator, rows: list[list[int]], tuned: Path) -> list[float]:
-    """Return the summed KL divergence of each row; the padding on the right is not seen by it."""
-    width = max(len(row) for row in rows)
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    after = _log_chances(engine, ids, tuned)  # (rows, width, vocabulary)
-    before = _log_chances(engine, ids, None)
-    sums = []
-    for i, row in enumerate(rows):
-        p, q = before[i, : len(row)], after[i, : len(row)]
-        each = (p.exp() * (p - q)).sum(dim=-1)  # (positions,), at least 0 up to rounding
-        sums.append(max(0.0, float(each.double().sum())))
-    return sums
+    """Return the summed KL divergence of each row."""
+    after = _log_chances(engine, rows, tuned)  # (positions of all rows, vocabulary)
+    before = _log_chances(engine, rows, None)
+    each = (before.exp() * before.sub(after)).sum(dim=-1).double()
+    lengths = [len(row) for row in rows]
+    return [max(0.0, float(part.sum())) for part in each.split(lengths)]  # ≥ 0 up to rounding
 
 
 def _log_chances(
-    engine: TransformersGenerator, ids: torch.Tensor, adapter: Path | None
+    engine: TransformersGenerator, rows: list[list[int]], adapter: Path | None
 ) -> torch.Tensor:
     engine.set_adapter(adapter)
+    runner, lengths = engine._runner, [len(row) for row in rows]
     with engine._still():
-        logits = engine._model(input_ids=ids.to(engine._model.device)).logits
-        return torch.log_softmax(logits.float(), dim=-1)
+        if runner.shares:
+            ids = torch.tensor([token for row in rows for token in row])
+            owners = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths))
+            at = torch.cat([torch.arange(length) for length in lengths])
+            batch = Batch(at, at, runner.slots((), len(rows), max(lengths)))
+            logits = runner.stream(batch, Tokens(ids, owners, at, at))
+            return torch.log_softmax(logits, dim=-1)
+        padded = torch.zeros((len(rows), max(lengths)), dtype=torch.long)
+        for row, tokens in enumerate(rows):
+            padded[row, : len(tokens)] = torch.tensor(tokens)
+        logits = engine._model(input_ids=padded.to(engine._model.device)).logits
+        kept = [logits[row, :length].float() for row, length in enumerate(lengths)]
+        return torch.log_softmax(torch.cat(kept), dim=-1)

@@ -21,12 +21,12 @@ from tutelage.inference.transformers_attention import Tokens
 from tutelage.inference.transformers_cache import Batch, Runner
 from tutelage.inference.transformers_labels import Trie, make_trie
 
-_LOGITS_MB = 64  # that the logits of one pass may take
-_MOST, _LEAST = 256, 16  # nodes a pass, whatever the vocabulary
+_LOGITS_MB = 128  # that the logits of one pass may take
+_MOST, _LEAST = 512, 16  # nodes a pass, whatever the vocabulary
 _FILL = 32  # nodes that make a pass worth its while
 _EAGER = 48  # nodes of a bounded walk's pass: what the first of them find may rule out the rest
-_ROWS = 256  # searched together: the more, the fuller the last passes
-_STATES_MB = 768  # that keys and values of rows in flight should take
+_ROWS = 512  # searched together: the more, the fuller the last passes
+_STATES_MB = 1536  # that keys and values of rows in flight should take
 _EXPECTED = 32  # nodes a row looks at, give or take, when it is bounded
 
 Floats = NDArray[np.float64]
