@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from tests.unit.inference.test_transformers_search import source  # noqa: F401
+
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers import TransformersGenerator
 
