@@ -23,6 +23,7 @@ from tutelage.core.config_improve import Improve
 from tutelage.core.config_live import LiveEvaluation
 from tutelage.core.config_prices import Prices
 from tutelage.core.config_usage import UsageBudget
+from tutelage.core.config_web import Web
 from tutelage.core.output import OutputFormat
 
 
@@ -297,6 +298,7 @@ class Project(Section):
     drift: Drift = Drift()
     feedback: Feedback = Feedback()
     improve: Improve = Improve()
+    web: Web = Web()  # the page where experts teach and operators watch
 
     @field_validator("judge", mode="before")
     @classmethod
