@@ -6,6 +6,8 @@ Results go to stdout; progress, notes and errors to stderr. Nothing here decides
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_USER, TutelageError
-from tutelage.core.events import Emit, Event
+from tutelage.core.events import EVENTS_FILE, Emit, Event, EventFile, fan_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +68,16 @@ def _listener(as_json: bool, verbose: bool) -> tuple[Emit, Callable[[], None]]:
             live.append(Live(quiet=as_json, verbose=verbose))
         live[0](event)
 
-    return emit, lambda: live[0].close() if live else None
+    return _as_a_job(emit), lambda: live[0].close() if live else None
+
+
+def _as_a_job(emit: Emit) -> Emit:
+    """Keep the events too, and let SIGTERM interrupt, where this process is a job's."""
+    path = os.environ.pop(EVENTS_FILE, None)  # its own children are no jobs
+    if path is None:
+        return emit
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return fan_out(emit, EventFile(Path(path)))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ no_data or collector_error, and why. The statistics are in sequential.py and mea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from tutelage.release.verdict import StepVerdict
 class Outcome:
     """One sequential test. It fails for good when `e` has ever reached the threshold 1/alpha_i.
 
-    `observed` bad canary requests against `expected` if the arms were equal, of `requests`.
+    `observed` bad canary requests against `expected` if the arms were equal, of `requests`. After
+    each block `path` is the logarithm of e, and `seen` how many canary requests there were.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Outcome:
     expected: float
     requests: int
     says: str  # what a bad request is, in words
+    path: NDArray[np.float64] = field(compare=False)  # (B,)
+    seen: NDArray[np.int64] = field(compare=False)  # (B,)
 
 
 TESTS = ("latency_p50", "latency_p90", "latency_p99", "errors", "flags", "error_rate", "scores")
@@ -152,6 +155,8 @@ def _share(
         seq.expected_bad(bad, canary, ends),
         int(canary[:upto].sum()),
         says,
+        path,
+        np.cumsum(seq.block_sums(canary, ends)),
     )
 
 
@@ -171,6 +176,8 @@ def _rate(now: Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
         limit * len(failed),
         len(failed),
         "without a baseline beside them failed",
+        path,
+        np.arange(1, len(failed) + 1),
     )
 
 
