@@ -31,11 +31,14 @@ class _Place:
     candidate: str
 
 
-def compare(ctx: Context, a: str, b: str) -> dict[str, Any]:
+def compare(
+    ctx: Context, a: str, b: str, *, labels: tuple[str, str] | None = None
+) -> dict[str, Any]:
     """Return what sets `a` apart from `b` as plain data (evaluation/comparison.py).
 
-    Each is an evaluation's id (its candidate), id:candidate, an adapter's id, a release, base,
-    few_shot, stable or another candidate of the other's evaluation. Raises DataError where one was
+    `labels` are what the two are called, their names if unset. Each is an evaluation's id (its
+    candidate), id:candidate, an adapter's id, a release, base, few_shot, stable or another
+    candidate of the other's evaluation. Raises DataError where one was
     not evaluated, or the two were asked different rows.
     """
     first, second = _find(ctx, a, None), None
@@ -49,7 +52,8 @@ def compare(ctx: Context, a: str, b: str) -> dict[str, Any]:
             raise _not_evaluated(ctx, spec)
     if first is None or second is None or first == second:
         raise DataError(f"{a!r} and {b!r} are the same answers", fix="Name two candidates")
-    left, right = _side(ctx, a, first), _side(ctx, b, second)
+    named = labels or (a, b)
+    left, right = _side(ctx, named[0], first), _side(ctx, named[1], second)
     ids = {name: _asked(ctx, place) for name, place in (("a", first), ("b", second))}
     require_same_rows(left, right, ids)
     version = load_version(ctx.path_of(dataset_of(ctx, first.evaluation)))

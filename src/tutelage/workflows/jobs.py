@@ -30,10 +30,13 @@ from tutelage.core.workspace import Workspace, atomic_write
 from tutelage.store.artifacts import JobRow
 from tutelage.workflows.context import Context
 
-Kind = Literal["train", "evaluate", "improve", "curate", "search"]
+Kind = Literal["train", "evaluate", "improve", "curate", "search", "prompt"]
 RUNNING, STOPPING = "running", "stopping"
 DONE, FAILED, STOPPED = "done", "failed", "interrupted"
-_COMMANDS = {"curate": ("data", "split")}  # where it is not the kind's own name
+_COMMANDS = {  # where it is not the kind's own name
+    "curate": ("data", "split"),
+    "prompt": ("prompt", "test"),
+}
 _EVENTS, _OUT, _LOG, _NOTE = "events.jsonl", "result.json", "log.txt", "job.json"
 _BIRTH = timedelta(seconds=60)  # in which a job's process must have its number
 _LONGEST = 2_000  # characters of a message that is kept in the row

@@ -6,9 +6,11 @@ Testing a draft is workflows/prompt_trial.py.
 from __future__ import annotations
 
 import getpass
+import json
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.config_file import load_config
 from tutelage.core.errors import DataError
 from tutelage.release import prompt_moves, prompts
 from tutelage.release.prompt_history import history
@@ -17,6 +19,7 @@ from tutelage.store.releases import PromptRow
 from tutelage.workflows.context import Context
 
 LONGEST = 200_000  # characters of a prompt; more is a file given by mistake
+NOW = "now"  # what is published at this moment, whoever put it there
 
 
 def draft(ctx: Context, text: str, *, by: str | None = None, note: str = "") -> dict[str, Any]:
@@ -64,12 +67,19 @@ def review(ctx: Context, version: str, *, approve: bool, by: str, note: str = ""
 
 
 def publish(
-    ctx: Context, version: str, *, note: str, by: str | None = None, force: bool = False
+    ctx: Context,
+    version: str,
+    *,
+    note: str,
+    by: str | None = None,
+    force: bool = False,
+    seen: str | None = NOW,
 ) -> dict[str, Any]:
     """Publish a tested version; `before` in the answer is the number of the one it replaces.
 
-    Raises ReleaseRefused without a test that did not regress, Conflict if somebody else moved
-    the published prompt.
+    `seen` is the hash of the version that was published when the person decided (None: there was
+    none; unset: what is published now). Raises ReleaseRefused without a test that did not regress,
+    Conflict if somebody else moved the published prompt.
     """
     if not note.strip():
         raise DataError("publishing needs a note", fix='Say why with --note "..."')
@@ -77,18 +87,52 @@ def publish(
     before = prompts.published(ctx.store)
     row = prompt_moves.publish(
         ctx.store, version, author=by or whoami(), note=note, force=force,
-        seen=before.hash if before else None,
+        seen=_seen(before, seen),
     )  # fmt: skip
     return _moved(ctx, row, before)
 
 
-def restore(ctx: Context, version: str, *, note: str = "", by: str | None = None) -> dict[str, Any]:
-    """Publish again a version that was published before."""
+def restore(
+    ctx: Context,
+    version: str,
+    *,
+    note: str = "",
+    by: str | None = None,
+    seen: str | None = NOW,
+) -> dict[str, Any]:
+    """Publish again a version that was published before; `seen` as for `publish`."""
     before = prompts.published(ctx.store)
     row = prompt_moves.restore(
-        ctx.store, version, author=by or whoami(), note=note, seen=before.hash if before else None
+        ctx.store, version, author=by or whoami(), note=note, seen=_seen(before, seen)
     )
     return _moved(ctx, row, before)
+
+
+def standing(ctx: Context) -> dict[str, Any]:
+    """Return every version, newest first, the number in force now, and what to say about it.
+
+    tutelage.yaml is read again, so that an edit since the project was opened counts.
+    """
+    force = prompts.in_force(ctx.store, load_config(ctx.workspace.config_path).prompt)
+    return {
+        "versions": prompts.listing(ctx.store),
+        "in_force": force.number,
+        "told": force.told,
+        "text": force.text,
+    }
+
+
+def trial_of(ctx: Context, version: str) -> dict[str, Any] | None:
+    """Return the document of a version's last test, or None if it has none or the file is gone."""
+    test = prompts.show(ctx.store, version)["test"]
+    if not test or not test.get("path"):
+        return None
+    try:
+        text = (ctx.workspace.home / str(test["path"]) / "test.json").read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+    except (OSError, ValueError):
+        return None
+    return found
 
 
 def log(ctx: Context) -> list[dict[str, Any]]:
@@ -112,6 +156,12 @@ def _check_text(text: str) -> None:
         )
     if "\x00" in text:
         raise DataError("the prompt holds a null character", fix="Name a plain text file")
+
+
+def _seen(before: PromptRow | None, seen: str | None) -> str | None:
+    if seen != NOW:
+        return seen
+    return before.hash if before else None
 
 
 def _moved(ctx: Context, row: PromptRow, before: PromptRow | None) -> dict[str, Any]:
