@@ -16,19 +16,25 @@ from tutelage.store.annotations import (
     BatchRow,
 )
 from tutelage.workflows.context import Context
-from tutelage.workflows.data.experts_review import load_votes
+from tutelage.workflows.data.experts_votes import answered_items, bare_votes
 
 _STATES = ("open", "leased", "done", "skipped")
 
 
 def progress(ctx: Context) -> dict[str, Any]:
     """Return how far the work is: items by state, people with their pace, batches."""
-    voted = load_votes(ctx)
     with ctx.store.session() as session:
+        answered = answered_items(session)
+        voted = bare_votes(session, answered)
+        states = Counter(one.state for one in voted)
+        given = set(session.scalars(select(AssignmentRow.item).distinct()))
+        untouched = len(given.difference(answered))
+        if untouched:
+            states["open"] += untouched
         return {
-            "items": len(voted),
+            "items": len(answered) + untouched,
             "answers": sum(len(one.answers) for one in voted),
-            "states": dict(Counter(one.state for one in voted)),
+            "states": dict(states),
             "people": _people(session),
             "batches": _batches(session),
         }
@@ -43,7 +49,8 @@ def _people(session: Session) -> list[dict[str, Any]]:
     ):
         counted.setdefault(str(name), {})[state] = count
     times: dict[str, list[float]] = {}
-    for name, seconds in session.execute(select(AnnotationRow.annotator, AnnotationRow.seconds)):
+    paces = select(AnnotationRow.annotator, AnnotationRow.seconds)
+    for name, seconds in session.execute(paces.where(AnnotationRow.undone_at.is_(None))):
         if seconds is not None:
             times.setdefault(name, []).append(seconds)
     found = []

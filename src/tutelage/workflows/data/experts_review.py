@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.core import html
-from tutelage.core.errors import DataError
+from tutelage.core.errors import Conflict, DataError
 from tutelage.data.annotation.card import sections as draw
 from tutelage.data.annotation.consensus import Consensus, dawid_skene, majority
 from tutelage.data.annotation.reliability import findings as of_people
 from tutelage.data.annotation.reliability import ratings_of, reliability
-from tutelage.data.annotation.votes import Decision, Dispute, Vote, Voted, disputes
+from tutelage.data.annotation.votes import Dispute, Voted, disputes
 from tutelage.data.findings import Finding
 from tutelage.data.quality.agreement import Agreement, agreement
 from tutelage.data.quality.ratings import Level, Ratings
-from tutelage.store.annotations import (
-    AdjudicationRow,
-    AnnotationRow,
-    AssignmentRow,
-    ItemRow,
-)
+from tutelage.store.annotations import AdjudicationRow, ItemRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_answer import checked_answer
 from tutelage.workflows.data.experts_people import known_name
 from tutelage.workflows.data.experts_rows import find_item, item_of
+from tutelage.workflows.data.experts_votes import decided_of, votes_of, waiting_of
 
 _MANY = 0.02  # share of the items on which two labels met, from which on they are mixed up
 _LEAST = 10  # items with two answers from which on agreement is a finding
@@ -37,9 +32,9 @@ _LEAST = 10  # items with two answers from which on agreement is a finding
 def load_votes(ctx: Context, batch: str | None = None) -> list[Voted]:
     """Return every item that was given out or answered, with the newest answer of each person."""
     with ctx.store.session() as session:
-        waiting = _waiting(session, batch)
-        votes = _votes(session)
-        decided = _decided(session)
+        waiting = waiting_of(session, batch)
+        votes = votes_of(session)
+        decided = decided_of(session)
         named = set(waiting) if batch is not None else {*waiting, *votes, *decided}
         rows = session.scalars(select(ItemRow).order_by(ItemRow.added_at, ItemRow.id))
         return [
@@ -127,19 +122,39 @@ def adjudicate(
     label: str | None = None,
     answer: str | None = None,
     why: str = "",
+    seen: int | None = None,
 ) -> dict[str, Any]:
     """Keep the final decision on an item; a later one rules. Returns item, label, answer, by.
 
-    Raises DataError if the item is unknown or the answer can't be one.
+    `seen` is the number of the decision that was there when the person looked, 0 for none. Raises
+    DataError if the item is unknown or the answer can't be one, Conflict if somebody else decided
+    since.
     """
     author = known_name(by)
     with ctx.store.begin() as session:
-        row = find_item(session, item)
+        row = session.get_one(ItemRow, find_item(session, item).id, with_for_update=True)
         held, text = checked_answer(ctx, item_of(row), label, answer)
+        if seen is not None:
+            _check_unchanged(session, row.id, seen)
         session.add(
             AdjudicationRow(item=row.id, label=held, answer=text, author=author, why=why.strip())
         )
         return {"item": row.id, "label": held, "answer": text, "by": author, "why": why.strip()}
+
+
+def _check_unchanged(session: Session, item: str, seen: int) -> None:
+    newest = session.scalars(
+        select(AdjudicationRow)
+        .where(AdjudicationRow.item == item)
+        .order_by(AdjudicationRow.number.desc())
+        .limit(1)
+    ).first()
+    if newest is not None and newest.number != seen:
+        raise Conflict(
+            f"{newest.author} decided this item meanwhile",
+            where=item,
+            fix="Look at that decision before you change it",
+        )
 
 
 def people(ctx: Context) -> list[dict[str, Any]]:
@@ -206,55 +221,4 @@ def _entry(dispute: Dispute, suggestion: dict[str, Any] | None) -> dict[str, Any
             for vote in one.votes
         ],
         "suggestion": suggestion,
-    }
-
-
-def _waiting(session: Session, batch: str | None) -> dict[str, int]:
-    """Return how many answers are awaited by item; items of the batch alone, if one is named."""
-    query = select(AssignmentRow.item, AssignmentRow.state, func.count()).group_by(
-        AssignmentRow.item, AssignmentRow.state
-    )
-    if batch is not None:
-        query = query.where(AssignmentRow.batch == batch)
-    found: dict[str, int] = defaultdict(int)
-    for item, state, count in session.execute(query):
-        found[item] += count if state in ("open", "leased") else 0
-    if batch is not None and not found:
-        raise DataError(
-            f"there is no batch {batch!r}", fix="`tutelage data label progress` lists the batches"
-        )
-    return found
-
-
-def _votes(session: Session) -> dict[str, list[Vote]]:
-    newest = select(func.max(AnnotationRow.number)).group_by(
-        AnnotationRow.item, AnnotationRow.annotator
-    )
-    rows = session.scalars(
-        select(AnnotationRow)
-        .where(AnnotationRow.number.in_(newest))
-        .order_by(AnnotationRow.annotator)
-    )
-    found: dict[str, list[Vote]] = defaultdict(list)
-    for row in rows:
-        found[row.item].append(
-            Vote(
-                row.annotator,
-                row.label,
-                row.answer,
-                tuple(row.flags),
-                row.comment,
-                row.seconds,
-                row.draft,
-                row.edit_distance,
-            )
-        )
-    return found
-
-
-def _decided(session: Session) -> dict[str, Decision]:
-    rows = session.scalars(select(AdjudicationRow).order_by(AdjudicationRow.number))
-    return {
-        row.item: Decision(row.label, row.answer, "adjudicated", (row.author,), row.why)
-        for row in rows
     }
