@@ -1,6 +1,7 @@
 """Rows about people's answers: who labels, by which guideline, what is asked, what they said.
 
-An answer is never overwritten: a later one of the same person is a new row that supersedes it.
+An answer is never overwritten: a later one of the same person is a new row that supersedes it, and
+one that was taken back stays as a row that counts no more.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class AssignmentRow(Base):
     __table_args__ = (
         UniqueConstraint("item", "annotator", name="uq_assignments_item_annotator"),
         Index("ix_assignments_annotator_state", "annotator", "state"),
+        Index("ix_assignments_queue", "batch", "annotator", "state", "place"),
+        Index("ix_assignments_lease", "state", "lease_until"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -86,6 +89,7 @@ class AssignmentRow(Base):
     annotator: Mapped[str | None] = mapped_column(ForeignKey("annotators.name"))
     shared: Mapped[bool] = mapped_column(default=False)  # goes back to anyone when a lease ends
     place: Mapped[int]  # order inside the batch
+    why: Mapped[str] = mapped_column(Text, default="")  # in words, why the item was chosen
     state: Mapped[str] = mapped_column(String(16), default="open")
     leased_at: Mapped[datetime | None]
     lease_until: Mapped[datetime | None]
@@ -135,6 +139,18 @@ class AnnotationRow(Base):
     source: Mapped[str] = mapped_column(String(64), default="tutelage")  # or the tool and file
     extra: Mapped[dict[str, Any]]  # answers to other questions of an imported task
     key: Mapped[str] = mapped_column(String(64), unique=True)
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    undone_at: Mapped[datetime | None]  # taken back by its author: it counts no more
+
+
+class TypedRow(Base):
+    """What a person is writing about an item and has not given as an answer yet."""
+
+    __tablename__ = "typed_texts"
+
+    annotator: Mapped[str] = mapped_column(String(80), primary_key=True)
+    item: Mapped[str] = mapped_column(ForeignKey("label_items.id"), primary_key=True)
+    fields: Mapped[dict[str, Any]]  # answer, comment, flags
     at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

@@ -89,7 +89,9 @@ def seen(ctx: Context) -> Seen:
         )
         learned = taken or began or since
         answered = session.scalar(
-            select(func.count(func.distinct(AnnotationRow.item))).where(AnnotationRow.at > learned)
+            select(func.count(func.distinct(AnnotationRow.item))).where(
+                AnnotationRow.at > learned, AnnotationRow.undone_at.is_(None)
+            )
         )
         drift = session.scalar(
             select(DriftReportRow.sentence)

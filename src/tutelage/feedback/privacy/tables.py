@@ -24,6 +24,7 @@ from tutelage.store.annotations import (
     AssignmentRow,
     DraftRow,
     ItemRow,
+    TypedRow,
 )
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.base import Base, Store, insert_into
@@ -44,7 +45,7 @@ _BY_ID = {
     "records", "signals", "deliveries", "scores", "split_assignments", "label_items",
     "assignments", "drafts", "annotations", "adjudications", "human_tasks", "human_assignments",
     "human_judgements", "judge_verdicts", "repairs", "forgotten_records", "erasures",
-    "store_shapes", "alembic_version",
+    "typed_texts", "store_shapes", "alembic_version",
 }  # fmt: skip
 _KEPT = {  # rows that others hang on, or that are no user's: only their JSON is looked through
     "releases", "prompts", "prompt_events", "deployments", "rollouts", "rollout_transitions",
@@ -149,7 +150,7 @@ def _erase_label_work(session: Session, traces: Traces, done: Counter[str]) -> N
         session.execute(newer.values(supersedes=None, draft=None))
         for table, name in (
             (AnnotationRow, "labels"), (AdjudicationRow, "decisions"), (DraftRow, "drafts"),
-            (AssignmentRow, "assignments"),
+            (AssignmentRow, "assignments"), (TypedRow, "typed"),
         ):  # fmt: skip
             found: Any = table
             done[name] += _run(session, delete(found).where(found.item.in_(part)))

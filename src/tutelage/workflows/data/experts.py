@@ -8,12 +8,11 @@ leased to them for a while, so that several people can work at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
@@ -29,10 +28,12 @@ from tutelage.store.annotations import (
 )
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_answer import checked_answer, known_labels
+from tutelage.workflows.data.experts_leases import LEASE_S, close, take
 from tutelage.workflows.data.experts_people import current_version, require
 from tutelage.workflows.data.experts_rows import find_item, item_of
+from tutelage.workflows.data.experts_typed import drop_typed, typed_in
+from tutelage.workflows.data.experts_why import why_here
 
-LEASE_S = 30 * 60.0  # an item that somebody opened is theirs for so long
 FLAGS = ("unsure", "skip")
 _LONGEST_S = 24 * 3600.0  # longer than this nobody thought about one item
 
@@ -41,7 +42,8 @@ _LONGEST_S = 24 * 3600.0  # longer than this nobody thought about one item
 class Shown:
     """One item as an annotator sees it: no earlier label, nobody else's answer.
 
-    `done` of `total` says how far the person is. `messages` are {role, content}.
+    `done` of `total` says how far the person is. `messages` are {role, content}. `why` says what
+    chose the item, `typed` holds what the person wrote about it and has not given yet.
     """
 
     item: str
@@ -52,6 +54,8 @@ class Shown:
     guideline: int | None
     done: int
     total: int
+    why: list[str] = field(default_factory=list)
+    typed: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -97,13 +101,9 @@ def next_item(
     at = now or utc_now()
     with ctx.store.begin() as session:
         name = require(session, annotator).name
-        _give_back(session, at)
-        row = _open_lease(session, name) or _own(session, name) or _shared(session, name)
+        row = take(session, name, at, lease_s)
         if row is None:
             return None
-        row.annotator, row.state = name, "leased"
-        row.leased_at, row.lease_until = at, at + timedelta(seconds=lease_s)
-        session.flush()
         return _shown(ctx, session, session.get_one(ItemRow, row.item), name)
 
 
@@ -111,8 +111,13 @@ def todo(ctx: Context, annotator: str, count: int | None = None) -> list[Shown]:
     """Return what a person still has to answer, in order, without leasing it."""
     with ctx.store.session() as session:
         name = require(session, annotator).name
-        query = _ordered(_mine(name, ("leased", "open"))).limit(count)
-        rows = [row.item for row in session.scalars(query)]
+        rows = session.scalars(
+            select(AssignmentRow.item)
+            .join(BatchRow, BatchRow.id == AssignmentRow.batch)
+            .where(AssignmentRow.annotator == name, AssignmentRow.state.in_(("leased", "open")))
+            .order_by(BatchRow.at, AssignmentRow.batch, AssignmentRow.place, AssignmentRow.id)
+            .limit(count)
+        ).all()
         return [_shown(ctx, session, session.get_one(ItemRow, item), name) for item in rows]
 
 
@@ -139,7 +144,8 @@ def submit(ctx: Context, given: Given, *, now: datetime | None = None) -> Kept:
         row = _annotation(ctx, session, given, item_of(item), name)
         row.at = at
         session.add(row)
-        _close(session, item.id, name, at, skipped="skip" in row.flags)
+        close(session, item.id, name, at, skipped="skip" in row.flags)
+        drop_typed(session, name, item.id)
         session.flush()
         return _kept(row)
 
@@ -150,68 +156,6 @@ def skip(
     """Pass an item by: it is asked of nobody again by this, and it counts as no answer."""
     given = Given(item, annotator, seconds=seconds, comment=comment, flags=("skip",))
     return submit(ctx, given)
-
-
-def _mine(name: str, states: Sequence[str]) -> Any:
-    return select(AssignmentRow).where(
-        AssignmentRow.annotator == name, AssignmentRow.state.in_(states)
-    )
-
-
-def _ordered(query: Any) -> Any:
-    """Order assignments: older batches first, then by place."""
-    return query.join(BatchRow, BatchRow.id == AssignmentRow.batch).order_by(
-        BatchRow.at, AssignmentRow.batch, AssignmentRow.place, AssignmentRow.id
-    )
-
-
-def _first(session: Session, query: Any) -> AssignmentRow | None:
-    row: AssignmentRow | None = session.scalars(
-        _ordered(query).limit(1).with_for_update(skip_locked=True, of=AssignmentRow)
-    ).first()
-    return row
-
-
-def _open_lease(session: Session, name: str) -> AssignmentRow | None:
-    return _first(session, _mine(name, ("leased",)))
-
-
-def _own(session: Session, name: str) -> AssignmentRow | None:
-    return _first(session, _mine(name, ("open",)))
-
-
-def _shared(session: Session, name: str) -> AssignmentRow | None:
-    """Return a free slot of a batch the person is in, of an item they have not had."""
-    batches = [row.id for row in session.scalars(select(BatchRow)) if name in row.people]
-    had = select(AssignmentRow.item).where(AssignmentRow.annotator == name)
-    said = select(AnnotationRow.item).where(AnnotationRow.annotator == name)
-    return _first(
-        session,
-        select(AssignmentRow).where(
-            AssignmentRow.annotator.is_(None),
-            AssignmentRow.state == "open",
-            AssignmentRow.batch.in_(batches),
-            AssignmentRow.item.not_in(had),
-            AssignmentRow.item.not_in(said),
-        ),
-    )
-
-
-def _give_back(session: Session, at: datetime) -> None:
-    """End the leases that have run out; a shared slot is anyone's again."""
-    over = (AssignmentRow.state == "leased", AssignmentRow.lease_until < at)
-    back = {"state": "open", "lease_until": None}
-    shared = AssignmentRow.shared.is_(True)
-    session.execute(update(AssignmentRow).where(*over, shared).values(annotator=None, **back))
-    session.execute(update(AssignmentRow).where(*over).values(**back))
-
-
-def _close(session: Session, item: str, name: str, at: datetime, *, skipped: bool) -> None:
-    row = session.scalars(
-        select(AssignmentRow).where(AssignmentRow.item == item, AssignmentRow.annotator == name)
-    ).first()
-    if row is not None:
-        row.state, row.done_at, row.lease_until = "skipped" if skipped else "done", at, None
 
 
 def _shown(ctx: Context, session: Session, row: ItemRow, name: str) -> Shown:
@@ -230,6 +174,9 @@ def _shown(ctx: Context, session: Session, row: ItemRow, name: str) -> Shown:
         .where(DraftRow.item == row.id, DraftRow.problem.is_(None))
         .order_by(DraftRow.id.desc())
     ).first()
+    slot = session.scalars(
+        select(AssignmentRow).where(AssignmentRow.item == row.id, AssignmentRow.annotator == name)
+    ).first()
     return Shown(
         item=row.id,
         text=item.text,
@@ -239,6 +186,8 @@ def _shown(ctx: Context, session: Session, row: ItemRow, name: str) -> Shown:
         guideline=current_version(session),
         done=counted.get("done", 0) + counted.get("skipped", 0),
         total=sum(counted.values()),
+        why=why_here(session, item, slot),
+        typed=typed_in(session, name, row.id),
     )
 
 
@@ -265,7 +214,11 @@ def _annotation(
         distance = _edited(ctx, session, given, item, label, answer)
     newest = session.scalars(
         select(AnnotationRow.number)
-        .where(AnnotationRow.item == item.id, AnnotationRow.annotator == name)
+        .where(
+            AnnotationRow.item == item.id,
+            AnnotationRow.annotator == name,
+            AnnotationRow.undone_at.is_(None),
+        )
         .order_by(AnnotationRow.number.desc())
     ).first()
     return AnnotationRow(

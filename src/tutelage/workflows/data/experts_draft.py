@@ -189,7 +189,8 @@ def _wanted(ctx: Context, done: Drafted) -> tuple[list[Item], int]:
                 )
             )
         )
-        answered = set(session.scalars(select(AnnotationRow.item)))
+        answers = select(AnnotationRow.item).where(AnnotationRow.undone_at.is_(None))
+        answered = set(session.scalars(answers))
         held_out = set(session.scalars(select(SplitRow.example_id).where(SplitRow.split == "test")))
         found = []
         for name in dict.fromkeys(waiting):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,7 +106,9 @@ def give(
             return None
         keep_items(session, items)
         drafts = _keep_production_drafts(ctx, session, items)
-        batch = _write(session, order, slots)
+        batch = _write(
+            session, order, slots, dict(zip((one.id for one in items), why, strict=False))
+        )
     given = Counter(slot.annotator for slot in slots if slot.annotator is not None)
     return {
         "batch": batch,
@@ -234,7 +236,8 @@ def _taken(session: Session) -> dict[str, set[str]]:
         select(AssignmentRow.item, AssignmentRow.annotator, AssignmentRow.batch)
     ):
         found[item].add(name if name is not None else f"batch:{batch}")
-    for item, name in session.execute(select(AnnotationRow.item, AnnotationRow.annotator)):
+    said = select(AnnotationRow.item, AnnotationRow.annotator)
+    for item, name in session.execute(said.where(AnnotationRow.undone_at.is_(None))):
         found[item].add(name)
     return found
 
@@ -246,7 +249,7 @@ def _slots(items: Sequence[Item], order: Order, taken: dict[str, set[str]]) -> l
     return plan(ids, order.people, order.overlap, seed=order.seed, taken=taken)
 
 
-def _write(session: Session, order: Order, slots: Sequence[Slot]) -> str:
+def _write(session: Session, order: Order, slots: Sequence[Slot], why: Mapping[str, str]) -> str:
     batch = secrets.token_hex(6)
     session.add(
         BatchRow(
@@ -265,6 +268,7 @@ def _write(session: Session, order: Order, slots: Sequence[Slot]) -> str:
             annotator=slot.annotator,
             shared=slot.annotator is None,
             place=slot.place,
+            why=why.get(slot.item, ""),
             state="open",
         )
         for slot in slots

@@ -118,7 +118,11 @@ def _said_before(ctx: Context, given: Given) -> bool:
     with ctx.store.session() as session:
         row = session.scalars(
             select(AnnotationRow)
-            .where(AnnotationRow.item == given.item, AnnotationRow.annotator == given.annotator)
+            .where(
+                AnnotationRow.item == given.item,
+                AnnotationRow.annotator == given.annotator,
+                AnnotationRow.undone_at.is_(None),
+            )
             .order_by(AnnotationRow.number.desc())
         ).first()
     if row is None:

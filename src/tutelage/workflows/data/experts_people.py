@@ -57,7 +57,11 @@ def retire_annotator(ctx: Context, name: str) -> int:
 def annotators(ctx: Context) -> list[dict[str, Any]]:
     """Return everybody by name: name, active, added, answers."""
     with ctx.store.session() as session:
-        counted = select(AnnotationRow.annotator, func.count()).group_by(AnnotationRow.annotator)
+        counted = (
+            select(AnnotationRow.annotator, func.count())
+            .where(AnnotationRow.undone_at.is_(None))
+            .group_by(AnnotationRow.annotator)
+        )
         counts = {name: int(count) for name, count in session.execute(counted).all()}
         rows = session.scalars(select(AnnotatorRow).order_by(AnnotatorRow.name))
         return [

@@ -168,7 +168,7 @@ def _annotations(ctx: Context, ids: Sequence[str]) -> list[dict[str, Any]]:
         rows = session.scalars(
             select(AnnotationRow)
             .join(ItemRow, ItemRow.id == AnnotationRow.item)
-            .where(ItemRow.example_id.in_(ids))
+            .where(ItemRow.example_id.in_(ids), AnnotationRow.undone_at.is_(None))
             .order_by(AnnotationRow.number)
         )
         return [
