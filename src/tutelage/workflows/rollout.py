@@ -145,8 +145,8 @@ def switch(ctx: Context, release: str, deployment: str | None = None) -> dict[st
     return status(ctx, name)
 
 
-def status(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
-    """Return who answers, and the newest rollout with its evidence and journal.
+def status(ctx: Context, deployment: str | None = None, *, judged: bool = True) -> dict[str, Any]:
+    """Return who answers, and the newest rollout with its evidence (unless told) and journal.
 
     `rollout` is None if there never was one; its `state` says whether it is under way.
     `sentence` says all of it in one line.
@@ -163,7 +163,7 @@ def status(ctx: Context, deployment: str | None = None) -> dict[str, Any]:
         }
     newest = last_rollout(ctx.store, name)
     stable = _name(ctx, row.stable)
-    found = _rollout(ctx, newest) if newest else None
+    found = _rollout(ctx, newest, judged) if newest else None
     return {
         "deployment": name,
         "stable": stable,
@@ -179,7 +179,7 @@ def deployment_row(ctx: Context, name: str) -> DeploymentRow | None:
         return session.get(DeploymentRow, name)
 
 
-def _rollout(ctx: Context, row: RolloutRow) -> dict[str, Any]:
+def _rollout(ctx: Context, row: RolloutRow, judged: bool) -> dict[str, Any]:
     state = state_of(row)
     counts = count(ctx.store, row)
     data: dict[str, Any] = {
@@ -213,7 +213,7 @@ def _rollout(ctx: Context, row: RolloutRow) -> dict[str, Any]:
             for move in journal(ctx.store, row.id)
         ],
     }
-    if row.state in ACTIVE:
+    if judged and row.state in ACTIVE:
         data |= _verdict(ctx, row)
     return data
 
