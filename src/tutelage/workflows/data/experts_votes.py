@@ -43,7 +43,7 @@ def waiting_of(session: Session, batch: str | None, items: Items = None) -> dict
 
 
 def votes_of(session: Session, items: Items = None) -> dict[str, list[Vote]]:
-    """Return the newest answer of each person, by item, in order of name."""
+    """Return the newest answer of each person that was not taken back, by item and name."""
     found: dict[str, list[Vote]] = defaultdict(list)
     for newest in _parts(_newest(), AnnotationRow.item, items):
         rows = session.scalars(
@@ -64,6 +64,17 @@ def decided_of(session: Session, items: Items = None) -> dict[str, Decision]:
         for part in _parts(query, AdjudicationRow.item, items)
         for row in session.scalars(part)
     }
+
+
+def state_of(session: Session) -> tuple[Any, ...]:
+    """Return what changes whenever an answer, a decision, an order or a take-back comes in."""
+    newest = (
+        func.max(AnnotationRow.number),
+        func.max(AnnotationRow.undone_at),
+        func.max(AdjudicationRow.number),
+        func.max(AssignmentRow.id),
+    )
+    return tuple(session.scalar(select(one)) for one in newest)
 
 
 def answered_items(session: Session) -> list[str]:

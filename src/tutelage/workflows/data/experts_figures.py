@@ -1,0 +1,116 @@
+"""How far experts agree and how far they are, kept between looks.
+
+What nobody has answered yet is counted, not read, so that a long queue costs nothing here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from tutelage.core.artifact import utc_now
+from tutelage.core.errors import DataError
+from tutelage.data.annotation.reliability import Annotator, ratings_of, reliability
+from tutelage.data.annotation.votes import Voted
+from tutelage.data.quality.agreement import Agreement, agreement
+from tutelage.store.annotations import AnnotatorRow, ItemRow
+from tutelage.workflows.context import Context
+from tutelage.workflows.data.experts_progress import progress
+from tutelage.workflows.data.experts_rows import item_of
+from tutelage.workflows.data.experts_votes import (
+    answered_items,
+    chunks,
+    decided_of,
+    state_of,
+    votes_of,
+    waiting_of,
+)
+
+FRESH_S = 10.0  # figures that are younger are not made anew
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Agreement (None, and `why`, where it can't be told), people's records, and progress."""
+
+    agreement: Agreement | None
+    why: str
+    fix: str
+    people: tuple[Annotator, ...]
+    progress: dict[str, Any]
+    at: datetime
+
+
+class FiguresDesk:
+    """The figures of one project. `figures` makes them anew when something came in since."""
+
+    def __init__(self, ctx: Context, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ctx, self._clock = ctx, clock
+        self._lock = threading.Lock()
+        self._found: dict[str | None, tuple[tuple[Any, ...], float, Figures]] = {}
+
+    def figures(self, batch: str | None = None) -> Figures:
+        """Return the figures of every item, or of a batch's; DataError for an unknown batch."""
+        with self._lock:
+            kept = self._found.get(batch)
+            if kept is not None and self._clock() - kept[1] < FRESH_S:
+                return kept[2]
+            key = _state_of(self._ctx)
+            if kept is None or kept[0] != key:
+                kept = (key, self._clock(), _measure(self._ctx, batch))
+            self._found[batch] = (key, self._clock(), kept[2])
+            return kept[2]
+
+
+def answered_votes(ctx: Context, batch: str | None = None) -> list[Voted]:
+    """Return the items that somebody answered, with their votes."""
+    with ctx.store.session() as session:
+        names = answered_items(session)
+        if batch is not None:
+            inside = waiting_of(session, batch)
+            names = [name for name in names if name in inside]
+        votes, decided = votes_of(session, names), decided_of(session, names)
+        waiting = waiting_of(session, None, names)
+        return [
+            Voted(
+                item_of(row),
+                tuple(votes.get(row.id, ())),
+                waiting.get(row.id, 0),
+                decided.get(row.id),
+            )
+            for part in chunks(names)
+            for row in session.scalars(select(ItemRow).where(ItemRow.id.in_(part)))
+        ]
+
+
+def _measure(ctx: Context, batch: str | None) -> Figures:
+    voted = answered_votes(ctx, batch)
+    found, why, fix = _agreement(voted)
+    return Figures(found, why, fix, tuple(reliability(voted)), progress(ctx), utc_now())
+
+
+def _agreement(voted: list[Voted]) -> tuple[Agreement | None, str, str]:
+    """Return the agreement, or None with why there is none and what to do."""
+    matrix = ratings_of(voted)
+    if not matrix.items:
+        if any(one.answers for one in voted):
+            why = "The answers are texts, and agreement is computed on labels"
+            return None, why, "Look at the texts that differ most under Decide"
+        return None, "Nobody has labelled anything yet", "Give items to two people or more"
+    try:
+        return agreement(matrix), "", ""
+    except DataError as error:
+        return None, error.what, error.fix or ""
+
+
+def _state_of(ctx: Context) -> tuple[Any, ...]:
+    with ctx.store.session() as session:
+        active = select(func.count()).where(AnnotatorRow.active.is_(True))
+        everybody = select(func.count()).select_from(AnnotatorRow)
+        return (*state_of(session), session.scalar(active), session.scalar(everybody))
