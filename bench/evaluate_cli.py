@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--answers", default="list", choices=("list", "free", "both"))
     parser.add_argument("--epochs", type=float, default=0.2)
     parser.add_argument("--keep", type=Path, help="work in this folder, and leave it")
+    parser.add_argument("--prepare", action="store_true", help="stop before what is timed")
     options = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit("the Banking77 rows are not at shared/data/banking77 beside the checkout")
@@ -53,10 +54,13 @@ def main() -> None:
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds of each command, and what `evaluate` found."""
-    write_project(folder, options)
-    tutelage(folder, "data", "split")
-    tutelage(folder, "train", "--json")
-    rows = []
+    if not (folder / ".tutelage").is_dir():
+        write_project(folder, options)
+        tutelage(folder, "data", "split")
+        tutelage(folder, "train", "--json")
+    rows: list[dict[str, Any]] = []
+    if options.prepare:
+        return {"name": "evaluate_cli", "machine": common.machine(), "rows": rows, "headline": {}}
     for command, names in (("evaluate", []), ("gate", []), ("compare", ["tuned", "base"])):
         began = time.perf_counter()
         said = json.loads(tutelage(folder, command, *names, "--json"))
