@@ -37,9 +37,9 @@ class Order:
     """A study that is wanted.
 
     `candidates` are the evaluation's names of them, by default tuned and the better base; without
-    `rubric` (a YAML file) every two are compared. `rows` limits the sample, `overlap` people
-    judge each row, and `shared` lets whoever is free take the next one. `reference` shows the
-    reference answer too.
+    `rubric` (a YAML file) or `criteria` every two are compared. `rows` limits the sample,
+    `overlap` people judge each row, and `shared` lets whoever is free take the next one.
+    `reference` shows the reference answer too.
     """
 
     people: tuple[str, ...]
@@ -52,6 +52,12 @@ class Order:
     reference: bool = False
     evaluation: str | None = None  # start of its hash; None: the newest
     seed: int = 7
+    criteria: tuple[Criterion, ...] = ()  # in place of a rubric's file
+
+    @property
+    def marked(self) -> bool:
+        """Whether each answer is marked by itself."""
+        return self.rubric is not None or bool(self.criteria)
 
 
 def new_study(ctx: Context, order: Order) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def new_study(ctx: Context, order: Order) -> dict[str, Any]:
     _check(order)
     source = evaluated(ctx, order.evaluation)
     names = _candidates(source, order)
-    criteria = read_rubric(order.rubric) if order.rubric is not None else ()
+    criteria = read_rubric(order.rubric) if order.rubric is not None else order.criteria
     pool = _answered(source, names)
     how: Sampling = order.sample
     if criteria and how == "differ":
@@ -129,7 +135,7 @@ def _candidates(source: Evaluated, order: Order) -> list[str]:
     if not names:
         against = (source.artifact.meta.get("primary") or {}).get("against")
         names = [name for name in ("tuned", against) if name in source.texts]
-        if len(names) < 2 and order.rubric is None:
+        if len(names) < 2 and not order.marked:
             raise DataError(
                 "the evaluation has no tuned model and base to compare",
                 where=source.artifact.short,
@@ -143,7 +149,7 @@ def _candidates(source: Evaluated, order: Order) -> list[str]:
                 where=source.artifact.short,
                 fix=f"{hint}There are {', '.join(known)}",
             )
-    least = 1 if order.rubric is not None else 2
+    least = 1 if order.marked else 2
     if len(set(names)) < len(names) or len(names) < least:
         raise DataError(
             f"{', '.join(names) or 'nothing'} can't be compared",
