@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import func, select
 
@@ -20,6 +21,7 @@ from tutelage.data.annotation.reliability import Annotator, ratings_of, reliabil
 from tutelage.data.annotation.votes import Voted
 from tutelage.data.quality.agreement import Agreement, agreement
 from tutelage.store.annotations import AnnotatorRow, ItemRow
+from tutelage.store.base import Store
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_progress import progress
 from tutelage.workflows.data.experts_rows import item_of
@@ -114,3 +116,13 @@ def _state_of(ctx: Context) -> tuple[Any, ...]:
         active = select(func.count()).where(AnnotatorRow.active.is_(True))
         everybody = select(func.count()).select_from(AnnotatorRow)
         return (*state_of(session), session.scalar(active), session.scalar(everybody))
+
+
+_DESKS: WeakKeyDictionary[Store, FiguresDesk] = WeakKeyDictionary()
+_MAKING = threading.Lock()
+
+
+def figures_of(ctx: Context) -> FiguresDesk:
+    """Return the one desk of a project in this process."""
+    with _MAKING:
+        return _DESKS.setdefault(ctx.store, FiguresDesk(ctx))
