@@ -89,12 +89,12 @@ def _draw(codes: list[str], count: int, rng: random.Random) -> list[str]:
     return (first + siblings[: count - len(first)] + rest)[:count]
 
 
-def write_demo(directory: Path, *, port: int = 8321) -> int:
+def write_demo(directory: Path, *, port: int = 8321, per_chapter: int = 15) -> int:
     """Write the demo project's settings and raw data; return the number of rows.
 
     Two thirds of the rows go to a CSV file and the rest to JSON lines. Existing files stay.
     """
-    rows = demo_rows()
+    rows = demo_rows(per_chapter)
     cut = len(rows) * 2 // 3
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
