@@ -143,17 +143,6 @@ class AnnotationRow(Base):
     undone_at: Mapped[datetime | None]  # taken back by its author: it counts no more
 
 
-class TypedRow(Base):
-    """What a person is writing about an item and has not given as an answer yet."""
-
-    __tablename__ = "typed_texts"
-
-    annotator: Mapped[str] = mapped_column(String(80), primary_key=True)
-    item: Mapped[str] = mapped_column(ForeignKey("label_items.id"), primary_key=True)
-    fields: Mapped[dict[str, Any]]  # answer, comment, flags
-    at: Mapped[datetime] = mapped_column(default=utc_now)
-
-
 class AdjudicationRow(Base):
     """The final decision on an item that was disputed. The newest one counts."""
 

@@ -24,7 +24,6 @@ from tutelage.store.annotations import (
     AssignmentRow,
     DraftRow,
     ItemRow,
-    TypedRow,
 )
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.base import Base, Store, insert_into
@@ -34,6 +33,7 @@ from tutelage.store.human import (
     HumanTaskRow,
 )
 from tutelage.store.judgements import JudgeVerdictRow
+from tutelage.store.kept import KeptTextRow
 from tutelage.store.live import forget_live
 from tutelage.store.privacy import ForgottenRow
 from tutelage.store.records import RecordRow, SignalRow
@@ -45,7 +45,7 @@ _BY_ID = {
     "records", "signals", "deliveries", "scores", "split_assignments", "label_items",
     "assignments", "drafts", "annotations", "adjudications", "human_tasks", "human_assignments",
     "human_judgements", "judge_verdicts", "repairs", "forgotten_records", "erasures",
-    "typed_texts", "store_shapes", "alembic_version",
+    "store_shapes", "alembic_version",
 }  # fmt: skip
 _KEPT = {  # rows that others hang on, or that are no user's: only their JSON is looked through
     "releases", "prompts", "prompt_events", "deployments", "rollouts", "rollout_transitions",
@@ -150,10 +150,12 @@ def _erase_label_work(session: Session, traces: Traces, done: Counter[str]) -> N
         session.execute(newer.values(supersedes=None, draft=None))
         for table, name in (
             (AnnotationRow, "labels"), (AdjudicationRow, "decisions"), (DraftRow, "drafts"),
-            (AssignmentRow, "assignments"), (TypedRow, "typed"),
+            (AssignmentRow, "assignments"),
         ):  # fmt: skip
             found: Any = table
             done[name] += _run(session, delete(found).where(found.item.in_(part)))
+        kept = [f"label:{item}:{field}" for item in part for field in ("answer", "comment")]
+        done["kept_texts"] += _run(session, delete(KeptTextRow).where(KeptTextRow.item.in_(kept)))
         done["label_items"] += _run(session, delete(ItemRow).where(ItemRow.id.in_(part)))
 
 

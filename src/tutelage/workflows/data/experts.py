@@ -55,7 +55,7 @@ class Shown:
     done: int
     total: int
     why: list[str] = field(default_factory=list)
-    typed: dict[str, Any] = field(default_factory=dict)
+    typed: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""

@@ -54,7 +54,7 @@ def publish(ctx: Context, *, accept: Accept = "agreed") -> dict[str, Any]:
     undecided, gone, in_sources}. Doing it twice changes nothing.
     """
     voted = load_votes(ctx)
-    rows = _rows_by_item(ctx)
+    rows = _rows_by_item(ctx, voted)
     new: list[tuple[Voted, Decision]] = []
     changes: list[Repair] = []
     told = {"confirmed": 0, "open": 0, "undecided": 0, "gone": 0}
@@ -96,8 +96,9 @@ def published_files(ctx: Context) -> list[Path]:
     return sorted((ctx.workspace.root / FOLDER).glob(f"{PREFIX}*.jsonl"))
 
 
-def _rows_by_item(ctx: Context) -> dict[str, list[_Row]]:
+def _rows_by_item(ctx: Context, voted: Sequence[Voted]) -> dict[str, list[_Row]]:
     """Return the rows there are by what they ask, with the label that is in force for each."""
+    asked = {one.item.example_id: one.item.id for one in voted if one.item.example_id is not None}
     version = newest_version(ctx)
     current = version.all_rows() if version is not None else []
     there = {row.id for row in current}
@@ -114,15 +115,19 @@ def _rows_by_item(ctx: Context) -> dict[str, list[_Row]]:
         for action, value in repaired.get(row.id, {}).items():
             label = value if action == "label" else label
             answer = value if action == "answer" else answer
-        found[_asked(row)].append(_Row(row.id, label, answer))
+        found[_asked(row, asked)].append(_Row(row.id, label, answer))
     return found
 
 
-def _asked(row: Example) -> str:
-    """Return the item of a row: the one it was published from, or the one it asks."""
+def _asked(row: Example, asked: Mapping[str, str]) -> str:
+    """Return the item of a row: the one it was published from or repaired for, or what it asks."""
     told = row.meta.get(ANNOTATED)
     if isinstance(told, dict) and isinstance(told.get("item"), str):
         return str(told["item"])
+    if row.origin.kind not in ("augmented", "drafted"):
+        known = next((one for one in (row.id, *row.origin.parents) if one in asked), None)
+        if known is not None:
+            return asked[known]
     return item_id(row.context)
 
 

@@ -1,244 +1,149 @@
-"""What needs a decision, for several people who decide at once.
+"""How much one person has before them, what they answered last, and whose queues there are.
 
-The order is kept between looks and made anew when answers or decisions have come in, so that one
-step costs one item however many there are. Who has which item before them is remembered for a
-while here, in the page's process; the store itself refuses a decision that came second.
+Counted by index: a queue of a hundred thousand items costs no more than it must.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from tutelage.data.annotation.votes import Dispute, Vote, disputes
-from tutelage.store.annotations import AdjudicationRow, DraftRow, ItemRow
-from tutelage.workflows.context import Context
-from tutelage.workflows.data.experts_answer import is_labelled, known_labels
-from tutelage.workflows.data.experts_people import current_version
-from tutelage.workflows.data.experts_rows import find_item, item_of
-from tutelage.workflows.data.experts_votes import (
-    bare_votes,
-    chunks,
-    doubtful_items,
-    state_of,
-    votes_of,
+from tutelage.core.artifact import utc_now
+from tutelage.core.example import Example
+from tutelage.store.annotations import (
+    AnnotationRow,
+    AnnotatorRow,
+    AssignmentRow,
+    BatchRow,
+    ItemRow,
 )
+from tutelage.workflows.context import Context
+from tutelage.workflows.data.experts_people import known_name, require
 
-CLAIM_S = 15 * 60.0  # an item that somebody opened is passed by for the others so long
-FRESH_S = 3.0  # a look that is younger is not made anew
-_SAID = 60  # characters of an answer in the list
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """One item that needs a decision. `said` is what people answered and how many did."""
+class Queue:
+    """One person's work. `left` is theirs alone, `anyone` waits for whoever is free."""
 
+    name: str
+    done: int
+    skipped: int
+    left: int
+    anyone: int
+    today: int  # answers of the last 24 hours
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer a person gave: `text` is the beginning of what was asked."""
+
+    number: int
     item: str
-    state: str  # disputed, unsure, skipped
-    said: tuple[tuple[str, int], ...]
-    people: frozenset[str]
-    pair: tuple[str, str] | None
-    met: int  # how often the two labels met on other items too
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One person's answer; `mark` stands for the person while nobody's name is shown."""
-
-    mark: str
-    annotator: str
+    text: str
     label: str | None
     answer: str | None
-    flags: tuple[str, ...]
-    comment: str
-
-    @property
-    def value(self) -> str:
-        """The label or the text; empty for a skip."""
-        return self.label if self.label is not None else self.answer or ""
+    skipped: bool
+    at: datetime
 
 
-@dataclass(frozen=True)
-class Case:
-    """One item before a person who decides. `seen` names the decision it has, 0 for none."""
+def join(ctx: Context, name: str) -> str:
+    """Return a person's name as an annotator; who is new is added.
 
-    item: str
-    messages: tuple[dict[str, Any], ...]
-    state: str
-    labelled: bool
-    labels: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    draft: str | None
-    guideline: int | None
-    seen: int
-    decision: dict[str, Any] | None  # {label, answer, by, why}
-
-
-class DecisionQueue:
-    """The items of one project that need a decision, the most disagreed first."""
-
-    def __init__(self, ctx: Context, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ctx, self._clock = ctx, clock
-        self._lock = threading.Lock()
-        self._order: list[Waiting] = []
-        self._key: tuple[Any, ...] | None = None
-        self._looked = float("-inf")
-        self._claims: dict[str, tuple[str, float]] = {}  # item: who has it, until when
-
-    def waiting(self, by: str, *, own: bool = False) -> list[Waiting]:
-        """Return what `by` may decide, in order; with `own` also what they answered themselves."""
-        self._look()
-        at = self._clock()
-        with self._lock:
-            return [
-                one
-                for one in self._order
-                if (own or by not in one.people) and self._free(one.item, by, at)
-            ]
-
-    def counts(self, by: str) -> tuple[int, int]:
-        """Return how many items wait at all, and how many of them `by` answered themselves."""
-        self._look()
-        with self._lock:
-            return len(self._order), sum(by in one.people for one in self._order)
-
-    def page(self, by: str, *, own: bool = False, start: int = 0, count: int = 20) -> list[Waiting]:
-        """Return some of what waits, each with the beginning of its text."""
-        rows = self.waiting(by, own=own)[start : start + count]
-        with self._ctx.store.session() as session:
-            texts = {
-                row.id: " ".join(item_of(row).text.split())[:160]
-                for part in chunks(one.item for one in rows)
-                for row in session.scalars(select(ItemRow).where(ItemRow.id.in_(part)))
-            }
-        return [replace(one, text=texts.get(one.item, "")) for one in rows]
-
-    def take(self, by: str, *, own: bool = False, after: str | None = None) -> str | None:
-        """Return the next item for `by` and hold it for them; the one behind `after`, if named."""
-        rows = self.waiting(by, own=own)
-        place = next((i for i, one in enumerate(rows) if one.item == after), -1)
-        rest = rows[place + 1 :] or [one for one in rows[: max(place, 0)] if one.item != after]
-        if not rest:
-            return None
-        self.claim(rest[0].item, by)
-        return rest[0].item
-
-    def claim(self, item: str, by: str) -> bool:
-        """Hold an item for `by`, and nothing else; False if somebody else has it before them."""
-        at = self._clock()
-        with self._lock:
-            if not self._free(item, by, at):
-                return False
-            self._claims = {k: held for k, held in self._claims.items() if held[0] != by}
-            self._claims[item] = (by, at + CLAIM_S)
-            return True
-
-    def done(self, item: str) -> None:
-        """Take a decided item off the list without waiting for the next look."""
-        with self._lock:
-            self._order = [one for one in self._order if one.item != item]
-            self._claims.pop(item, None)
-
-    def _free(self, item: str, by: str, at: float) -> bool:
-        who, until = self._claims.get(item, (by, at))
-        return who == by or until < at
-
-    def _look(self) -> None:
-        """Make the order anew if something came in since; one thread does it, others wait."""
-        with self._lock:
-            if self._clock() - self._looked < FRESH_S:
-                return
-            with self._ctx.store.session() as session:
-                key = state_of(session)
-                if key != self._key:
-                    voted = bare_votes(session, doubtful_items(session))
-                    self._order = [_waiting(one) for one in disputes(voted)]
-                    self._key = key
-            self._looked = self._clock()
-
-
-def case_of(ctx: Context, item: str) -> Case:
-    """Return one item as a person sees it who decides; DataError if there is none.
-
-    The answers stand in an order that is the item's own, so that no letter means one person.
+    Raises DataError if the name can't be one, or the person was taken off.
     """
+    plain = known_name(name)
     with ctx.store.session() as session:
-        row = find_item(session, item)
-        found = item_of(row)
-        votes = votes_of(session, [row.id]).get(row.id, [])
-        ruling = session.scalars(
-            select(AdjudicationRow)
-            .where(AdjudicationRow.item == row.id)
-            .order_by(AdjudicationRow.number.desc())
-            .limit(1)
-        ).first()
-        draft = session.scalars(
-            select(DraftRow.text)
-            .where(DraftRow.item == row.id, DraftRow.problem.is_(None))
-            .order_by(DraftRow.id.desc())
-        ).first()
-        return Case(
-            item=row.id,
-            messages=tuple(m.model_dump(exclude_none=True) for m in found.example.messages),
-            state=bare_votes(session, [row.id])[0].state,
-            labelled=is_labelled(ctx.config),
-            labels=tuple(known_labels(ctx)),
-            answers=_marked(row.id, votes),
-            draft=draft,
-            guideline=current_version(session),
-            seen=ruling.number if ruling is not None else 0,
-            decision=_plain(ruling) if ruling is not None else None,
+        if session.get(AnnotatorRow, plain) is not None:
+            return require(session, plain).name
+    with ctx.store.begin() as session:
+        if session.get(AnnotatorRow, plain) is None:
+            session.add(AnnotatorRow(name=plain))
+    return plain
+
+
+def queue_of(ctx: Context, name: str, *, now: datetime | None = None) -> Queue:
+    """Return how much a person has done and has left."""
+    since = (now or utc_now()) - _DAY
+    with ctx.store.session() as session:
+        states = _states(session, name)
+        today = session.scalar(
+            select(func.count()).where(
+                AnnotationRow.annotator == name,
+                AnnotationRow.at > since,
+                AnnotationRow.undone_at.is_(None),
+            )
+        )
+        return Queue(
+            name,
+            states.get("done", 0),
+            states.get("skipped", 0),
+            states.get("open", 0) + states.get("leased", 0),
+            _free(session, name),
+            today or 0,
         )
 
 
-def decisions_of(ctx: Context, by: str, count: int = 10) -> list[dict[str, Any]]:
-    """Return the newest decisions of a person: item, label, answer, why, at."""
+def queues(ctx: Context) -> list[Queue]:
+    """Return everybody who has something to answer, by name."""
     with ctx.store.session() as session:
-        rows = session.scalars(
-            select(AdjudicationRow)
-            .where(AdjudicationRow.author == by)
-            .order_by(AdjudicationRow.number.desc())
+        names = session.scalars(
+            select(AnnotatorRow.name)
+            .where(AnnotatorRow.active.is_(True))
+            .order_by(AnnotatorRow.name)
+        ).all()
+    found = [queue_of(ctx, name) for name in names]
+    return [one for one in found if one.left or one.anyone]
+
+
+def said_last(ctx: Context, name: str, count: int = 10) -> list[Said]:
+    """Return a person's newest answers, the newest first; what was taken back is not there."""
+    with ctx.store.session() as session:
+        rows = session.execute(
+            select(AnnotationRow, ItemRow.example)
+            .join(ItemRow, ItemRow.id == AnnotationRow.item)
+            .where(AnnotationRow.annotator == name, AnnotationRow.undone_at.is_(None))
+            .order_by(AnnotationRow.number.desc())
             .limit(count)
+        ).all()
+    return [
+        Said(
+            row.number,
+            row.item,
+            " ".join(Example.model_validate(example).input_text.split())[:160],
+            row.label,
+            row.answer,
+            "skip" in row.flags,
+            row.at,
         )
-        return [{"item": row.item, "at": row.at, **_plain(row)} for row in rows]
+        for row, example in rows
+    ]
 
 
-def _marked(item: str, votes: list[Vote]) -> tuple[Answer, ...]:
-    def order(vote: Vote) -> bytes:
-        return hashlib.sha256(f"{item} {vote.annotator}".encode()).digest()
-
-    return tuple(
-        Answer(_mark(place), v.annotator, v.label, v.answer, v.flags, v.comment)
-        for place, v in enumerate(sorted(votes, key=order))
+def _states(session: Session, name: str) -> dict[str, int]:
+    counted = (
+        select(AssignmentRow.state, func.count())
+        .where(AssignmentRow.annotator == name)
+        .group_by(AssignmentRow.state)
     )
+    return dict(session.execute(counted).tuples().all())
 
 
-def _mark(place: int) -> str:
-    """Return A, B, …, Z, A2, …"""
-    round_, letter = divmod(place, 26)
-    return chr(ord("A") + letter) + (str(round_ + 1) if round_ else "")
-
-
-def _waiting(dispute: Dispute) -> Waiting:
-    one = dispute.voted
-    said = Counter(" ".join((v.label or v.answer or "").split())[:_SAID] for v in one.answers)
-    return Waiting(
-        one.item.id,
-        one.state,
-        tuple(said.most_common()),
-        frozenset(vote.annotator for vote in one.votes),
-        dispute.pair,
-        max(dispute.met - 1, 0),
+def _free(session: Session, name: str) -> int:
+    """Return how many slots of a person's batches nobody has taken."""
+    counted = (
+        select(BatchRow.people, func.count())
+        .join(AssignmentRow, AssignmentRow.batch == BatchRow.id)
+        .where(AssignmentRow.annotator.is_(None), AssignmentRow.state == "open")
+        .group_by(BatchRow.id)
     )
-
-
-def _plain(row: AdjudicationRow) -> dict[str, Any]:
-    return {"label": row.label, "answer": row.answer, "by": row.author, "why": row.why}
+    return sum(count for people, count in session.execute(counted) if name in people)

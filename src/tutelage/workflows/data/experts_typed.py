@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -14,14 +15,14 @@ from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import DataError
-from tutelage.store.annotations import AnnotationRow, TypedRow
+from tutelage.store.annotations import AnnotationRow
 from tutelage.store.base import insert_into
+from tutelage.store.kept import KeptTextRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_leases import reopen
 from tutelage.workflows.data.experts_people import require
-from tutelage.workflows.data.experts_rows import find_item
 
-FIELDS = ("answer", "comment", "flags")
+FIELDS = ("answer", "comment")
 
 
 @dataclass(frozen=True)
@@ -40,35 +41,40 @@ class TakenBack:
         return asdict(self)
 
 
-def keep_typed(ctx: Context, annotator: str, item: str, **fields: Any) -> None:
-    """Keep what a person has typed about an item so far; fields that are not named stay.
+def keep_typed(ctx: Context, annotator: str, item: str, **fields: str) -> None:
+    """Keep what a person has typed about an item so far: its `answer`, its `comment`.
 
-    Known are `answer`, `comment` and `flags`. It is no answer: nobody else sees it.
+    A field that is not named stays. It is no answer: nobody else sees it.
     """
     odd = next((name for name in fields if name not in FIELDS), None)
     if odd is not None:
         raise DataError(f"{odd!r} is nothing that is typed", fix=f"Use {', '.join(FIELDS)}")
     with ctx.store.begin() as session:
-        name = require(session, annotator).name
-        key = find_item(session, item).id
-        _write(ctx, session, name, key, {**typed_in(session, name, key), **fields})
+        _write(ctx, session, annotator, item, fields)
 
 
-def typed(ctx: Context, annotator: str, item: str) -> dict[str, Any]:
+def typed_in(session: Session, annotator: str, item: str) -> dict[str, str]:
     """Return what a person has typed about an item and not given yet; empty if nothing."""
-    with ctx.store.session() as session:
-        return typed_in(session, annotator, item)
-
-
-def typed_in(session: Session, annotator: str, item: str) -> dict[str, Any]:
-    """Return the same inside a session."""
-    row = session.get(TypedRow, (annotator, item))
-    return dict(row.fields) if row is not None else {}
+    rows = session.execute(
+        select(KeptTextRow.item, KeptTextRow.text).where(
+            KeptTextRow.person == annotator, KeptTextRow.item.in_(keys_of(item))
+        )
+    )
+    return {key.rpartition(":")[2]: text for key, text in rows}
 
 
 def drop_typed(session: Session, annotator: str, item: str) -> None:
     """Forget what was typed about an item: it was given, or there is no use for it."""
-    session.execute(delete(TypedRow).where(TypedRow.annotator == annotator, TypedRow.item == item))
+    session.execute(
+        delete(KeptTextRow).where(
+            KeptTextRow.person == annotator, KeptTextRow.item.in_(keys_of(item))
+        )
+    )
+
+
+def keys_of(item: str) -> list[str]:
+    """Return the names under which texts about an item are kept."""
+    return [f"label:{item}:{field}" for field in FIELDS]
 
 
 def take_back(ctx: Context, annotator: str, *, now: datetime | None = None) -> TakenBack:
@@ -90,11 +96,8 @@ def take_back(ctx: Context, annotator: str, *, now: datetime | None = None) -> T
         session.flush()
         if _newest(session, name, row.item) is None:
             reopen(session, row.item, name, at)
-        flags = [flag for flag in row.flags if flag != "skip"]
-        said = {"comment": row.comment, "flags": flags}
-        if row.answer is not None:
-            said["answer"] = row.answer
-        _write(ctx, session, name, row.item, {**typed_in(session, name, row.item), **said})
+        said = {"comment": row.comment, "answer": row.answer or ""}
+        _write(ctx, session, name, row.item, {field: text for field, text in said.items() if text})
         return TakenBack(row.number, row.item, row.label, row.answer, row.comment, tuple(row.flags))
 
 
@@ -109,9 +112,9 @@ def _newest(session: Session, name: str, item: str | None = None) -> AnnotationR
     return session.scalars(query.order_by(AnnotationRow.number.desc()).limit(1)).first()
 
 
-def _write(ctx: Context, session: Session, name: str, item: str, fields: dict[str, Any]) -> None:
-    row = {"annotator": name, "item": item, "fields": fields, "at": utc_now()}
-    insert = insert_into(ctx.store.engine, TypedRow)
-    change = {"fields": insert.excluded.fields, "at": insert.excluded.at}
-    keys = ["annotator", "item"]
-    session.execute(insert.on_conflict_do_update(index_elements=keys, set_=change), [row])
+def _write(ctx: Context, session: Session, name: str, item: str, fields: Mapping[str, str]) -> None:
+    for field, text in fields.items():
+        values = {"text": text, "at": utc_now()}
+        insert = insert_into(ctx.store.engine, KeptTextRow)
+        row = insert.values(person=name, item=f"label:{item}:{field}", **values)
+        session.execute(row.on_conflict_do_update(index_elements=["person", "item"], set_=values))
