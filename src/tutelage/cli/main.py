@@ -33,6 +33,7 @@ from tutelage.cli import (
     serve,
     train,
     usage,
+    web,
 )
 from tutelage.cli.data import app as data
 
@@ -68,7 +69,18 @@ def _root(
     pass
 
 
-for module in (project, train, search, evaluate, compare, serve, alerts, dashboard, usage):
+for module in (
+    project,
+    train,
+    search,
+    evaluate,
+    compare,
+    serve,
+    web,
+    alerts,
+    dashboard,
+    usage,
+):
     module.register(app)
 for noun in (
     ab,

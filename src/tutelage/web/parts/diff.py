@@ -1,0 +1,67 @@
+"""What changed between two texts, word by word, shown as inserted and deleted words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from nicegui import ui
+from rapidfuzz.distance import Indel
+
+from tutelage.web.parts.text import hidden, text
+
+_TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
+_LONGEST = 20_000  # words and spaces of both texts; longer ones are shown whole, old then new
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of text that both have, or only the new or the old one."""
+
+    kind: Literal["same", "inserted", "deleted"]
+    text: str
+
+
+def changes(old: str, new: str) -> list[Piece]:
+    """Return the pieces that lead from the old text to the new one."""
+    before, after = _TOKEN.findall(old), _TOKEN.findall(new)
+    if len(before) + len(after) > _LONGEST:
+        return [Piece("deleted", old), Piece("inserted", new)] if old != new else [
+            Piece("same", new)]  # fmt: skip
+    found: list[Piece] = []
+    for step in Indel.opcodes(before, after):
+        kept = "".join(before[step.src_start : step.src_end])
+        came = "".join(after[step.dest_start : step.dest_end])
+        if step.tag == "equal":
+            found.append(Piece("same", kept))
+            continue
+        if kept:
+            found.append(Piece("deleted", kept))
+        if came:
+            found.append(Piece("inserted", came))
+    return found
+
+
+def word_diff(old: str, new: str) -> ui.element:
+    """Show what changed. Screen readers hear "inserted" and "deleted" before such words."""
+    with ui.element("div").classes("tt-passage tt-diff") as box:
+        for piece in changes(old, new):
+            if piece.kind == "same":
+                text("span", piece.text)
+                continue
+            tag = "ins" if piece.kind == "inserted" else "del"
+            with ui.element(tag):
+                hidden(f"{piece.kind}: ")
+                text("span", piece.text)
+    return box
+
+
+def summary(old: str, new: str) -> str:
+    """Return how much changed: "3 words inserted, 1 deleted", or "no change"."""
+    counts = {"inserted": 0, "deleted": 0}
+    for piece in changes(old, new):
+        if piece.kind != "same":
+            counts[piece.kind] += len(re.findall(r"\w+|[^\w\s]", piece.text))
+    said = [f"{many} {name}" for name, many in counts.items() if many]
+    return ", ".join(said).replace(" inserted", " words inserted", 1) if said else "no change"

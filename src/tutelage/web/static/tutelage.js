@@ -1,0 +1,150 @@
+// The browser's half of the page: keys, light and dark, and what is typed but not yet kept.
+// Texts are only ever set as values or textContent.
+"use strict";
+window.tutelage = (() => {
+  const LOOK = "tutelage_look";
+  const shell = () => document.querySelector(".tt-shell");
+  const user = () => shell()?.dataset.ttUser ?? "";
+
+  // --- light and dark
+  function look(value) {
+    document.cookie = `${LOOK}=${value}; path=/; max-age=31536000; samesite=lax`;
+    setDark({ light: false, dark: true }[value] ?? null);
+  }
+
+  // --- keys
+  const NAMED = 2; // names of keys that are no character are longer than one
+  let chord = 0; // when "g" was pressed
+
+  function typing(target) {
+    if (!(target instanceof HTMLElement)) return false;
+    if (target.isContentEditable || target instanceof HTMLTextAreaElement) return true;
+    if (target instanceof HTMLSelectElement) return true;
+    const quiet = ["checkbox", "radio", "button", "submit", "range"];
+    return target instanceof HTMLInputElement && !quiet.includes(target.type);
+  }
+
+  function nameOf(event) {
+    const parts = [];
+    if (event.ctrlKey || event.metaKey) parts.push("ctrl");
+    if (event.altKey) parts.push("alt");
+    if (event.shiftKey && event.key.length >= NAMED) parts.push("shift");
+    parts.push(event.key === " " ? "Space" : event.key);
+    return parts.join("+");
+  }
+
+  function bound() {
+    return [...document.querySelectorAll("[data-tt-keys]")].flatMap((one) => JSON.parse(one.dataset.ttKeys));
+  }
+
+  function onKey(event) {
+    if (event.isComposing || event.defaultPrevented || !event.key) return;
+    const command = event.ctrlKey || event.metaKey;
+    if (typing(event.target) && !command) return;
+    if (document.querySelector(".q-dialog, .q-menu")) return;
+    const pressing = event.target instanceof Element && event.target.closest("button, a, summary");
+    if (pressing && (event.key === "Enter" || event.key === " ")) return;
+    const key = nameOf(event);
+    const now = Date.now();
+    if (now - chord < 1500) {
+      chord = 0;
+      const path = JSON.parse(shell()?.dataset.ttGo ?? "{}")[key];
+      if (path) {
+        event.preventDefault();
+        location.assign(path);
+        return;
+      }
+    }
+    if (bound().includes(key)) {
+      event.preventDefault();
+      if (!event.repeat || key.includes("Arrow")) emitEvent("tt_key", key);
+    } else if (key === "g") {
+      chord = now;
+    }
+  }
+
+  // --- what is typed: in localStorage until the server says that it has it
+  const slot = (item) => `tt:${user()}:${item}`;
+
+  function fingerprint(text) {
+    let found = 0x811c9dc5;
+    for (let at = 0; at < text.length; at++) {
+      const unit = text.charCodeAt(at);
+      found = Math.imul(found ^ (unit & 0xff), 0x01000193);
+      found = Math.imul(found ^ (unit >> 8), 0x01000193);
+    }
+    return found >>> 0;
+  }
+
+  function remember(target) {
+    const item = target?.dataset?.ttDraft;
+    if (!item) return;
+    try {
+      localStorage.setItem(slot(item), target.value);
+    } catch (error) {
+      console.warn("this browser keeps no drafts", error);
+    }
+  }
+
+  function saved(item, print) {
+    const text = localStorage.getItem(slot(item));
+    if (text !== null && fingerprint(text) === print) localStorage.removeItem(slot(item));
+  }
+
+  function forget(item) {
+    localStorage.removeItem(slot(item));
+  }
+
+  function bringBack(area) {
+    if (area.dataset.ttBack === area.dataset.ttDraft) return;
+    area.dataset.ttBack = area.dataset.ttDraft;
+    const text = localStorage.getItem(slot(area.dataset.ttDraft));
+    if (text === null || text === area.value) return;
+    Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(area, text);
+    area.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  function whenReady(work) {
+    if (window.did_handshake) work();
+    else setTimeout(() => whenReady(work), 20);
+  }
+
+  function watchDrafts() {
+    const look = () => document.querySelectorAll("textarea[data-tt-draft]").forEach(bringBack);
+    whenReady(() => {
+      look();
+      new MutationObserver(look).observe(document.body, {
+        childList: true, subtree: true, attributes: true, attributeFilter: ["data-tt-draft"],
+      });
+    });
+  }
+
+  // --- a POST without a page of its own; web/auth checks where it comes from
+  function post(path) {
+    const form = document.createElement("form");
+    form.method = "post";
+    form.action = path;
+    const token = document.querySelector('meta[name="tt-csrf"]')?.content;
+    if (token) {
+      const field = document.createElement("input");
+      field.type = "hidden";
+      field.name = "csrf";
+      field.value = token;
+      form.append(field);
+    }
+    document.body.append(form);
+    form.submit();
+  }
+
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("input", (event) => remember(event.target), true);
+  document.addEventListener("visibilitychange", () => {
+    if (window.did_handshake) emitEvent("tt_visible", !document.hidden);
+  });
+  document.addEventListener("DOMContentLoaded", () => {
+    const popup = document.getElementById("popup");
+    popup?.setAttribute("role", "status");
+    watchDrafts();
+  });
+  return { look, saved, forget, post, fingerprint };
+})();
