@@ -21,6 +21,7 @@ from tutelage.cli.data import (
     quality,
     quarantine,
     repairs,
+    tokens,
     versions,
 )
 from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, frame
@@ -50,6 +51,7 @@ for family in (
     quality,
     quarantine,
     repairs,
+    tokens,
     versions,
 ):
     family.register(app)

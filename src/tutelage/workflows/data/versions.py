@@ -86,6 +86,11 @@ def diff(ctx: Context, before: str | None = None, after: str | None = None) -> V
     return compare(_load(ctx, old), _load(ctx, new))
 
 
+def named(ctx: Context, name: str | None = None) -> Artifact:
+    """Return the version whose hash begins with `name`, the newest unless named."""
+    return _named(ctx, name) if name else require_output(ctx, _STAGE)
+
+
 def write_diff(ctx: Context, found: VersionDiff) -> Path:
     """Write the comparison as a page under the artifacts; return its path."""
     before, after = (str(part["hash"])[:12] for part in (found.before, found.after))
