@@ -33,6 +33,7 @@ from tutelage.cli import (
     serve,
     train,
     usage,
+    users,
     web,
 )
 from tutelage.cli.data import app as data
@@ -102,6 +103,7 @@ for noun in (
     prompt,
     release,
     rollout,
+    users,
 ):
     app.add_typer(noun.app)
 app.add_typer(improve.schedule_app)

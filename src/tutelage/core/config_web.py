@@ -13,6 +13,8 @@ from pydantic import Field, field_validator
 
 from tutelage.core.config_base import Section
 
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (told apart, not bound)
+
 Role = Literal["expert", "engineer", "operator", "admin"]
 
 
@@ -33,8 +35,8 @@ class Oidc(Section):
         pattern=r"^https?://[^\s]+$"
     )  # /.well-known/openid-configuration lies there
     client_id: str  # how this page is registered there
-    # name of the environment variable that holds the client's secret; null: a public client
-    client_secret_env: str | None = "OIDC_CLIENT_SECRET"
+    # name of the environment variable that holds the client's secret; unset: a public client
+    client_secret_env: str | None = None
     name: str = "single sign-on"  # what the button says: Sign in with NAME
     scopes: list[str] = ["openid", "profile", "email"]  # what is asked for
     username_claim: str = "preferred_username"  # the claim a new person is named by
@@ -80,5 +82,7 @@ class Web(Section):
         """The address a person types: `url`, or what follows from host and port."""
         if self.url is not None:
             return self.url
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = self.host
+        if host in _EVERYWHERE:
+            host = "::1" if ":" in host else "127.0.0.1"
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"

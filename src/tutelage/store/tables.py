@@ -1,6 +1,7 @@
 """Every table, so that Alembic and tests see them all."""
 
 from tutelage.store import (
+    accounts,
     alerts,
     annotations,
     artifacts,
@@ -9,6 +10,7 @@ from tutelage.store import (
     human,
     improve,
     judgements,
+    kept,
     live,
     mining,
     preferences,
@@ -22,6 +24,7 @@ from tutelage.store import (
 )
 
 __all__ = [
+    "accounts",
     "alerts",
     "annotations",
     "artifacts",
@@ -30,6 +33,7 @@ __all__ = [
     "human",
     "improve",
     "judgements",
+    "kept",
     "live",
     "mining",
     "preferences",
