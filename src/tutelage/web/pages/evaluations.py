@@ -1,0 +1,106 @@
+"""Evaluations: the list, one with its verdict and rows, several side by side, the full report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+
+from tutelage.core.errors import DataError
+from tutelage.web.evaluations.classes import classes
+from tutelage.web.evaluations.figures import beside, differences, scores
+from tutelage.web.evaluations.listed import EvaluationList
+from tutelage.web.evaluations.rowwise import Rows
+from tutelage.web.evaluations.several import side_by_side
+from tutelage.web.evaluations.start import AtWork, ask
+from tutelage.web.evaluations.verdicts import criteria, verdict_panel
+from tutelage.web.parts import layout, words
+from tutelage.web.parts.cells import named
+from tutelage.web.parts.layout import Action
+from tutelage.web.view import BUILD, Page, View
+from tutelage.workflows import evaluations
+
+_MOST = 4  # evaluations side by side
+
+
+async def show(view: View) -> None:
+    """Draw what is at work and the list."""
+
+    async def start() -> None:
+        await ask(view)
+
+    async def again(_: Any) -> None:
+        await found.show_page(0)
+
+    layout.heading(
+        "Evaluations", Action("Evaluate", start, "play_arrow", "main", "e"),
+        note="Who is better on the frozen test rows, by how much, and how sure that is.",
+    )  # fmt: skip
+    await AtWork(view, "evaluate", what="Evaluation", on_end=again).show()
+    found = EvaluationList(view)
+    await found.show()
+    view.keys({"e": ("Start an evaluation", start)})
+
+
+async def one(view: View, prefix: str) -> None:
+    """Draw one evaluation: the verdict, what decided, the figures, every row."""
+    report = await view.call(evaluations.whole, view.context, prefix)
+    short = report["id"][:12]
+
+    async def download() -> None:
+        page = await view.attempt(evaluations.report_page, view.context, short)
+        if page is not None:
+            ui.download.content(page, f"evaluation-{short}.html", "text/html")
+
+    who = (report.get("candidate") or {}).get("title") or "base model"
+    layout.heading(
+        f"Evaluation of the {who}",
+        Action("Full report", f"/evaluations/{short}/report", "article", key="r"),
+        Action("Download", download, "download", key="d"),
+        note=f"{report['rows']:,} test rows the model never saw · evaluation {short} · made "
+        f"{words.ago(report['made_at'])}",
+    )
+    verdict_panel(report)
+    criteria(report)
+    scores(report)
+    differences(report)
+    await Rows(view, report).show()
+    classes(report)
+    beside(report)
+    view.keys({"r": ("Open the full report", lambda: _open(short)), "d": ("Download", download)})
+
+
+async def full_report(view: View, prefix: str) -> None:
+    """Draw the report as it was written, shut in a frame that can reach nothing of this page."""
+    page = await view.call(evaluations.report_page, view.context, prefix)
+    back = Action("Back to the evaluation", f"/evaluations/{prefix}", "arrow_back")
+    layout.heading("Full report", back)
+    frame = ui.element("iframe").classes("w-full").style("height: 80vh; border: 0")
+    frame.props["sandbox"] = "allow-scripts"
+    frame.props["srcdoc"] = page
+    named(frame, "The report of the evaluation").props["title"] = "The report of the evaluation"
+
+
+async def several(view: View, prefixes: str) -> None:
+    """Draw two to four evaluations side by side; their ids are joined by +."""
+    names = [name for name in prefixes.replace(" ", "+").split("+") if name]
+    if not 2 <= len(names) <= _MOST:
+        raise DataError(
+            f"{len(names)} evaluations can't be put side by side",
+            fix="Choose two to four in the list of evaluations",
+        )
+    back = Action("All evaluations", "/evaluations", "arrow_back")
+    layout.heading("Evaluations side by side", back)
+    await side_by_side(view, names)
+
+
+def _open(short: str) -> None:
+    ui.navigate.to(f"/evaluations/{short}/report")
+
+
+PAGES = (
+    Page("/evaluations", "Evaluations", show, BUILD, "Build", "fact_check", "e"),
+    Page("/evaluations/side-by-side/{prefixes}", "Side by side", several, BUILD),
+    Page("/evaluations/{prefix}", "Evaluation", one, BUILD),
+    Page("/evaluations/{prefix}/report", "Full report", full_report, BUILD),
+)

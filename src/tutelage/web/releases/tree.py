@@ -1,0 +1,110 @@
+"""Where a release or an answer comes from: a drawn tree, and the same as a list to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nicegui import ui
+
+from tutelage.web.parts.cells import named
+from tutelage.web.parts.text import text
+from tutelage.web.parts.theme import PALETTE
+from tutelage.web.parts.words import short
+
+_COLOURS = {
+    "record": PALETTE[3],
+    "release": PALETTE[0],
+    "adapter": PALETTE[1],
+    "dataset": PALETTE[2],
+    "evaluation": PALETTE[4],
+    "people": PALETTE[5],
+}
+_LINE = 46  # pixels of height a leaf takes
+_LABEL = 44  # characters of a label in the drawing; the list has all of it
+
+
+def lineage(tree: Mapping[str, Any]) -> None:
+    """Draw the tree with what it was made from to the right, and below it as a list."""
+    depth, leaves = _size(tree)
+    options = {
+        "animation": False,
+        "tooltip": {"show": False},
+        "series": [
+            {
+                "type": "tree",
+                "data": [_node(tree)],
+                "orient": "LR",
+                "left": 16,
+                "right": 260,
+                "top": 16,
+                "bottom": 16,
+                "symbol": "circle",
+                "symbolSize": 12,
+                "expandAndCollapse": False,
+                "edgeShape": "curve",
+                "label": {"position": "right", "verticalAlign": "middle", "distance": 8,
+                          "fontSize": 12, "width": 200, "overflow": "break", "lineHeight": 15},
+                "lineStyle": {"width": 1.5, "opacity": 0.5},
+            }
+        ],
+    }  # fmt: skip
+    with ui.element("div").classes("tt-table-scroll w-full") as frame:
+        named(frame.props("tabindex=0 role=region"), "Lineage, drawn")
+        plot = ui.echart(options, renderer="svg").classes("tt-chart")
+        plot.style(f"height: {leaves * _LINE + 40}px; min-width: {depth * 230 + 60}px")
+        named(plot.props("role=img"), f"Lineage of {_words(tree)}; the list below says the same")
+    with ui.element("details"):
+        text("summary", "Lineage as a list")
+        with ui.element("ul").classes("tt-tree"):
+            _item(tree)
+
+
+def _node(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": _label(node),
+        "itemStyle": {"color": _COLOURS.get(str(node["kind"]), "#808890")},
+        "children": [_node(parent) for parent in _below(node)],
+    }
+
+
+def _below(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    files = [
+        {"kind": "file", "hash": "", "facts": {"name": name}} for name in node.get("sources", ())
+    ]
+    return [*node.get("parents", ()), *files]
+
+
+def _label(node: Mapping[str, Any]) -> str:
+    said = short(_said(node), _LABEL)
+    return f"{node['kind']}\n{said}" if said else str(node["kind"])
+
+
+def _said(node: Mapping[str, Any]) -> str:
+    facts = [str(value) for value in (node.get("facts") or {}).values() if value]
+    return "; ".join(facts) or str(node.get("hash") or "")[:12]
+
+
+def _words(node: Mapping[str, Any]) -> str:
+    digest = str(node.get("hash") or "")
+    shown = digest if node["kind"] == "record" else digest[:12]
+    facts = "; ".join(str(value) for value in (node.get("facts") or {}).values() if value)
+    return " ".join(part for part in (str(node["kind"]), shown, facts) if part)
+
+
+def _item(node: Mapping[str, Any]) -> None:
+    with ui.element("li"):
+        text("span", _words(node))
+        below = _below(node)
+        if below:
+            with ui.element("ul"):
+                for parent in below:
+                    _item(parent)
+
+
+def _size(node: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how deep a tree is and how many leaves it has."""
+    sizes = [_size(parent) for parent in _below(node)]
+    if not sizes:
+        return 1, 1
+    return 1 + max(depth for depth, _ in sizes), sum(leaves for _, leaves in sizes)
