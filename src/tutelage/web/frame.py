@@ -40,7 +40,7 @@ def around(view: View, groups: Mapping[str, Sequence[Page]]) -> Iterator[None]:
         ui.button(icon="keyboard", on_click=sheet).props('flat dense round aria-label="Keys"')
         _look_menu()
         _user_menu(view)
-    with ui.left_drawer(bordered=True).classes("tt-drawer") as drawer:
+    with ui.left_drawer(bordered=True).classes("tt-drawer").props("width=232") as drawer:
         _navigation(view, groups)
     menu.on_click(drawer.toggle)
     ui.skip_link("Skip to the page", target=ui.context.client.content)

@@ -91,12 +91,12 @@ class Table:
             if not rows.items:
                 empty(self._nothing)
                 return
-            with ui.element("div").classes("tt-table-scroll").props("tabindex=0"):
-                with ui.element("table").classes("tt-table"):
-                    self._head()
-                    with ui.element("tbody"):
-                        for row in rows.items:
-                            self._row(row)
+            scroll = ui.element("div").classes("tt-table-scroll").props("tabindex=0")
+            with scroll, ui.element("table").classes("tt-table"):
+                self._head()
+                with ui.element("tbody"):
+                    for row in rows.items:
+                        self._row(row)
             self._pager(rows)
 
     def _head(self) -> None:
