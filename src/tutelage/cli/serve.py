@@ -1,4 +1,4 @@
-"""`tutelage up` (and `serve`, its other name): the gateway and its engine until interrupted."""
+"""`tutelage up` (and `serve`): the gateway, its engine and the web page until interrupted."""
 
 from __future__ import annotations
 
@@ -21,22 +21,44 @@ def register(app: typer.Typer) -> None:
 def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks one.")] = None,
+    web: Annotated[bool, typer.Option(help="Start the web page too.")] = True,
+    web_port: Annotated[
+        int | None, typer.Option(help="Port of the web page; 0 picks one.", show_default="8090")
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option(help="Make a project in which every page has something to show.")
+    ] = False,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve the stable release (and a rollout, if one is under way) until Ctrl-C."""
+    """Serve the stable release (and a rollout, if one is under way) and the web page."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.page_child import PageChild
         from tutelage.workflows.serve import run_serve
 
+        if demo:
+            from tutelage.workflows.demo_site import prepare
+
+            project = prepare(project, out.emit)
         ctx = open_context(project, out.emit)
+
+        def page_ready(url: str, notes: list[str]) -> None:
+            if as_json:
+                return
+            out.out.print(f"[green]✓[/] The web page is at [bold]{url}[/]")
+            for note in notes:
+                out.out.print(f"  {note}", markup=False)
+
+        page = PageChild(ctx, port=web_port, ready=page_ready) if web else None
 
         def ready(url: str) -> None:
             def show(console: Console) -> None:
                 console.print(f"[green]✓[/] {ctx.config.name} answers at [bold]{url}/v1[/]")
                 console.print("  [dim]Ctrl-C drains and stops[/]")
 
-            out.result({"url": url, "deployment": ctx.config.name}, show)
+            shown = {"url": url, "deployment": ctx.config.name, "page": page.url if page else None}
+            out.result(shown, show)
 
-        run_serve(ctx, host=host, port=port, on_ready=ready)
+        run_serve(ctx, host=host, port=port, on_ready=ready, beside=page)

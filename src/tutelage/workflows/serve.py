@@ -55,6 +55,7 @@ _SEND_BUFFER = 65_536  # bytes: what a slow reader's connection holds of the sys
 _KEEP_ALIVE_S = 75  # longer than clients and proxies keep an idle connection
 _LOOPBACK = ("127.", "::1", "localhost")
 OnReady = Callable[[str], None]
+Beside = contextlib.AbstractAsyncContextManager[object]
 
 
 async def serve(
@@ -64,10 +65,12 @@ async def serve(
     port: int | None = None,
     on_ready: OnReady | None = None,
     stop: asyncio.Event | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Serve the project's deployment until `stop` is set or SIGINT/SIGTERM arrives.
 
-    `on_ready(url)` is called when requests are taken. Port 0 takes a free one.
+    `on_ready(url)` is called when requests are taken. Port 0 takes a free one. `beside` is entered
+    before the gateway and left after it (the web page).
     Raises EnvironmentProblem if the port is in use or a public address has no API key.
     """
     deploy = ctx.config.deploy
@@ -76,7 +79,7 @@ async def serve(
     with _listener(host, deploy.port if port is None else port) as listener:
         _require_keys(ctx, host)
         await asyncio.to_thread(_ensure_deployment, ctx)
-        async with _gateway(ctx, host) as state:
+        async with beside or contextlib.nullcontext(), _gateway(ctx, host) as state:
             url = _url(host, listener)
             routes = [
                 *ab_routes(),
@@ -111,10 +114,11 @@ def run_serve(
     host: str | None = None,
     port: int | None = None,
     on_ready: OnReady | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Run `serve` on the fastest event loop this machine has."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(ctx, host=host, port=port, on_ready=on_ready))
+        runner.run(serve(ctx, host=host, port=port, on_ready=on_ready, beside=beside))
 
 
 class Serving:
