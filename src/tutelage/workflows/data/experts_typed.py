@@ -118,3 +118,9 @@ def _write(ctx: Context, session: Session, name: str, item: str, fields: Mapping
         insert = insert_into(ctx.store.engine, KeptTextRow)
         row = insert.values(person=name, item=f"label:{item}:{field}", **values)
         session.execute(row.on_conflict_do_update(index_elements=["person", "item"], set_=values))
+
+
+def forget_typed(ctx: Context, annotator: str, item: str) -> None:
+    """Forget what was typed about an item, in a transaction of its own."""
+    with ctx.store.begin() as session:
+        drop_typed(session, annotator, item)
