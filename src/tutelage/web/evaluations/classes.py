@@ -76,19 +76,23 @@ def _heat_map(labels: Sequence[str], counts: Sequence[Sequence[int]], left: Sequ
         for x, j in enumerate(columns):
             if counts[i][j]:
                 points.append([x, y, round(100 * counts[i][j] / total)])
-    grey = {"color": "#808890"}
+    turn = 0 if len(heads) <= 6 else 60
     options = {
         "grid": {"left": 8, "top": 8, "right": 8, "bottom": 8, "containLabel": True},
         "xAxis": {"type": "category", "data": heads, "position": "top",
-                  "axisLabel": {"rotate": 60, "interval": 0, **grey}},
+                  "axisLabel": {"rotate": turn, "interval": 0, "fontSize": 12}},
         "yAxis": {"type": "category", "data": names, "inverse": True,
-                  "axisLabel": {"interval": 0, **grey}},
+                  "axisLabel": {"interval": 0, "fontSize": 12}},
         "visualMap": {"min": 0, "max": 100, "show": False,
-                      "inRange": {"color": ["#dbe7f3", "#1d5fa8"]}},
+                      "inRange": {"color": ["rgba(59, 130, 214, 0.18)", "#3b82d6"]}},
         "series": [{"type": "heatmap", "data": points, "animation": False}],
     }  # fmt: skip
-    height = 150 + _CELL * len(names)
-    plot = ui.echart(options).classes("w-full").style(f"height: {height}px; max-width: 900px")
+    height = (60 if turn == 0 else 150) + _CELL * len(names)
+    plot = (
+        ui.echart(options, renderer="svg")
+        .classes("tt-chart")
+        .style(f"height: {height}px; max-width: 900px")
+    )
     plot.props("role=img")
     named(plot, f"Confusion of {len(names)} labels; the table below lists its mistakes")
 

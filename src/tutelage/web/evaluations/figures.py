@@ -48,7 +48,7 @@ def scores(report: Report) -> None:
             ]
             for metric in metrics
         ]
-        cell_table(headers, rows, name="Every metric of every candidate")
+        cell_table(headers, rows, name="Every metric of every candidate", whole=True)
 
 
 def differences(report: Report) -> None:

@@ -85,7 +85,7 @@ class EvaluationList:
             ends = f"{change(entry['low'], share)} to {change(entry['high'], share)}"
             gain = f"{change(entry['difference'], share)} ({ends})"
         return [
-            lambda: ui.link(entry["candidate"], f"/evaluations/{entry['id'][:12]}"),
+            lambda: ui.link(_title(entry), f"/evaluations/{entry['id'][:12]}"),
             lambda: verdict_chip(entry["verdict"]),
             score,
             gain,
@@ -116,3 +116,9 @@ class EvaluationList:
 
     def _compare(self) -> None:
         ui.navigate.to(f"/evaluations/side-by-side/{'+'.join(self._chosen)}")
+
+
+def _title(entry: dict[str, Any]) -> str:
+    """Return who was evaluated, with the name where the title does not say it."""
+    name, title = entry["name"], entry["candidate"]
+    return title if not name or name == "base" or name in title else f"{title} {name}"

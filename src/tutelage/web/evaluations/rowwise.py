@@ -9,7 +9,7 @@ from nicegui import ui
 from tutelage.evaluation.report_rows import clip
 from tutelage.evaluation.report_words import Report, figure, short_title, subject
 from tutelage.web.parts import diff, layout
-from tutelage.web.parts.cells import pager
+from tutelage.web.parts.cells import RULE, pager
 from tutelage.web.view import View
 from tutelage.workflows import evaluations
 from tutelage.workflows.evaluations import RowView
@@ -106,7 +106,7 @@ class Rows:
             pager(len(found), start, _SIZE, self._draw)
 
     def _row(self, row: RowView) -> None:
-        with ui.element("article").classes("w-full border-t pt-3 flex flex-col gap-2"):
+        with ui.element("article").classes("w-full pt-3 flex flex-col gap-2").style(RULE):
             with ui.row().classes("items-center gap-2"):
                 if row.group:
                     layout.chip(*_KINDS[row.group])

@@ -12,7 +12,7 @@ from tutelage.evaluation.report_words import amount, between, metric_name
 from tutelage.web.evaluations.figures import interval
 from tutelage.web.evaluations.verdicts import verdict_chip
 from tutelage.web.parts import chart, diff, layout, words
-from tutelage.web.parts.cells import Cell, cell_table, pager
+from tutelage.web.parts.cells import RULE, Cell, cell_table, pager
 from tutelage.web.parts.text import passage, text
 from tutelage.web.view import View
 from tutelage.workflows import evaluations
@@ -27,7 +27,8 @@ async def side_by_side(view: View, prefixes: Sequence[str]) -> None:
     columns = found["columns"]
     _verdicts(columns)
     _metrics(found)
-    _apart(view, columns)
+    if len(columns) > 1:
+        _apart(view, columns)
 
 
 def _verdicts(columns: Sequence[Mapping[str, Any]]) -> None:
@@ -60,13 +61,15 @@ def _metrics(found: Mapping[str, Any]) -> None:
         ]
         chart.intervals(
             lines, name=f"{metric_name(first['name'])} of each with its interval",
-            percent=is_rate(first["name"]),
+            percent=_share(first),
         )  # fmt: skip
         rows: list[Sequence[Cell]] = [
-            [metric_name(line["name"]), *(_cell(line["name"], cell) for cell in line["cells"])]
+            [metric_name(line["name"]), *(_cell(cell, _share(line)) for cell in line["cells"])]
             for line in metrics
         ]
-        cell_table(["Metric", *map(_name, columns)], rows, name="Every metric side by side")
+        cell_table(
+            ["Metric", *map(_name, columns)], rows, name="Every metric side by side", whole=True
+        )
 
 
 def _apart(view: View, columns: Sequence[Mapping[str, Any]]) -> None:
@@ -138,7 +141,7 @@ class Pair:
 
     def _row(self, who: str, row: Mapping[str, Any]) -> None:
         winner = self._a if who == "a" else self._b
-        with ui.element("article").classes("w-full border-t pt-3 flex flex-col gap-2"):
+        with ui.element("article").classes("w-full pt-3 flex flex-col gap-2").style(RULE):
             layout.chip(f"better in {_name(winner)}", "info")
             passage(row["input"])
             with ui.element("div").classes("grid grid-cols-1 md:grid-cols-3 gap-4 w-full"):
@@ -156,7 +159,7 @@ def _answer(title: str, content: str | None) -> None:
 
 
 def _name(column: Mapping[str, Any]) -> str:
-    return f"{column['candidate'] or column['title']} ({column['id'][:6]})"
+    return f"{column['title']} ({column['id'][:6]})"
 
 
 def _link(column: Mapping[str, Any]) -> Cell:
@@ -167,9 +170,16 @@ def _chip(column: Mapping[str, Any]) -> Cell:
     return lambda: verdict_chip(column["verdict"])
 
 
-def _cell(metric: str, figures: Mapping[str, Any] | None) -> str:
+def _share(line: Mapping[str, Any]) -> bool:
+    """Return whether a metric's figures are all ratios, which read best in percent."""
+    if not is_rate(line["name"]):
+        return False
+    ends = [cell.get(key) for cell in line["cells"] if cell for key in ("estimate", "low", "high")]
+    return all(0 <= end <= 1 for end in ends if end is not None)
+
+
+def _cell(figures: Mapping[str, Any] | None, share: bool) -> str:
     if not figures or figures.get("estimate") is None:
         return "–"
-    share = is_rate(metric)
     ends = between(figures.get("low"), figures.get("high"), share)
     return f"{amount(figures['estimate'], share)} ({ends})"

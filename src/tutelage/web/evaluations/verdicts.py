@@ -8,15 +8,16 @@ from typing import Any
 from nicegui import ui
 
 from tutelage.evaluation.report_verdict import meaning, next_steps
-from tutelage.evaluation.report_words import MARK, TONE, WORD
+from tutelage.evaluation.report_words import TONE, WORD
 from tutelage.web.parts import layout
 from tutelage.web.parts.cells import cell_table
+from tutelage.web.parts.text import text
 
 
 def verdict_chip(outcome: str) -> None:
     """Draw a verdict as a chip with its mark and its word."""
     if outcome in WORD:
-        layout.chip(f"{MARK[outcome]} {WORD[outcome]}", TONE[outcome])
+        layout.chip(WORD[outcome], TONE[outcome])
     else:
         layout.chip("No verdict", "idle")
 
@@ -52,11 +53,18 @@ def told(title: str, sentences: list[str]) -> None:
     """Draw sentences as a list under a small title; nothing if there are none."""
     if not sentences:
         return
-    ui.label(title).classes("font-medium").props("role=heading aria-level=3")
+    text("h3", title)
     with ui.element("ul").classes("list-disc pl-6"):
         for sentence in sentences:
             with ui.element("li"):
-                ui.label(sentence.replace("`", ""))
+                _sentence(sentence)
+
+
+def _sentence(sentence: str) -> None:
+    """Draw a sentence; what stands in back quotes is a command."""
+    for place, part in enumerate(sentence.split("`")):
+        if part:
+            text("code" if place % 2 else "span", part)
 
 
 def _outcome(outcome: str) -> Any:

@@ -82,9 +82,9 @@ async def full_report(view: View, prefix: str) -> None:
 
 
 async def several(view: View, prefixes: str) -> None:
-    """Draw two to four evaluations side by side; their ids are joined by +."""
+    """Draw up to four evaluations side by side; their ids are joined by +."""
     names = [name for name in prefixes.replace(" ", "+").split("+") if name]
-    if not 2 <= len(names) <= _MOST:
+    if not 1 <= len(names) <= _MOST:
         raise DataError(
             f"{len(names)} evaluations can't be put side by side",
             fix="Choose two to four in the list of evaluations",

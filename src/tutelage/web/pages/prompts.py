@@ -43,7 +43,9 @@ async def show(view: View) -> None:
         else:
             layout.empty("There is no version yet. Keep a first draft below.")
     told = f"version {found['in_force']}" if found["in_force"] else "the prompt in tutelage.yaml"
-    writing = Writing(view, found["text"], told)
+    begin = view.request.query_params.get("from")
+    text_of = {str(row["number"]): row["text"] for row in rows}
+    writing = Writing(view, found["text"], told, text_of.get(begin or ""))
     await writing.show()
     view.keys({"ctrl+Enter": ("Keep as a draft", writing.keep)})
 
@@ -97,8 +99,9 @@ def _actions(
     """Return what can be done to a version, as buttons and as keys."""
     state = row["state"]
     found: list[Action] = []
+    found.append(Action("Write a new one from it", f"/prompts?from={row['number']}", "edit"))
     if state == "published":
-        return [], {}
+        return found, {}
     if state == "retired":
         found.append(Action("Publish again", moves.restore, "restore", "main", "p"))
     else:

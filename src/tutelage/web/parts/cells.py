@@ -12,15 +12,23 @@ from nicegui import ui
 
 from tutelage.web.parts.text import text
 
+RULE = "border-top: 1px solid var(--tt-line)"
 Cell = str | Callable[[], object]
 Named = TypeVar("Named", bound=ui.element)
 
 
-def cell_table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str) -> ui.element:
-    """Draw a table; the first cell of a row heads it. It scrolls by itself where it is too wide."""
+def cell_table(
+    headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str, whole: bool = False
+) -> ui.element:
+    """Draw a table; the first cell of a row heads it. It scrolls by itself where it is too wide.
+
+    With `whole` cells no line is broken.
+    """
     frame = ui.element("div").classes("tt-table-scroll w-full")
     named(frame.props("tabindex=0 role=region"), name)
-    with frame, ui.element("table").classes("tt-table"):
+    with frame, ui.element("table").classes("tt-table") as table:
+        if whole:
+            table.classes("whitespace-nowrap")
         with ui.element("thead"), ui.element("tr"):
             for header in headers:
                 text("th", header).props("scope=col")

@@ -10,6 +10,7 @@ from nicegui import ui
 from tutelage.evaluation.measures import is_rate
 from tutelage.evaluation.report_words import amount, change, metric_name
 from tutelage.web.parts import diff, layout
+from tutelage.web.parts.cells import RULE
 from tutelage.web.parts.layout import Kind
 from tutelage.web.parts.text import passage, text
 
@@ -62,7 +63,7 @@ def _figures(document: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _row(row: Mapping[str, Any]) -> None:
-    with ui.element("article").classes("w-full py-3 flex flex-col gap-2"):
+    with ui.element("article").classes("w-full py-3 flex flex-col gap-2").style(RULE):
         layout.chip(*_KINDS.get(str(row["kind"]), (str(row["kind"]), "idle")))
         passage(row["input"])
         with ui.element("div").classes("grid grid-cols-1 md:grid-cols-3 gap-4 w-full"):

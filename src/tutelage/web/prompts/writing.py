@@ -16,16 +16,20 @@ _ITEM = "prompt:new"
 
 
 class Writing:
-    """The editor of a new version. `base` is the text it is compared with."""
+    """The editor of a new version, compared with `base`; `begin` is a text to start from."""
 
-    def __init__(self, view: View, base: str, told: str) -> None:
-        self._view, self._base, self._told = view, base, told
+    def __init__(self, view: View, base: str, told: str, begin: str | None = None) -> None:
+        self._view, self._base, self._told, self._begin = view, base, told, begin
         self._draft: Draft
 
     async def show(self) -> None:
         """Draw the editor with what was typed before, and what changes by it."""
-        value = await restored(self._view, _ITEM, self._base)
+        typed = await restored(self._view, _ITEM, self._base)
+        free = not typed.strip() or typed.strip() == self._base.strip()
+        value = self._begin if self._begin is not None and free else typed
         with layout.card("Write a version"):
+            if self._begin is not None and typed.strip() != self._begin.strip() and not free:
+                self._offer()
             self._draft = draft_editor(
                 self._view, item=_ITEM, value=value, label="Prompt", on_change=self._changed, rows=8
             )
@@ -39,7 +43,14 @@ class Writing:
             self._box = ui.element("div")
             self._changed(value)
 
-    async def begin(self, value: str) -> None:
+    def _offer(self) -> None:
+        """Say that a text of this person stands in the editor in place of the one asked for."""
+        with ui.row().classes("items-center gap-3"):
+            layout.notice("Here is what you were writing. It is not kept as a draft yet.")
+            begin = self._begin or ""
+            ui.button("Replace it", on_click=lambda: self._replace(begin)).props("flat")
+
+    async def _replace(self, value: str) -> None:
         """Put another text into the editor; what stood there is gone only if the person agrees."""
         mine = self._draft.value.strip()
         if mine and mine not in (self._base.strip(), value.strip()):
@@ -66,7 +77,7 @@ class Writing:
         ui.navigate.to(f"/prompts/{row['number']}")
 
     async def _again(self) -> None:
-        await self.begin(self._base)
+        await self._replace(self._base)
 
     def _changed(self, value: Any) -> None:
         self._said.set_text(diff.summary(self._base, str(value)).capitalize() + ".")

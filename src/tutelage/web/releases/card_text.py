@@ -68,7 +68,7 @@ def _kind(line: str) -> str:
 
 def _table(lines: Sequence[str]) -> None:
     rows = [[_plain(cell.strip()) for cell in line.strip().strip("|").split("|")] for line in lines]
-    head, *body = [row for row in rows if not all(set(cell) <= set("-: ") for cell in row)]
+    head, *body = [row for place, row in enumerate(rows) if place != 1]  # 1: the dashes
     plain_table(head, body, name="Table of the model card")
 
 

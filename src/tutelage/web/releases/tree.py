@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +21,10 @@ _COLOURS = {
     "evaluation": PALETTE[4],
     "people": PALETTE[5],
 }
-_LINE = 46  # pixels of height a leaf takes
-_LABEL = 44  # characters of a label in the drawing; the list has all of it
+_LINE = 72  # pixels of height a leaf takes
+_STEP = 180  # pixels from an output to what it was made from
+_LABEL = 48  # characters of a label in the drawing; the list has all of it
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:\d.]*\S*")
 
 
 def lineage(tree: Mapping[str, Any]) -> None:
@@ -36,15 +39,17 @@ def lineage(tree: Mapping[str, Any]) -> None:
                 "data": [_node(tree)],
                 "orient": "LR",
                 "left": 16,
-                "right": 260,
-                "top": 16,
-                "bottom": 16,
+                "right": 168,
+                "top": 56,
+                "bottom": 8,
                 "symbol": "circle",
                 "symbolSize": 12,
                 "expandAndCollapse": False,
                 "edgeShape": "curve",
-                "label": {"position": "right", "verticalAlign": "middle", "distance": 8,
-                          "fontSize": 12, "width": 200, "overflow": "break", "lineHeight": 15},
+                "label": {"position": "top", "align": "left", "verticalAlign": "bottom",
+                          "distance": 8, "offset": [-6, 0], "fontSize": 12, "lineHeight": 15,
+                          "width": 165, "overflow": "break",
+                          "textBorderWidth": 0, "textBorderColor": "transparent"},
                 "lineStyle": {"width": 1.5, "opacity": 0.5},
             }
         ],
@@ -52,11 +57,11 @@ def lineage(tree: Mapping[str, Any]) -> None:
     with ui.element("div").classes("tt-table-scroll w-full") as frame:
         named(frame.props("tabindex=0 role=region"), "Lineage, drawn")
         plot = ui.echart(options, renderer="svg").classes("tt-chart")
-        plot.style(f"height: {leaves * _LINE + 40}px; min-width: {depth * 230 + 60}px")
+        plot.style(f"height: {leaves * _LINE + 40}px; min-width: {depth * _STEP + 20}px")
         named(plot.props("role=img"), f"Lineage of {_words(tree)}; the list below says the same")
-    with ui.element("details"):
+    with ui.element("details").classes("tt-chart-text"):
         text("summary", "Lineage as a list")
-        with ui.element("ul").classes("tt-tree"):
+        with ui.element("ul").classes("list-disc pl-6"):
             _item(tree)
 
 
@@ -82,7 +87,7 @@ def _label(node: Mapping[str, Any]) -> str:
 
 def _said(node: Mapping[str, Any]) -> str:
     facts = [str(value) for value in (node.get("facts") or {}).values() if value]
-    return "; ".join(facts) or str(node.get("hash") or "")[:12]
+    return _TIME.sub(r"\1 \2", "; ".join(facts)) or str(node.get("hash") or "")[:12]
 
 
 def _words(node: Mapping[str, Any]) -> str:
@@ -97,7 +102,7 @@ def _item(node: Mapping[str, Any]) -> None:
         text("span", _words(node))
         below = _below(node)
         if below:
-            with ui.element("ul"):
+            with ui.element("ul").classes("list-disc pl-6"):
                 for parent in below:
                     _item(parent)
 
