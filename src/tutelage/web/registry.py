@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,6 +12,13 @@ from tutelage.web.pages import MODULES
 from tutelage.web.view import Page, User
 
 GROUPS = ("Teach", "Build", "Operate", "Admin")
+KEYS = {  # after "g"; "h" is home. Given here, so that no two pages take the same
+    "/label": "l", "/review": "v", "/agreement": "g", "/clusters": "c", "/guidelines": "i",
+    "/compare": "b", "/data": "d", "/plan": "n", "/runs": "t", "/evaluations": "e",
+    "/prompts": "p", "/releases": "r", "/deployments": "s", "/rollout": "o", "/traffic": "q",
+    "/mining": "k", "/alerts": "a", "/usage": "u", "/drift": "f", "/improve": "m",
+    "/users": "w", "/audit": "y",
+}  # fmt: skip
 
 
 @cache
@@ -21,7 +29,7 @@ def pages() -> tuple[Page, ...]:
         full = f"{__package__}.pages.{name}"
         if find_spec(full) is not None:
             found += import_module(full).PAGES
-    return tuple(found)
+    return tuple(replace(page, key=KEYS.get(page.path)) for page in found)
 
 
 def navigation(user: User, among: Iterable[Page]) -> dict[str, list[Page]]:

@@ -62,7 +62,8 @@ LOCAL = User("local", EVERYBODY)
 class Page:
     """One page: where it lies, what draws it, who may see it, where it stands in the navigation.
 
-    `key` opens it after "g". A `public` page needs no sign-in and has no navigation around it.
+    `key` opens it after "g" (registry.KEYS gives them out). A `public` page needs no
+    sign-in and has no navigation around it.
     """
 
     path: str
