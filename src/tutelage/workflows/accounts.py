@@ -41,13 +41,12 @@ LOCAL_PERSON = Person(LOCAL, EVERY_ROLE)
 def people(store: Store) -> list[dict[str, Any]]:
     """Return everybody by name: roles, state, since when, last sign-in, open sessions."""
     with store.session() as session:
-        open_ = dict(
-            session.execute(
-                select(SessionRow.user, func.count())
-                .where(SessionRow.expires_at > utc_now())
-                .group_by(SessionRow.user)
-            ).tuples()
-        )
+        counted = session.execute(
+            select(SessionRow.user, func.count())
+            .where(SessionRow.expires_at > utc_now())
+            .group_by(SessionRow.user)
+        ).tuples()
+        open_ = dict(counted.all())
         rows = session.scalars(select(UserRow).order_by(UserRow.name)).all()
     return [_as_dict(row, open_.get(row.id, 0)) for row in rows]
 

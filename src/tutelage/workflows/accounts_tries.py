@@ -28,6 +28,7 @@ class _Limit:
 _PAIR = _Limit(free=5, longest_s=900)
 _ADDRESS = _Limit(free=30, longest_s=900)
 _NAME = _Limit(free=50, longest_s=60)  # short: a stranger can make the right person wait
+_FIRST_S = 8.0  # the first wait
 _FORGOTTEN = timedelta(days=1)
 
 
@@ -69,7 +70,7 @@ def clear(store: Store, name: str, address: str) -> None:
 
 def _wait_s(count: int, limit: _Limit) -> float:
     over = count - limit.free
-    return 0.0 if over < 0 else min(limit.longest_s, 2.0 ** min(over, 20))
+    return 0.0 if over < 0 else min(limit.longest_s, _FIRST_S * 2.0 ** min(over, 20))
 
 
 def _keys(name: str, address: str) -> list[tuple[str, _Limit]]:

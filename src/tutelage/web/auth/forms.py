@@ -26,7 +26,7 @@ from tutelage.workflows import accounts_links, accounts_sessions, passwords
 from tutelage.workflows.accounts_sessions import SignInRefused
 
 _LARGEST = 16_384  # bytes of a form
-_STYLE = Path(__file__).parent / "style.css"
+_HERE = Path(__file__).parent
 _RULE = f"At least {passwords.LEAST} letters; several words in a row are easy to keep in mind."
 _NEW = [
     Field("password", "New password", "password", fill="new-password", hint=_RULE),
@@ -45,6 +45,7 @@ def routes(gate: Gate) -> list[Route]:
         Route("/auth/password", forms.password, methods=["GET", "POST"]),
         Route("/auth/alive", forms.alive),
         Route("/auth/style.css", _style),
+        Route("/auth/alive.js", _script),
     ]
     if sign_on is not None:
         found += [Route("/auth/oidc", sign_on.start), Route("/auth/oidc/back", sign_on.back)]
@@ -144,8 +145,10 @@ class Forms:
         return response
 
     async def alive(self, request: Request) -> Response:
-        """Say whether the session holds: a page that lost its connection asks."""
-        return Response(status_code=204 if self._gate.who(request) is not None else 401)
+        """Say whether the session holds, and is the page's: one that lost its connection asks."""
+        if self._gate.who(request) is None:
+            return Response(status_code=401)
+        return Response(status_code=204 if self._gate.owns_page(request) else 410)
 
     async def _enter(self, request: Request, token: str, after: str) -> Response:
         """End the session there was and give the browser the new one."""
@@ -254,4 +257,12 @@ async def _read(request: Request) -> dict[str, str]:
 
 
 async def _style(request: Request) -> Response:
-    return FileResponse(_STYLE, media_type="text/css", headers={"cache-control": "max-age=3600"})
+    return _file("style.css", "text/css")
+
+
+async def _script(request: Request) -> Response:
+    return _file("alive.js", "text/javascript")
+
+
+def _file(name: str, kind: str) -> Response:
+    return FileResponse(_HERE / name, media_type=kind, headers={"cache-control": "max-age=3600"})

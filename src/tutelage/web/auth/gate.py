@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from nicegui import ui
 
 from tutelage.core.config_web import is_loopback
 from tutelage.web.auth import forms
@@ -18,6 +19,8 @@ def protect(served: FastAPI, site: Site) -> None:
     site.who, site.write, site.accounts = gate.who, gate.write, gate.web.accounts
     served.router.routes[:0] = forms.routes(gate)
     served.add_middleware(Guard, gate=gate)
+    if gate.web.accounts:
+        ui.add_head_html('<script src="/auth/alive.js" defer></script>', shared=True)
     link = accounts_links.first_link(gate.store, gate.web)
     if link is not None:
         site.notes.append(f"Make the first admin (works once, within a day): {link}")

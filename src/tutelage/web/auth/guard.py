@@ -17,6 +17,7 @@ from tutelage.web.auth import headers, origin
 from tutelage.web.auth.sessions import Gate
 
 _OPEN = ("/login", "/welcome/", "/logout", "/auth/")
+_SOCKET = "/_nicegui_ws/"
 _POLICY_VIOLATION = 1008  # why a websocket is closed
 
 
@@ -51,6 +52,8 @@ class Guard:
         if reason is not None:
             return PlainTextResponse(f"{reason}\n", 403)
         path = connection.url.path
+        if path.startswith(_SOCKET) and not self._gate.owns_page(connection):
+            return PlainTextResponse("this page was made for another session\n", 403)
         if path.startswith(_OPEN) or self._gate.who(connection) is not None:
             return None
         reads = connection.scope.get("method") in ("GET", "HEAD")
@@ -63,7 +66,7 @@ class Guard:
         self, connection: HTTPConnection, answer: Response | None, receive: Receive, send: Send
     ) -> None:
         """Let a websocket through, as long as the session holds that it was opened with."""
-        if answer is not None or not self._gate.owns_page(connection):
+        if answer is not None:
             await receive()
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return

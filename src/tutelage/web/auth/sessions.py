@@ -22,7 +22,6 @@ from tutelage.workflows.accounts_sessions import SignedIn, Visit, digest_of, sig
 
 _FRESH_S = 1.0  # how long a session is trusted before it is looked up again
 _MOST = 4096  # sessions in memory
-_SOCKET = "/_nicegui_ws/"
 
 
 class Gate:

@@ -94,7 +94,8 @@ def form(action: str, csrf: str, fields: Sequence[Field], button: str) -> str:
 
 def wrong(text: str) -> str:
     """Return what went wrong, said aloud by a screen reader."""
-    return f'<p class="wrong" role="alert">{escape(text)}</p>' if text else ""
+    said_so = escape(text[:1].upper() + text[1:])
+    return f'<p class="wrong" role="alert">{said_so}</p>' if text else ""
 
 
 def said(text: str) -> str:
