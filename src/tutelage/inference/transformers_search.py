@@ -42,6 +42,7 @@ class Answers:
     depths: Ints  # (M,)
     above: Ints  # (M, deepest) the nodes a node stands on, -1 where there is none
     inner: NDArray[np.bool_]  # (M,) something follows
+    forced: Ints  # (M,) the one node that follows, if something follows that in turn; else -1
     last: Ints  # (L,) the node each answer ends at
     first_child: Ints  # (M + 2,) where the children of node n - 1 begin; the root is 0
     children: Ints  # (M,) in the order of their parents
@@ -59,12 +60,16 @@ class Answers:
         inner = np.zeros(len(parents), dtype=bool)
         inner[parents[parents >= 0]] = True
         counts = np.bincount(parents + 1, minlength=len(parents) + 1)
+        forced = np.full(len(parents), -1)
+        alone = np.flatnonzero(inner & (parents >= 0) & (counts[parents + 1] == 1))
+        forced[parents[alone]] = alone
         return cls(
             trie,
             np.array(trie.tokens),
             np.array(trie.depths),
             above,
             inner,
+            forced,
             np.array([path[-1] for path in trie.paths]),
             np.concatenate([[0], counts.cumsum()]),
             np.argsort(parents, kind="stable"),
@@ -111,9 +116,14 @@ class Search:
             rows, nodes = self._pick()
             if not len(rows):
                 return
+            rows, nodes, wave = self._with_forced(rows, nodes)
             logits = self._compute(rows, nodes)
-            self._open[rows, nodes] = False
-            self._spread(logits, rows, nodes, self._logp[rows, nodes])
+            for number in range(int(wave.max()) + 1):
+                at = np.flatnonzero(wave == number)
+                part, below = rows[at], nodes[at]
+                self._open[part, below] = False
+                odds = logits if len(at) == len(rows) else logits[torch.from_numpy(at)]
+                self._spread(odds, part, below, self._logp[part, below])
 
     def scores(self) -> Floats:
         """Return log p of each answer, (B, L); -inf for those not followed to their end."""
@@ -160,6 +170,29 @@ class Search:
             must |= _likeliest(more, rank, lacking)
         rows, nodes = np.nonzero(_likeliest(must, rank, self._most))
         return rows, nodes
+
+    def _with_forced(self, rows: Ints, nodes: Ints) -> tuple[Ints, Ints, Ints]:
+        """Return the nodes with those that alone can follow them, and how far below each is.
+
+        What nothing competes with is read in the same pass, as far as the pass has room: on the
+        way to the end of an answer only its forks need passes of their own. A bounded walk reads
+        on below the likeliest node of a row alone, lest it read what the bound rules out.
+        """
+        found = [(rows, nodes)]
+        room = self._most - len(rows)
+        if self._bounded:
+            top = np.where(self._open, self._logp, -np.inf).max(axis=1)
+            first = self._logp[rows, nodes] >= top[rows]
+            rows, nodes = rows[first], nodes[first]
+        while len(rows) and room > 0:
+            only = self._answers.forced[nodes]
+            rows, nodes = rows[only >= 0][:room], only[only >= 0][:room]
+            found.append((rows, nodes))
+            room -= len(rows)
+        wave = np.repeat(np.arange(len(found)), [len(r) for r, _ in found])
+        every, below = (np.concatenate(part) for part in zip(*found, strict=True))
+        order = np.argsort(every, kind="stable")
+        return every[order], below[order], wave[order]
 
     def _compute(self, rows: Ints, nodes: Ints) -> torch.Tensor:
         """Return the logits after the nodes, (N, V)."""

@@ -27,7 +27,7 @@ from tutelage.training.precision import widen
 _AGREE = 1e-5  # relative difference allowed when a replaced forward is tried
 _AGREE_NARROW = 2e-2  # the same for a layer whose output has 16 bits
 _NARROW = (torch.bfloat16, torch.float16)
-_LARGE = 1 << 23  # numbers: fewer cost a GPU less time than the host needs to start one kernel
+_LARGE = 1 << 22  # numbers: fewer cost a GPU less time than the host needs to start one kernel
 Gradients = tuple[torch.Tensor, torch.Tensor]  # of a LoRA's A (rI) and B (Or)
 Factors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -41,7 +41,23 @@ class _Lora:
     a: torch.Tensor  # rI
     b: torch.Tensor  # Or
     scale: float
+    name: str  # of the adapter
     made: dict[torch.dtype, Factors] = field(default_factory=dict)
+
+    def stands(self, module: Any) -> bool:
+        """Return whether the layer still is what `_lora_of` found: a look at what can change."""
+        own = vars(module)
+        base, parts = own["_modules"]["base_layer"], own["_modules"]
+        return (
+            not own["merged_adapters"]
+            and not own["_disable_adapters"]
+            and own["_active_adapter"] in (self.name, [self.name])
+            and own["scaling"].get(self.name) == self.scale
+            and vars(base)["_parameters"]["weight"] is self.weight
+            and not self.weight.requires_grad
+            and vars(parts["lora_A"]._modules[self.name])["_parameters"]["weight"] is self.a
+            and vars(parts["lora_B"]._modules[self.name])["_parameters"]["weight"] is self.b
+        )
 
     def factors(self, dtype: torch.dtype) -> Factors:
         """Return A, scale · A, B, scale · B in `dtype`, made once while the layers are replaced."""
@@ -220,35 +236,52 @@ def _lora_of(module: Any) -> _Lora | None:
     trained = base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad)
     if module.lora_variant.get(name) is not None or b.bias is not None or trained or not plain:
         return None
-    return _Lora(base.weight, base.bias, module.lora_A[name].weight, b.weight, module.scaling[name])
+    return _Lora(
+        base.weight, base.bias, module.lora_A[name].weight, b.weight, module.scaling[name], name
+    )  # fmt: skip
 
 
-def _fast_linear(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+@dataclass(frozen=True)
+class _Fast:
+    """A module's fast forward, and the adapters it computes with by the child that holds them."""
+
+    run: Callable[[torch.Tensor], torch.Tensor]
+    layers: tuple[tuple[str, _Lora], ...] = ()  # "": the module itself
+
+    def stands(self, module: Any) -> bool:
+        """Return whether `run` still computes what the module does."""
+        children = module._modules
+        return all(lora.stands(children[name] if name else module) for name, lora in self.layers)
+
+
+def _fast_linear(module: Any) -> _Fast | None:
     layer = _lora_of(module)
     if layer is None:
         return None
-    return lambda x: _LoraLinear.apply(_narrow(x), layer.a, layer.b, layer)
+    return _Fast(lambda x: _LoraLinear.apply(_narrow(x), layer.a, layer.b, layer), (("", layer),))
 
 
-def _fast_mlp(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _fast_mlp(module: Any) -> _Fast | None:
     names = ("gate_proj", "up_proj", "down_proj")
     if not all(hasattr(module, name) for name in names):
         return None
-    layers = tuple(_lora_of(getattr(module, name)) for name in names)
-    if None in layers:
+    found = [(name, _lora_of(getattr(module, name))) for name in names]
+    kept = tuple((name, layer) for name, layer in found if layer is not None)
+    if len(kept) < len(names):
         return None
-    weights = [w for layer in layers if layer is not None for w in (layer.a, layer.b)]
-    return lambda x: _GatedMlp.apply(_narrow(x), layers, *weights)
+    layers = tuple(layer for _, layer in kept)
+    weights = [w for layer in layers for w in (layer.a, layer.b)]
+    return _Fast(lambda x: _GatedMlp.apply(_narrow(x), layers, *weights), kept)
 
 
-def _fast_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _fast_norm(module: Any) -> _Fast | None:
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not type(module).__name__.endswith("RMSNorm") or weight is None or eps is None:
         return None
     if weight.requires_grad:
         return None
-    return lambda x: _RmsNorm.apply(x, weight, eps)
+    return _Fast(lambda x: _RmsNorm.apply(x, weight, eps))
 
 
 _KINDS = (_fast_linear, _fast_mlp, _fast_norm)
@@ -257,38 +290,76 @@ _KINDS = (_fast_linear, _fast_mlp, _fast_norm)
 _AGREED: weakref.WeakKeyDictionary[torch.nn.Module, bool] = weakref.WeakKeyDictionary()
 
 
-def fast_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Return the modules of `model` that give the same with their fast forward, tried once."""
-    found = []
-    for module in model.modules():
-        fast = _fast(module)
-        if fast is None:
-            continue
-        if module not in _AGREED:
-            _AGREED[module] = _agrees(module, fast)
-        if _AGREED[module]:
-            found.append(module)
-    return found
+class FastLayers:
+    """The modules of a model that give the same with their fast forward, tried once."""
 
-
-@contextlib.contextmanager
-def replaced(modules: list[torch.nn.Module]) -> Iterator[None]:
-    """Run with the fast forwards of `modules`, as far as they still apply; put all back after."""
-    changed = []
-    try:
-        for module in modules:
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._made: dict[torch.nn.Module, _Fast] = {}
+        for module in model.modules():
             fast = _fast(module)
-            if fast is not None and "forward" not in vars(module):
-                module.forward = fast
-                changed.append(module)
-        yield
-    finally:
-        for module in changed:
-            del module.forward
-        vars(_last).clear()
+            if fast is None:
+                continue
+            if module not in _AGREED:
+                _AGREED[module] = _agrees(module, fast.run)
+            if _AGREED[module]:
+                self._made[module] = fast
+
+    def __iter__(self) -> Iterator[torch.nn.Module]:
+        return iter(self._made)
+
+    @contextlib.contextmanager
+    def replaced(self) -> Iterator[None]:
+        """Run with the fast forwards, as far as they still apply; put all back after."""
+        changed = []
+        try:
+            for module in list(self._made):
+                fast = self._standing(module)
+                if fast is not None and "forward" not in vars(module):
+                    module.forward = fast.run
+                    changed.append(module)
+            self._narrow_factors()
+            yield
+        finally:
+            for module in changed:
+                del module.forward
+            vars(_last).clear()
+            for _, layer in self._layers():
+                layer.made.clear()
+
+    def _standing(self, module: torch.nn.Module) -> _Fast | None:
+        kept = self._made[module]
+        if kept.stands(module):
+            return kept
+        fast = _fast(module)
+        if fast is not None:
+            self._made[module] = fast
+        return fast
+
+    def _layers(self) -> Iterator[tuple[str, _Lora]]:
+        for fast in self._made.values():
+            yield from fast.layers
+
+    def _narrow_factors(self) -> None:
+        """Make all factors that autocast asks for on a GPU at once: few kernels, not thousands."""
+        layers = [layer for _, layer in self._layers() if layer.a.is_cuda]
+        if not layers or not torch.is_autocast_enabled("cuda"):
+            return
+        dtype = torch.get_autocast_dtype("cuda")
+        with torch.no_grad():
+            plain = [w.detach() for layer in layers for w in (layer.a, layer.b)]
+            scaled = torch._foreach_mul(plain, [x.scale for x in layers for _ in range(2)])
+            wide = [*plain, *scaled]
+            flat = torch.empty(sum(w.numel() for w in wide), dtype=dtype, device=wide[0].device)
+            parts = flat.split([w.numel() for w in wide])
+            narrow = [part.view(w.shape) for part, w in zip(parts, wide, strict=True)]
+            torch._foreach_copy_(narrow, wide)
+        for place, layer in enumerate(layers):
+            a, b = narrow[2 * place : 2 * place + 2]
+            a_scaled, b_scaled = narrow[len(plain) + 2 * place : len(plain) + 2 * place + 2]
+            layer.made[dtype] = (a, a_scaled, b, b_scaled)
 
 
-def _fast(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _fast(module: torch.nn.Module) -> _Fast | None:
     return next((fast for kind in _KINDS if (fast := kind(module)) is not None), None)
 
 

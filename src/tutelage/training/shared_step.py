@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from tutelage.inference.transformers_load import unwrapped
-from tutelage.training.fast_layers import fast_layers, replaced
+from tutelage.training.fast_layers import FastLayers
 from tutelage.training.head_loss import head_loss
 from tutelage.training.prefix_tree import Forest, Node, Row, Stream, build_forest, lay_out, pack
 from tutelage.training.tree_attention import NAME, Past, TreePlan, register
@@ -164,7 +164,7 @@ class SharedStep:
     def __init__(self, model: torch.nn.Module, *, fast: bool = True) -> None:
         register()
         self._model = model
-        self._fast = fast_layers(model) if fast else []
+        self._fast = FastLayers(model) if fast else None
         self._decoder, self._head = decoder_of(model)
         self._device = next(model.parameters()).device
 
@@ -201,7 +201,7 @@ class SharedStep:
         usual = config._attn_implementation
         config._attn_implementation = NAME
         try:
-            with replaced(self._fast):
+            with self._fast.replaced() if self._fast else contextlib.nullcontext():
                 yield
         finally:
             config._attn_implementation = usual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.unit.training.test_training_prefix import assert_close, draw, gradien
 
 from tutelage.inference.transformers import load_model
 from tutelage.training.adapters import save_adapter, trained_parameters
-from tutelage.training.fast_layers import fast_layers, replaced
+from tutelage.training.fast_layers import FastLayers
 from tutelage.training.precision import autocast, halve_frozen
 from tutelage.training.shared_step import SharedStep, plain_step
 
@@ -26,18 +27,19 @@ def noisy(model: Any) -> Any:
     return model
 
 
-def kinds(modules: list[torch.nn.Module]) -> set[str]:
+def kinds(modules: Iterable[torch.nn.Module]) -> set[str]:
     """Return the class names of the modules."""
     return {type(module).__name__ for module in modules}
 
 
 def test_every_layer_of_a_llama_is_replaced_and_put_back(tiny_lora: Any) -> None:
-    modules = fast_layers(tiny_lora)
+    layers = FastLayers(tiny_lora)
+    modules = list(layers)
     assert kinds(modules) == {"Linear", "LlamaMLP", "LlamaRMSNorm"}
     assert (
         len([m for m in modules if hasattr(m, "lora_A")]) == 7 * tiny_lora.config.num_hidden_layers
     )
-    with replaced(modules), replaced(modules):
+    with layers.replaced(), layers.replaced():
         assert all("forward" in vars(module) for module in modules)
     assert not any("forward" in vars(module) for module in modules)
 
@@ -61,7 +63,7 @@ def test_the_gradient_of_the_input_is_right_in_double_precision(tiny_lora: Any) 
         one = torch.randn(3, width, dtype=torch.float64, requires_grad=True)
         other = one.detach().clone().requires_grad_()
         module(one).pow(3).sum().backward()
-        with replaced(fast_layers(module)):
+        with FastLayers(module).replaced():
             module(other).pow(3).sum().backward()
         assert one.grad is not None and other.grad is not None
         precise = 1e-6 if module is block.input_layernorm else 1e-12  # its own norm is fp32
@@ -83,7 +85,7 @@ def test_only_plain_lora_is_replaced(
 
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **settings)
     model = noisy(get_peft_model(load_model(tiny_source), config))
-    assert ("Linear" in kinds(fast_layers(model))) == plain
+    assert ("Linear" in kinds(FastLayers(model))) == plain
     rows = draw(random.Random(1), (30,), 4, 0.0)
     model.eval()
     loss = plain_step(model, rows, 4).loss
@@ -96,7 +98,7 @@ def test_a_layer_that_computes_otherwise_keeps_its_forward(tiny_lora: Any) -> No
     inner = tiny_lora.get_base_model().model
     inner.layers[0].mlp.act_fn = torch.nn.GELU()
     inner.norm.forward = lambda x: x
-    modules = fast_layers(tiny_lora)
+    modules = FastLayers(tiny_lora)
     assert inner.layers[0].mlp not in modules and inner.norm not in modules
     assert inner.layers[1].mlp in modules
 
@@ -143,7 +145,7 @@ def test_layers_stored_in_16_bits_are_tried_under_autocast(
 ) -> None:
     monkeypatch.setattr("tutelage.training.precision.multiplies_bf16", lambda device: True)
     halve_frozen(tiny_lora, "bf16")
-    assert kinds(fast_layers(tiny_lora)) == {"Linear", "LlamaMLP", "LlamaRMSNorm"}
+    assert kinds(FastLayers(tiny_lora)) == {"Linear", "LlamaMLP", "LlamaRMSNorm"}
     rows = draw(random.Random(1), (30,), 4, 0.0)
     with autocast(tiny_lora, "bf16"):
         plain = plain_step(tiny_lora, rows, 4)
@@ -166,7 +168,7 @@ def test_layers_of_one_input_keep_one_narrow_copy(tiny_lora: Any) -> None:
 
     with (
         torch.autocast("cpu", dtype=torch.bfloat16),
-        replaced(fast_layers(attention)),
+        FastLayers(attention).replaced(),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
         outputs = [layer(x) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
