@@ -30,11 +30,13 @@ from tutelage.core.workspace import Workspace, atomic_write
 from tutelage.store.artifacts import JobRow
 from tutelage.workflows.context import Context
 
-Kind = Literal["train", "evaluate", "improve", "curate", "search", "prompt"]
+Kind = Literal["train", "evaluate", "improve", "curate", "search", "plan", "tokens", "prompt"]
 RUNNING, STOPPING = "running", "stopping"
 DONE, FAILED, STOPPED = "done", "failed", "interrupted"
 _COMMANDS = {  # where it is not the kind's own name
     "curate": ("data", "split"),
+    "plan": ("train", "--plan"),
+    "tokens": ("data", "tokens"),
     "prompt": ("prompt", "test"),
 }
 _EVENTS, _OUT, _LOG, _NOTE = "events.jsonl", "result.json", "log.txt", "job.json"

@@ -1,0 +1,1 @@
+"""Parts of the pages about runs, plans and what is trained on."""
