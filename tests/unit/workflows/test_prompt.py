@@ -267,3 +267,37 @@ def test_the_stage_inputs_change_with_the_published_prompt(ctx: Context) -> None
     prompting.draft(ctx, "Say warm.")
     prompting.publish(ctx, "2", note="x", force=True)
     assert content_hash(reopen(ctx).config.prompt) != before
+
+
+def test_who_decides_on_what_he_saw_is_told_when_that_moved(ctx: Context) -> None:
+    first = prompting.adopt(ctx)
+    assert first is not None
+    prompting.draft(ctx, "Say warm.")
+    prompting.draft(ctx, "Say cold.")
+    prompting.publish(ctx, "2", note="mine", force=True, seen=first.hash)
+    with pytest.raises(Conflict, match="somebody else moved the published prompt"):
+        prompting.publish(ctx, "3", note="late", force=True, seen=first.hash)
+    with pytest.raises(Conflict, match="somebody else moved the published prompt"):
+        prompting.restore(ctx, "1", seen=first.hash)
+
+
+def test_the_standing_follows_what_is_published_and_what_the_settings_say(ctx: Context) -> None:
+    prompting.draft(ctx, "Say warm.")
+    assert prompting.standing(ctx)["in_force"] == 1
+    prompting.publish(ctx, "2", note="short", force=True)
+    found = prompting.standing(ctx)
+    assert (found["in_force"], found["text"]) == (2, "Say warm.")
+    assert [row["number"] for row in found["versions"]] == [2, 1]
+    path = ctx.workspace.config_path
+    path.write_text(path.read_text().replace(FIRST, "Say what it is."))
+    assert prompting.standing(ctx)["text"] == "Say what it is."
+
+
+def test_the_document_of_a_test_is_read_back(ctx: Context) -> None:
+    prompting.draft(ctx, f"{FIRST} Look carefully.")
+    assert prompting.trial_of(ctx, "2") is None
+    found = try_out(ctx, TwoPrompts(), rows=10)
+    kept = prompting.trial_of(ctx, "2")
+    assert kept is not None and kept["sentence"] == found["sentence"]
+    (ctx.workspace.home / found["path"] / "test.json").unlink()
+    assert prompting.trial_of(ctx, "2") is None
