@@ -1,0 +1,1 @@
+"""What the operators' pages are made of: live sections, plots of rollouts and use, states."""

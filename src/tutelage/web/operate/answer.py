@@ -1,0 +1,155 @@
+"""One answer of production whole: what was asked, what was said of it, and where it comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+
+from tutelage.web.operate.sheet import sheet
+from tutelage.web.operate.states import at
+from tutelage.web.operate.tree import tree
+from tutelage.web.parts.layout import Action, card, chip, empty, facts, heading
+from tutelage.web.parts.text import passage, text
+from tutelage.web.parts.words import milliseconds, number, short, when
+from tutelage.web.view import View
+from tutelage.workflows import feedback, records
+from tutelage.workflows.release_lineage import trace
+
+_WAYS = ("operator", "admin")
+
+
+class Answer:
+    """One look at a record."""
+
+    def __init__(self, view: View, record: str) -> None:
+        self.view, self.record = view, record
+
+    async def draw(self) -> None:
+        """Draw the page."""
+        found = await self.view.call(records.record, self.view.context, self.record)
+        actions = [Action("All answers", "/traffic", "arrow_back")]
+        if self.view.can(*_WAYS) and found.get("question"):
+            actions.append(Action("Send to label", self.send, "label"))
+        heading("One answer", *actions, note=self.record)
+        with ui.element("div").classes("tt-grid w-full").style("--tt-least: 22rem"):
+            with card("Asked and answered"):
+                _turns(found)
+            with card("Facts"):
+                _facts(found)
+        with card("What was said of it", classes="w-full"):
+            self.said = ui.column().classes("w-full")
+            self._said(found)
+            if self.view.can(*_WAYS):
+                self._form()
+        with card("Where it comes from", classes="w-full"):
+            self.origin = ui.column().classes("w-full")
+            with self.origin:
+                ui.button("Show its lineage", icon="account_tree", on_click=self.trace).props(
+                    "outline"
+                )
+
+    async def trace(self) -> None:
+        """Read and draw the lineage."""
+        found = await self.view.attempt(trace, self.view.context, self.record)
+        if found is not None:
+            self.origin.clear()
+            with self.origin:
+                tree(found["tree"])
+
+    async def send(self) -> None:
+        """Give the question to the experts."""
+        self.view.require(*_WAYS)
+        told = await self.view.attempt(records.send_to_label, self.view.context, [self.record], ())
+        if told is not None:
+            self.view.audit("traffic.label", record=self.record, batch=told["batch"])
+            people = ", ".join(told["people"])
+            self.view.tell(f"It waits in the label queue of {people}", "good")
+
+    def _said(self, found: dict[str, Any]) -> None:
+        self.said.clear()
+        with self.said:
+            if not found["signals"]:
+                empty("Nobody has said anything of this answer.")
+                return
+            score = found["score"]
+            text(
+                "p", f"Score {number(score)} of 1" if score is not None else "No score", "tt-muted"
+            )
+            rows = [
+                [when(at(one["at"])), str(one["signal"]), str(one["value"]), one["author"] or "–"]
+                for one in found["signals"]
+            ]
+            sheet(("when", "signal", "value", "by"), rows, name="feedback on this answer")
+
+    def _form(self) -> None:
+        labels = self.view.context.config.output.labels
+        with ui.row().classes("w-full items-center gap-4"):
+            for name, rating, icon in (("Good", "up", "thumb_up"), ("Bad", "down", "thumb_down")):
+                ui.button(name, icon=icon, on_click=lambda r=rating: self.say(rating=r)).props(
+                    "outline"
+                )
+            if labels:
+                edit: Any = ui.select(list(labels), label="The right answer").classes("w-48")
+            else:
+                edit = ui.textarea("The right answer").props("autogrow").classes("w-96")
+            comment = ui.input("Comment").classes("w-72")
+
+            async def keep() -> None:
+                said = {"edit": edit.value, "comment": comment.value}
+                if await self.say(**{k: v for k, v in said.items() if v}):
+                    edit.value, comment.value = None if labels else "", ""
+
+            ui.button("Keep it", icon="save", on_click=keep)
+
+    async def say(self, **said: Any) -> bool:
+        """Keep feedback in the person's name; return whether it is durable."""
+        self.view.require(*_WAYS)
+        if not said:
+            self.view.tell("Write the right answer or a comment first.", "warn")
+            return False
+        body = {"record_id": self.record, **said}
+        kept = await self.view.attempt(
+            feedback.add, self.view.context, body, author=self.view.user.name
+        )
+        if kept is None:
+            return False
+        self.view.audit("traffic.feedback", record=self.record, kinds=", ".join(kept["kept"]))
+        self.view.tell("It is kept", "good")
+        self._said(await self.view.call(records.record, self.view.context, self.record))
+        return True
+
+
+def _turns(found: dict[str, Any]) -> None:
+    for turn in found["messages"]:
+        text("h3", str(turn.get("role", "")))
+        content = turn.get("content")
+        passage(content if isinstance(content, str) else short(str(content), 4000))
+    text("h3", "answer")
+    if found.get("status", 200) >= 400:
+        chip(f"status {found['status']}", "bad")
+        passage(found.get("error") or "")
+    passage(found["response"] if found["response"] is not None else "The record is not there.")
+
+
+def _facts(found: dict[str, Any]) -> None:
+    if "at" not in found:
+        empty("The record was deleted, or has not arrived yet.")
+        return
+    pairs: list[tuple[str, object]] = [
+        ("when", when(at(found["at"]))),
+        ("deployment", found["deployment"]),
+        ("release", f"{found['release']} ({found['arm']})"),
+        ("rollout", found["rollout"] or "none"),
+        ("key", found["key"] or "none"),
+        ("took", milliseconds(found["latency_ms"])),
+        ("first token after", milliseconds(found["first_token_ms"])),
+        ("tokens", f"{found['prompt_tokens']:,} asked, {found['completion_tokens']:,} answered"),
+        ("side", f"{found['side']}: {_SIDES.get(found['side'], 'held out')}"),
+    ]
+    facts(pairs)
+    for name, why in found["flags"].items():
+        chip(f"{name}: {why}" if why else name, "warn")
+
+
+_SIDES = {"train": "may be trained on once reviewed"}

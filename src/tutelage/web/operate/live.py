@@ -1,0 +1,35 @@
+"""A part of a page that is drawn anew only when what it shows has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from nicegui import ui
+
+T = TypeVar("T")
+
+
+class Live(Generic[T]):
+    """Holds a place on the page; `show` fills it by `draw`, and leaves it alone while equal.
+
+    What has the focus inside it would lose it at a change, so fields of forms stand outside.
+    """
+
+    def __init__(self, draw: Callable[[T], object], classes: str = "w-full gap-2") -> None:
+        self._draw = draw
+        self._place = ui.column().classes(classes)
+        self._shown: T | None = None
+
+    def show(self, data: T) -> None:
+        """Show `data`."""
+        if data == self._shown:
+            return
+        self._shown = data
+        self._place.clear()
+        with self._place:
+            self._draw(data)
+
+    def again(self) -> None:
+        """Forget what is shown, so that the next `show` draws."""
+        self._shown = None
