@@ -243,4 +243,4 @@ async def show(view: View) -> None:
     view.every(15, sheet.draw)
 
 
-PAGES = (Page("/agreement", "Agreement", show, roles=TEACH, group="Teach", icon="groups", key="a"),)
+PAGES = (Page("/agreement", "Agreement", show, roles=TEACH, group="Teach", icon="groups", key="m"),)

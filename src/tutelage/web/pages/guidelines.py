@@ -208,5 +208,5 @@ async def show(view: View) -> None:
 
 
 PAGES = (
-    Page("/guidelines", "Guideline", show, roles=TEACH, group="Teach", icon="menu_book", key="u"),
+    Page("/guidelines", "Guideline", show, roles=TEACH, group="Teach", icon="menu_book", key="k"),
 )

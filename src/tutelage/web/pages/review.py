@@ -123,4 +123,4 @@ async def show(view: View) -> None:
     view.every(15, desk.draw)
 
 
-PAGES = (Page("/review", "Decide", show, roles=TEACH, group="Teach", icon="gavel", key="r"),)
+PAGES = (Page("/review", "Decide", show, roles=TEACH, group="Teach", icon="gavel", key="v"),)
