@@ -54,9 +54,11 @@ class ItemPart:
 
     def _asked(self, shown: Shown) -> None:
         with card(f"Item {shown.done + 1:,} of {max(shown.total, shown.done + 1):,}"):
-            with ui.element("ul").classes("tt-reasons").props('aria-label="Why this item is here"'):
-                for why in shown.why:
-                    text("li", why)
+            with ui.element("div").classes("tt-reasons"):
+                text("h3", "Why it is here")
+                with ui.element("ul"):
+                    for why in shown.why:
+                        text("li", why)
             box = ui.element("div").classes("tt-item").props('role="region" tabindex="0"')
             box.props["aria-label"] = "What is asked"
             with box:
@@ -68,8 +70,6 @@ class ItemPart:
             if work.before is not None:
                 said = work.before.label or words.short(work.before.answer or "", 80)
                 notice(f"You said: {said or 'skipped'}. A new answer takes its place.")
-            elif work.was:
-                notice(f"You had said: {work.was}")
             if self._labelled:
                 self._label_buttons(shown)
             else:
@@ -140,6 +140,8 @@ class ItemPart:
             desk.view, item=item, value=value, save=save, label=name, on_change=changed, rows=rows
         )
         made.element.on("keydown.escape", js_handler="(e) => e.target.blur()")
+        if rows > 1:
+            made.element.props('input-style="min-height: 7rem"')
         return made
 
     def _compare(self, drafted: str, typed: str) -> None:
@@ -172,7 +174,7 @@ class ItemPart:
             elif desk.work.answer is not None:
                 self._press("Save", desk.does(self.accept), "check", keys.SAVE, True)
             self._press("Skip", desk.does(partial(desk.give, skip=True)), "skip_next", keys.SKIP)
-            self._press("Hide an identifier", desk.does(self.hide), "visibility_off", keys.HIDE)
+            self._press("Hide words", desk.does(self.hide), "visibility_off", keys.HIDE)
             self._press("Undo", desk.does(desk.back), "undo", keys.BACK)
 
     def _press(self, name: str, do: object, icon: str, key: str, main: bool = False) -> None:

@@ -12,7 +12,8 @@ _CSS = """
   min-width: 0; }
 .tt-desk-side { display: flex; flex-direction: column; gap: var(--tt-gap); min-width: 0; }
 .tt-item { font-size: 1.0625rem; line-height: 1.6; max-height: 46vh; overflow: auto; }
-.tt-reasons { margin: 0; padding: 0 0 0 1.1rem; color: var(--tt-muted); list-style: disc; }
+.tt-page .tt-reasons h3 { margin: 0; font-size: 0.8125rem; color: var(--tt-muted); }
+.tt-reasons ul { margin: 0; padding: 0 0 0 1.1rem; list-style: disc; }
 .tt-labels { display: grid; gap: 8px; width: 100%;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
 .tt-label { display: flex; gap: 10px; align-items: center; text-align: left; padding: 9px 12px;

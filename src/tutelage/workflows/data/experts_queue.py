@@ -5,6 +5,7 @@ Counted by index: a queue of a hundred thousand items costs no more than it must
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,6 +55,20 @@ class Said:
     answer: str | None
     skipped: bool
     at: datetime
+
+
+@dataclass(frozen=True)
+class Given:
+    """Items that were given out together; answers that are there, being given, and awaited."""
+
+    batch: str
+    at: datetime
+    people: tuple[str, ...]
+    overlap: int
+    source: str
+    done: int
+    busy: int
+    open: int
 
 
 def join(ctx: Context, name: str) -> str:
@@ -127,6 +142,37 @@ def said_last(ctx: Context, name: str, count: int = 10) -> list[Said]:
         )
         for row, example in rows
     ]
+
+
+def batches_of(ctx: Context, *, offset: int = 0, limit: int = 25) -> tuple[list[Given], int]:
+    """Return the items that were given out together, the newest first, and how many there are."""
+    with ctx.store.session() as session:
+        total = session.scalar(select(func.count()).select_from(BatchRow)) or 0
+        rows = session.scalars(
+            select(BatchRow).order_by(BatchRow.at.desc(), BatchRow.id).offset(offset).limit(limit)
+        ).all()
+        counted = (
+            select(AssignmentRow.batch, AssignmentRow.state, func.count())
+            .where(AssignmentRow.batch.in_([row.id for row in rows]))
+            .group_by(AssignmentRow.batch, AssignmentRow.state)
+        )
+        states: dict[str, dict[str, int]] = {}
+        for batch, state, count in session.execute(counted):
+            states.setdefault(batch, {})[state] = count
+    return [_given(row, states.get(row.id, {})) for row in rows], total
+
+
+def _given(row: BatchRow, states: Mapping[str, int]) -> Given:
+    return Given(
+        row.id,
+        row.at,
+        tuple(row.people),
+        row.overlap,
+        row.source,
+        states.get("done", 0) + states.get("skipped", 0),
+        states.get("leased", 0),
+        states.get("open", 0),
+    )
 
 
 def _states(session: Session, name: str) -> dict[str, int]:
