@@ -18,17 +18,46 @@ from tutelage.inference.replay import ReplayGenerator
 from tutelage.store.artifacts import JobRow
 from tutelage.workflows import improve_turns, prompt, prompt_trial
 from tutelage.workflows.demo_cast import Cast
-from tutelage.workflows.evaluate_engines import LoadedEngine
+from tutelage.workflows.evaluate import evaluate_named
+from tutelage.workflows.evaluate_engines import LoadedEngine, OpenEngine
+from tutelage.workflows.project import require_output
 
 _RULE = "A cause that is named outranks the organ: an injury of the eye is an injury."
 _EARLIER = "If nothing fits, answer with the nearest class and never with free text."
 
 
 class _Script(ReplayGenerator):
-    """Answers as the script says; an adapter changes nothing."""
+    """Answers as the script says: `say(prompt, tuned)`, the same every time."""
+
+    def __init__(self, say: Callable[[Prompt, bool], str]) -> None:
+        self._say, self._tuned = say, False
+        self._said: dict[tuple[str, bool], str] = {}
+        super().__init__(self._known)
 
     def set_adapter(self, path: Path | None) -> None:
-        """Take any adapter."""
+        """Note whether the tuned model is asked."""
+        self._tuned = path is not None
+
+    def mean_nll(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Return (nats, tokens) a text: the tuned model finds plain text a little less likely."""
+        worse = 1.01 if self._tuned else 1.0
+        return [(3.1 * worse * len(text.split()), len(text.split())) for text in texts]
+
+    def _known(self, asked: Prompt) -> str:
+        key = "\n".join(message.content for message in asked.messages), self._tuned
+        if key not in self._said:
+            self._said[key] = self._say(asked, self._tuned)
+        return self._said[key]
+
+
+def fill_evaluation(cast: Cast) -> None:
+    """Evaluate the stable release's model once more, against the bare base alone."""
+
+    def say(asked: Prompt, tuned: bool) -> str:
+        return cast.answer(asked.messages[-1].content, 0.88 if tuned else 0.5)
+
+    adapter = require_output(cast.ctx, "train")
+    evaluate_named(cast.ctx, [adapter.short], against=["base"], open_engine=_opens(say))
 
 
 def fill_prompts(cast: Cast) -> None:
@@ -51,27 +80,18 @@ def fill_prompts(cast: Cast) -> None:
 def _test(cast: Cast, version: str, rule: str) -> None:
     """Test a version on 24 rows; with `rule` in the prompt every answer is right."""
 
-    def say(asked: Prompt) -> str:
+    def say(asked: Prompt, tuned: bool) -> str:
         told = any(rule in message.content for message in asked.messages)
         return cast.answer(asked.messages[-1].content, 1.0 if told else 0.8)
 
+    prompt_trial.trial(cast.ctx, version, rows=24, by="anna", open_engine=_opens(say))
+
+
+def _opens(say: Callable[[Prompt, bool], str]) -> OpenEngine:
     def opened(source: ModelSource, batch_size: int) -> LoadedEngine:
-        return LoadedEngine(_Script(_once(say)), lambda text: len(text.split()))
+        return LoadedEngine(_Script(say), lambda text: len(text.split()))
 
-    prompt_trial.trial(cast.ctx, version, rows=24, by="anna", open_engine=opened)
-
-
-def _once(say: Callable[[Prompt], str]) -> Callable[[Prompt], str]:
-    """Return `say` as a function that says the same of the same prompt."""
-    said: dict[str, str] = {}
-
-    def answer(asked: Prompt) -> str:
-        key = "\n".join(message.content for message in asked.messages)
-        if key not in said:
-            said[key] = say(asked)
-        return said[key]
-
-    return answer
+    return opened
 
 
 def fill_turns(cast: Cast) -> None:

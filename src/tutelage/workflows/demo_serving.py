@@ -28,6 +28,7 @@ from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows import drift, mine, mine_queue
+from tutelage.workflows.context import register
 from tutelage.workflows.demo_cast import LOCAL, PEOPLE, Cast
 
 _DAYS = 14
@@ -101,9 +102,11 @@ def _release(cast: Cast, like: ReleaseRow, rule: str) -> ReleaseRow:
     body = manifest.model_copy(
         update={"name": "", "kind": "tuned", "prompt": f"{manifest.prompt.rstrip()}\n{rule}\n"}
     )
-    return bundle.create_release(
+    made = bundle.create_release(
         cast.ctx.store, cast.ctx.workspace, body, project=cast.ctx.config.name
     )
+    register(cast.ctx.store, bundle.release_artifact(made))
+    return made
 
 
 def _traffic(cast: Cast, arm: _Arm, since: datetime, days: float, count: int = 0) -> list[str]:

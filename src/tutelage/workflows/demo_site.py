@@ -19,7 +19,7 @@ from tutelage.release import bundle
 from tutelage.store.feedback import MarkRow
 from tutelage.workflows.context import Context, last_output, open_context
 from tutelage.workflows.demo import write_demo
-from tutelage.workflows.demo_build import fill_jobs, fill_prompts, fill_turns
+from tutelage.workflows.demo_build import fill_evaluation, fill_jobs, fill_prompts, fill_turns
 from tutelage.workflows.demo_cast import Cast, cast
 from tutelage.workflows.demo_people import fill_comparisons, fill_experts
 from tutelage.workflows.demo_serving import fill_looks, fill_serving
@@ -32,6 +32,7 @@ _PARTS: tuple[tuple[str, Callable[[Cast], None]], ...] = (
     ("blind comparisons", fill_comparisons),
     ("two weeks of requests, and rollouts", fill_serving),
     ("drift, and what is worth a label", fill_looks),
+    ("a second evaluation", fill_evaluation),
     ("versions of the prompt", fill_prompts),
     ("turns of the loop", fill_turns),
     ("past jobs", fill_jobs),

@@ -1,0 +1,108 @@
+"""Takes a picture of every page, light and dark, into docs/assets/screens/: `make screenshots`.
+
+Shows the quickstart's project where there is one (`--project`, by default ./demo), filled as
+`tutelage up --demo` fills it, in a copy; else a small project without a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from PIL import Image  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+from tests.fakes.web_demo import filled  # noqa: E402
+from tests.fakes.web_process import CHROMIUM, look, opened, serving  # noqa: E402
+from tests.fakes.web_walk import addresses  # noqa: E402
+
+from tutelage.workflows.context import open_context  # noqa: E402
+from tutelage.workflows.demo_site import prepare  # noqa: E402
+
+TARGET = ROOT / "docs" / "assets" / "screens"
+LOOKS = ("light", "dark")
+SIZE = {"width": 1280, "height": 800}
+TALLEST = 1_600  # pixels of a picture
+COLOURS = 128
+
+
+def main() -> int:
+    """Take the pictures; say how large they are."""
+    args = _arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        project = _project(args.project, Path(folder) / "project")
+        wanted = _wanted(project, args.only)
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--hide-scrollbars"]
+        )
+        with serving(project) as url:
+            for scheme in LOOKS:
+                _take(browser, url, wanted, scheme, args.out)
+        browser.close()
+    taken = sorted(args.out.glob("*.png"))
+    print(f"{len(taken)} pictures, {sum(p.stat().st_size for p in taken) / 2**20:.1f} MB")
+    return 0
+
+
+def _arguments() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--project", type=Path, default=ROOT / "demo")
+    parser.add_argument("--out", type=Path, default=TARGET)
+    parser.add_argument("--only", default="", help="a pattern of the paths to take")
+    return parser.parse_args()
+
+
+def _project(given: Path, made: Path) -> Path:
+    """Return the project to show: a filled copy of the given one, or a small one."""
+    if (given / "tutelage.yaml").is_file():
+        shutil.copytree(given, made)
+        prepare(made, lambda event: None)
+    else:
+        filled(made).store.close()
+    return made
+
+
+def _wanted(project: Path, only: str) -> dict[str, str]:
+    ctx = open_context(project)
+    try:
+        return {path: at for path, at in addresses(ctx).items() if re.search(only, path)}
+    finally:
+        ctx.store.close()
+
+
+def _take(browser: Any, url: str, wanted: dict[str, str], scheme: str, out: Path) -> None:
+    context = look(browser, url, scheme, viewport=SIZE)
+    page = context.new_page()
+    for path, address in wanted.items():
+        opened(page, url + address)
+        page.wait_for_timeout(400)  # charts have drawn themselves by then
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({**SIZE, "height": max(SIZE["height"], min(TALLEST, height))})
+        page.wait_for_timeout(250)
+        _keep(page.screenshot(animations="disabled"), out / f"{_name(path)}-{scheme}.png")
+        page.set_viewport_size(SIZE)
+        print(f"{scheme} {address}", file=sys.stderr)
+    context.close()
+
+
+def _name(path: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\{[^}]+\}", "one", path)).strip("-") or "home"
+
+
+def _keep(shot: bytes, path: Path) -> None:
+    """Write a picture in few colours: a third of the size, and nobody sees the difference."""
+    image = Image.open(io.BytesIO(shot)).convert("RGB")
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
