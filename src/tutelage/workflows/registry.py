@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from tutelage.workflows.release_card import brief
 
 _DONE = "mlflow-aliases.json"  # what the aliases were set to last
 _SHOWN = "mlflow-evaluations.json"  # the hashes of evaluations that have a run
+_left: set[Path] = set()  # projects whose registry is left to child processes
 
 
 def wanted_aliases(store: Store, project: str) -> dict[str, str]:
@@ -65,12 +68,23 @@ def behind(ctx: Context) -> bool:
     return _done(ctx) != wanted_aliases(ctx.store, ctx.config.name)
 
 
+def leave_to_child(ctx: Context) -> None:
+    """From now on have a child process catch up for this project, and wait for none of them.
+
+    For a process that answers people: mlflow's import costs it seconds and memory.
+    """
+    _left.add(ctx.workspace.home)
+
+
 def catch_up(ctx: Context) -> None:
     """Register what is missing and move the aliases; a failure is a warning and is tried again.
 
     Safe to call at any time and from several processes; one works, the others wait.
     """
     if not behind(ctx):
+        return
+    if ctx.workspace.home in _left:
+        _start_child(ctx)
         return
     with _alone(ctx.workspace.home / ".mlflow.lock"):
         if not behind(ctx):
@@ -95,6 +109,15 @@ def catch_up(ctx: Context) -> None:
 def worth_a_child(ctx: Context) -> bool:
     """Return whether a gateway should have a child catch up: MLflow is in use, and behind."""
     return mlflow.installed() and (ctx.workspace.home / "mlflow.db").exists() and behind(ctx)
+
+
+def _start_child(ctx: Context) -> None:
+    command = [sys.executable, "-m", "tutelage.workflows.registry", str(ctx.workspace.root)]
+    with (ctx.workspace.logs / "registry.log").open("ab") as out:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    threading.Thread(target=child.wait, name="wait for the registry", daemon=True).start()
 
 
 def _unshown(ctx: Context) -> list[str]:

@@ -43,7 +43,7 @@ async def ask(view: View) -> None:
                 jobs.start, view.context, "evaluate", by=view.user.name, arguments=arguments
             )
             if started is not None:
-                view.audit("evaluate", job=started, candidates=" ".join(who.value or []))
+                view.audit("evaluation.started", job=started, candidates=" ".join(who.value or []))
                 dialog.close()
                 view.tell("The evaluation is at work.", "good")
 
@@ -83,7 +83,7 @@ class AtWork:
     def _one(self, job: jobs.Job) -> None:
         with layout.card():
             with ui.row().classes("w-full items-center gap-4"):
-                ui.spinner(size="sm")
+                ui.icon("hourglass_top").props("aria-hidden=true")
                 ui.label(f"{self._what}: {job.message}").classes("grow")
                 ui.link("Watch", f"/runs/{job.id}")
                 if self._view.can("engineer"):
@@ -95,7 +95,7 @@ class AtWork:
     async def _stop(self, name: str) -> None:
         self._view.require("engineer")
         if await self._view.attempt(jobs.stop, self._view.context, name) is not None:
-            self._view.audit("stop", job=name)
+            self._view.audit("job.stopped", job=name)
 
     async def _ended(self, name: str) -> None:
         job = await self._view.attempt(jobs.job, self._view.context, name)

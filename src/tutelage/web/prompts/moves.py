@@ -32,7 +32,7 @@ class Moves:
             )  # fmt: skip
             if started is None:
                 return False
-            self._view.audit("prompt test", version=self._number, job=started, rows=count)
+            self._view.audit("prompt.tested", version=self._number, job=started, rows=count)
             self._view.tell("The test is at work.", "good")
             return True
 
@@ -52,7 +52,7 @@ class Moves:
                 prompt.review, self._view.context, self._number, approve=approve,
                 by=self._view.user.name, note=str(note.value or ""),
             )  # fmt: skip
-            return self._done(done, "prompt approve" if approve else "prompt reject")
+            return self._done(done, "prompt.approved" if approve else "prompt.rejected")
 
         word = "Approve" if approve else "Reject"
         self._ask(f"{word} version {self._number}", word, lambda: ui.input("Note"), decide)
@@ -78,7 +78,7 @@ class Moves:
                 prompt.publish, self._view.context, self._number, note=str(note.value or ""),
                 by=self._view.user.name, force=bool(force.value), seen=self._seen,
             )  # fmt: skip
-            return self._done(done, "prompt publish")
+            return self._done(done, "prompt.published")
 
         self._ask(f"Publish version {self._number}", "Publish", fields, decide)
 
@@ -91,7 +91,7 @@ class Moves:
                 prompt.restore, self._view.context, self._number, note=str(note.value or ""),
                 by=self._view.user.name, seen=self._seen,
             )  # fmt: skip
-            return self._done(done, "prompt restore")
+            return self._done(done, "prompt.restored")
 
         title = f"Publish version {self._number} again"
         self._ask(title, "Publish again", lambda: ui.input("Why"), decide)

@@ -72,7 +72,7 @@ class Writing:
         if not row["new"]:
             view.tell(f"This text is version {row['number']} already.", "warn")
             return
-        view.audit("prompt draft", version=str(row["number"]))
+        view.audit("prompt.drafted", version=str(row["number"]))
         await self._draft.forget()
         ui.navigate.to(f"/prompts/{row['number']}")
 

@@ -70,7 +70,7 @@ async def roll_back(view: View, row: Mapping[str, Any]) -> None:
     view.require("operator")
     done = await view.attempt(rollout.rollback, view.context, row["name"])
     if done is not None:
-        view.audit("rollback", deployment=row["name"], release=str(done["stable"]))
+        view.audit("release.rolled_back", deployment=row["name"], release=str(done["stable"]))
         view.tell(f"{done['sentence']}.", "good")
         ui.navigate.reload()
 
@@ -95,7 +95,7 @@ async def promote(view: View, release: str, names: Sequence[str]) -> None:
             if done is None:
                 button.enable()
                 return
-            view.audit("promote", release=release, deployment=str(where.value))
+            view.audit("release.promoted", release=release, deployment=str(where.value))
             dialog.close()
             ui.navigate.reload()
 
