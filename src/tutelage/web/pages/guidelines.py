@@ -16,6 +16,7 @@ from tutelage.web.parts.diff import summary, word_diff
 from tutelage.web.parts.editor import Draft, draft_editor
 from tutelage.web.parts.layout import Action, button, card, chip, confirm, empty, heading, notice
 from tutelage.web.parts.text import passage, text
+from tutelage.web.teach.fields import finish_typing
 from tutelage.web.view import TEACH, Page, View
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_people import guidelines, set_guideline
@@ -124,15 +125,17 @@ class _Guideline:
             if newest is None:
                 text("p", _BEGIN, "tt-muted")
             note = ui.input("What changed, in a few words").classes("w-full")
+
+            async def publish() -> None:
+                await finish_typing()
+                await self.publish(str(note.value or ""))
+
             with ui.row().classes("gap-2"):
-                button(Action("Publish", lambda: self.publish(str(note.value or "")), "publish",
-                              "main", "ctrl+Enter"))  # fmt: skip
+                button(Action("Publish", publish, "publish", "main", "ctrl+Enter"))
                 button(Action("Throw away", self.discard, "delete"))
-            self._view.keys(
-                {"ctrl+Enter": ("Publish the draft", lambda: self.publish(str(note.value or "")))}
-            )
+            self._view.keys({"ctrl+Enter": ("Publish the draft", publish)})
             text("h3", "What changes")
-            changes = ui.element("div").props('aria-live="polite"')
+            changes = ui.element("div")
             self._changed(changes, now, value)
 
     def _changed(self, box: ui.element, old: str, new: str) -> None:

@@ -18,6 +18,7 @@ from tutelage.web.parts.editor import Draft, draft_editor, restored
 from tutelage.web.parts.layout import Action, button, card, chip, empty, notice
 from tutelage.web.parts.text import passage, text
 from tutelage.web.teach.conversation import conversation, side_by_side
+from tutelage.web.teach.fields import finish_typing
 from tutelage.web.view import View
 from tutelage.workflows.data.experts_decide import (
     Answer,
@@ -113,7 +114,7 @@ class Decision:
         case = self.case
         if case is None:
             return
-        await ui.run_javascript("document.activeElement?.blur()")
+        await finish_typing()
         if case.labelled:
             if self._pick is None or not self._pick.value:
                 self._view.tell("Choose a label first", "warn")
@@ -138,7 +139,7 @@ class Decision:
 
     async def later(self) -> None:
         """Go on to the next item; what was written stays with this one."""
-        await self._flush()
+        await self.leave()
         after = self.case.item if self.case is not None else None
         user = self._view.user.name
         await self.open(await self._view.call(self._queue.take, user, own=self.own, after=after))
@@ -146,7 +147,7 @@ class Decision:
 
     async def back(self) -> None:
         """Open what the person decided last, and then the one before, to decide it again."""
-        await self._flush()
+        await self.leave()
         done = await self._view.call(decisions_of, self._view.context, self._view.user.name, 50)
         items = list(dict.fromkeys(one["item"] for one in done))
         here = items.index(self.case.item) + 1 if self.case and self.case.item in items else 0
@@ -158,7 +159,7 @@ class Decision:
 
     async def leave(self) -> None:
         """Keep what was written before another item comes."""
-        await ui.run_javascript("document.activeElement?.blur()")
+        await finish_typing()
         await self._flush()
 
     async def _flush(self) -> None:
@@ -270,7 +271,7 @@ class Decision:
 
     async def toggle_names(self) -> None:
         """Show who said what, or hide it again."""
-        await self._flush()
+        await self.leave()
         self.names = not self.names
         if self.names and self.case is not None:
             self._view.audit("label.names", item=self.case.item)

@@ -16,6 +16,7 @@ from tutelage.web.parts.editor import Draft, draft_editor, restored
 from tutelage.web.parts.layout import Action, button, card
 from tutelage.web.parts.text import passage, text
 from tutelage.web.teach.conversation import conversation
+from tutelage.web.teach.fields import finish_typing
 from tutelage.web.teach.looks import progress_bar
 from tutelage.web.view import View
 from tutelage.workflows.human_answer import Given, Shown, Side, next_task, submit, undo
@@ -108,7 +109,7 @@ class Judging:
         await self.next()
 
     async def _flush(self) -> None:
-        await ui.run_javascript("document.activeElement?.blur()")
+        await finish_typing()
         if self._comment is not None:
             await self._comment.flush()
 
