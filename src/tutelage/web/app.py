@@ -111,6 +111,7 @@ async def _build(site: Site, page: Page, request: Request) -> Response | None:
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{site.sign_in}?next={quote(path, safe='')}", status_code=303)
     view = View(site, user, request, page)
+    await view.call(site.refresh)
     with frame.around(view, registry.navigation(user, registry.pages())):
         if user.may(page.roles):
             return await _show(view, request)

@@ -109,6 +109,7 @@ def _user_menu(view: View) -> None:
     with named, ui.menu():
         for role in sorted(view.user.roles):
             ui.menu_item(f"Role: {role}").props("disable")
+        ui.menu_item("Your account", lambda: ui.navigate.to("/account"))
         leave = ui.menu_item("Sign out")
         leave.on("click", js_handler=f'() => tutelage.post("{view.site.sign_out}")')
 

@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from starlette.requests import HTTPConnection
 
 from tutelage.core.errors import TutelageError
 from tutelage.core.workspace import disk_errors
-from tutelage.workflows.context import Context
+from tutelage.workflows.context import Context, reread
 
 ROLES = ("expert", "engineer", "operator", "admin")
 EVERYBODY = frozenset(ROLES)
@@ -31,6 +32,7 @@ OPERATE = frozenset({"operator", "admin"})
 ADMIN = frozenset({"admin"})
 
 _THREADS = ThreadPoolExecutor(max_workers=12, thread_name_prefix="page")
+_FRESH_S = 2.0  # how long the settings are trusted before they are looked at again
 _KINDS = {"good": "positive", "bad": "negative", "warn": "warning", "info": "info"}
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,24 @@ class Site:
     sign_in: str = "/login"
     sign_out: str = "/logout"
     notes: list[str] = field(default_factory=list)
+    _read: tuple[float, int] = (float("-inf"), 0)  # when the settings were read, and their time
+
+    def refresh(self) -> None:
+        """Take up a changed tutelage.yaml or a newly published prompt; broken ones are ignored."""
+        now, written = time.monotonic(), self._written()
+        if now - self._read[0] < _FRESH_S and written == self._read[1]:
+            return
+        self._read = (now, written)
+        try:
+            self.context = reread(self.context)
+        except TutelageError as error:
+            _log.warning("the settings as they were are kept: %s", error)
+
+    def _written(self) -> int:
+        try:
+            return self.context.workspace.config_path.stat().st_mtime_ns
+        except OSError:
+            return 0
 
 
 class View:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,20 @@ def open_context(directory: Path, emit: Emit = silent) -> Context:
     if prompt.text != config.prompt:
         config = config.model_copy(update={"prompt": prompt.text})
     return Context(workspace, config, store, emit, prompt)
+
+
+def reread(ctx: Context) -> Context:
+    """Return the project with its settings and the prompt in force as they are now.
+
+    It is `ctx` itself if neither changed. Raises ConfigError if tutelage.yaml can't be used.
+    """
+    config = load_config(ctx.workspace.config_path)
+    prompt = in_force(ctx.store, config.prompt)
+    if prompt.text != config.prompt:
+        config = config.model_copy(update={"prompt": prompt.text})
+    if config == ctx.config and prompt == ctx.prompt:
+        return ctx
+    return replace(ctx, config=config, prompt=prompt)
 
 
 def register(store: Store, artifact: Artifact) -> Artifact:

@@ -22,10 +22,15 @@ PATIENCE_MS = 20_000  # how long a browser waits for what it is told to expect
 
 
 class Site:
-    """One page process of a project. `options` are the command's, such as ("--host", "::1")."""
+    """One page process of a project. `options` are the command's, such as ("--host", "::1").
 
-    def __init__(self, directory: Path, options: tuple[str, ...] = ()) -> None:
-        self.directory, self._options = directory, options
+    `program` is the module that is run in place of tutelage.
+    """
+
+    def __init__(
+        self, directory: Path, options: tuple[str, ...] = (), *, program: str = "tutelage"
+    ) -> None:
+        self.directory, self._options, self._program = directory, options, program
         self.url = ""
         self.notes: list[str] = []
         self._process: subprocess.Popen[str] | None = None
@@ -34,7 +39,7 @@ class Site:
         """Start it, on the same port as before, and return when it answers."""
         port = self.url.rpartition(":")[2] or "0"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tutelage", "web", "--json", "-p", str(self.directory),
+            [sys.executable, "-m", self._program, "web", "--json", "-p", str(self.directory),
              "--port", port, "--parent", str(os.getpid()), *self._options],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
