@@ -101,10 +101,14 @@ def sentence(facts: dict[str, Any]) -> str:
     if facts["learns"] == "labels":
         said = f"{facts['rows']:,} rows are read, {facts['tokens']:,} tokens; their labels learned"
     if facts["shortened"]:
-        said += f"; {len(facts['shortened']):,} rows lose part of their context"
+        said += f"; {_rows_of(facts['shortened'])} with a shortened context"
     if facts["rejected"]:
-        said += f"; {len(facts['rejected']):,} rows can't be trained on"
+        said += f"; {_rows_of(facts['rejected'])} that can't be trained on"
     return said
+
+
+def _rows_of(found: Any) -> str:
+    return "1 row" if len(found) == 1 else f"{len(found):,} rows"
 
 
 def _folder(ctx: Context, dataset: Artifact) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from nicegui import ui
@@ -200,11 +199,11 @@ async def _show_job(view: View, job: jobs.Job) -> None:
             again = starting(view, job.kind, job.arguments)  # type: ignore[arg-type]
             actions = [Action(word, again, icon="play_arrow", weight="main")]
     heading(title(job.kind), *actions, note=job.id)
-    took = (datetime.now(UTC) if job.alive else job.updated_at) - job.started_at
+    took = (job.updated_at - job.started_at).total_seconds()
     facts(
         (
-            ("Started", f"{ago(job.started_at)} by {job.by or 'somebody'}"),
-            ("For" if job.alive else "Took", duration(took.total_seconds())),
+            ("Started", f"{when(job.started_at)} by {job.by or 'somebody'}"),
+            *([] if job.alive else [("Took", duration(took))]),
             ("With", " ".join(job.arguments) or "the project's settings"),
         )
     )
