@@ -22,6 +22,7 @@ from tutelage.web import frame, registry
 from tutelage.web.parts import theme
 from tutelage.web.view import Page, Site, View, sentence
 from tutelage.workflows.context import open_context
+from tutelage.workflows.registry import leave_to_child
 
 RECONNECT_S = 30.0  # how long a tab may be offline before its page is made anew
 _BUILD_S = 30.0  # how long a page may take to be made
@@ -39,7 +40,9 @@ def make_site(directory: Path, *, host: str, port: int) -> tuple[FastAPI, Site]:
     Accounts take part where web/auth/gate.py is: `protect(app, site)` adds its routes and
     middleware to the application and puts itself in for site.who and site.write.
     """
-    site = Site(open_context(directory), host, port)
+    context = open_context(directory)
+    leave_to_child(context)
+    site = Site(context, host, port)
     served = FastAPI(title="Tutelage", docs_url=None, redoc_url=None, openapi_url=None)
     served.state.site = site
     _protect(served, site)

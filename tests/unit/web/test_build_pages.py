@@ -209,6 +209,7 @@ def test_a_release_is_promoted_and_the_deployment_rolled_back(page: Any, site: S
     dialog.get_by_role("button", name="Promote").click()
     page.get_by_text("help-desk: stable", exact=True).wait_for()
     assert rollout.status(site.context)["stable"] == "help-desk-base"
+    assert (site.directory / ".tutelage/logs/registry.log").exists()  # left to a child
     ready(page, "/releases")
     page.get_by_role("button", name="Roll help-desk back to help-desk-v1").click()
     dialog.get_by_role("button", name="Roll back").click()

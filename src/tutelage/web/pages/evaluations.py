@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nicegui import ui
@@ -17,6 +18,7 @@ from tutelage.web.evaluations.verdicts import criteria, verdict_panel
 from tutelage.web.parts import layout, words
 from tutelage.web.parts.cells import named
 from tutelage.web.parts.layout import Action
+from tutelage.web.releases.make import make
 from tutelage.web.view import BUILD, Page, View
 from tutelage.workflows import evaluations
 
@@ -52,11 +54,26 @@ async def one(view: View, prefix: str) -> None:
         if page is not None:
             ui.download.content(page, f"evaluation-{short}.html", "text/html")
 
-    who = (report.get("candidate") or {}).get("title") or "base model"
-    layout.heading(
-        f"Evaluation of the {who}",
+    candidate = report.get("candidate") or {}
+    who = candidate.get("title") or "base model"
+    actions = [
         Action("Full report", f"/evaluations/{short}/report", "article", key="r"),
         Action("Download", download, "download", key="d"),
+    ]
+    keys: dict[str, tuple[str, Any]] = {
+        "r": ("Open the full report", lambda: _open(short)),
+        "d": ("Download", download),
+    }
+    if _releasable(report):
+
+        async def release() -> None:
+            await make(view, candidate["name"])
+
+        actions.append(Action("Release it", release, "inventory_2", "main", "l"))
+        keys["l"] = ("Release it", release)
+    layout.heading(
+        f"Evaluation of the {who}",
+        *actions,
         note=f"{report['rows']:,} test rows the model never saw · evaluation {short} · made "
         f"{words.ago(report['made_at'])}",
     )
@@ -67,7 +84,7 @@ async def one(view: View, prefix: str) -> None:
     await Rows(view, report).show()
     classes(report)
     beside(report)
-    view.keys({"r": ("Open the full report", lambda: _open(short)), "d": ("Download", download)})
+    view.keys(keys)
 
 
 async def full_report(view: View, prefix: str) -> None:
@@ -92,6 +109,13 @@ async def several(view: View, prefixes: str) -> None:
     back = Action("All evaluations", "/evaluations", "arrow_back")
     layout.heading("Evaluations side by side", back)
     await side_by_side(view, names)
+
+
+def _releasable(report: Mapping[str, Any]) -> bool:
+    """Return whether the evaluation is of an adapter and lets it pass."""
+    who = report.get("candidate") or {}
+    named = who.get("name") and str(who.get("hash") or "").startswith(who["name"])
+    return bool(named) and report["verdict"]["outcome"] == "pass"
 
 
 def _open(short: str) -> None:
