@@ -14,16 +14,19 @@ from tutelage.web.parts.table import Column, Query, Row, Rows, plain_table, tabl
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import number, short
 from tutelage.web.view import View
-from tutelage.workflows.data import versions
+from tutelage.workflows.context import Context
+from tutelage.workflows.data import browse, versions
 
 _SHOWN = 240
 _MOST_LABELS = 40
 _PAGE = 15
+_KEPT = 3  # comparisons
+_kept: dict[tuple[str, str, str], VersionDiff] = {}
 
 
 async def show_changes(view: View, before: str, after: str) -> None:
     """Draw the comparison."""
-    found = await view.call(versions.diff, view.context, before, after)
+    found = await view.call(_found, view.context, before, after)
     old, new = str(found.before["hash"])[:12], str(found.after["hash"])[:12]
     heading(
         "What changed",
@@ -46,6 +49,20 @@ async def show_changes(view: View, before: str, after: str) -> None:
     _labels(found)
     _lengths(found)
     _findings(found)
+
+
+def _found(ctx: Context, before: str, after: str) -> VersionDiff:
+    """Return the comparison. The last few are kept: versions never change, but may be erased."""
+    key = (str(ctx.workspace.root), before, after)
+    there = browse.readable(ctx, before) and browse.readable(ctx, after)
+    if not there:
+        _kept.pop(key, None)
+    found = _kept.get(key) or versions.diff(ctx, before, after)
+    if there:
+        _kept[key] = found
+        while len(_kept) > _KEPT:
+            _kept.pop(next(iter(_kept)), None)
+    return found
 
 
 async def _placed(title: str, rows: Sequence[Placed]) -> None:

@@ -185,4 +185,4 @@ def said(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-PAGES = (Page("/plan", "Plan", show, _ROLES, "Build", "tune", "t"),)
+PAGES = (Page("/plan", "Plan", show, _ROLES, "Build", "tune", "b"),)

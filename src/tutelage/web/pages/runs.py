@@ -348,6 +348,6 @@ async def _show_search(view: View, one: watch.Trained) -> None:
 
 
 PAGES = (
-    Page("/runs", "Runs", show_list, _ROLES, "Build", "model_training", "r"),
+    Page("/runs", "Runs", show_list, _ROLES, "Build", "model_training", "n"),
     Page("/runs/{run}", "Run", show_one, _ROLES),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nicegui import ui
+from nicegui.elements.mixins.text_element import TextElement
 
 from tutelage.web.parts.chart import Line, line
 from tutelage.web.parts.layout import card, chip
@@ -28,11 +29,11 @@ class Live:
         self._chart: Line | None = None
         with card("Where it stands"):
             self._bar = JobBar(view, job, alone=False)
-            self._figures = ui.element("dl").classes("tt-facts") if _trains(job) else None
+            self._figures = _facts() if _trains(job) else []
         self._plot = ui.element("div").classes("w-full")
         with card("What it said"):
             self._notes = ui.element("div").props('role="log" aria-label="What it said"')
-        self._told = 0
+        self._told, self._noted = 0, -1
 
     async def load(self) -> None:
         """Draw what there is, and look again every second while the job is at work."""
@@ -56,17 +57,16 @@ class Live:
         self._told += 1
 
     def _draw(self, came: bool) -> None:
-        if self._figures is not None:
-            self._figures.clear()
-            with self._figures:
-                for name, value in zip(_FIGURES, figures(self._curve, self._job), strict=True):
-                    text("dt", name)
-                    text("dd", value)
+        said = figures(self._curve, self._job)
+        for place, value in zip(self._figures, said, strict=False):
+            place.text = value
         if came:
             self._draw_curve()
-        self._notes.clear()
-        with self._notes:
-            notes(self._curve)
+        if len(self._curve.notes) != self._noted:
+            self._noted = len(self._curve.notes)
+            self._notes.clear()
+            with self._notes:
+                notes(self._curve)
 
     def _draw_curve(self) -> None:
         if self._chart is not None:
@@ -74,6 +74,16 @@ class Live:
             return
         with self._plot, card("Loss"):
             self._chart = line(series(self._curve), name="Loss by step, nats")
+
+
+def _facts() -> list[TextElement]:
+    """Draw the names of the figures and return the places of their values."""
+    with ui.element("dl").classes("tt-facts"):
+        places = []
+        for name in _FIGURES:
+            text("dt", name)
+            places.append(text("dd", "–"))
+    return places
 
 
 def _trains(job: jobs.Job) -> bool:
