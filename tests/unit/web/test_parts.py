@@ -11,7 +11,7 @@ from tests.fakes.web_parts import HOSTILE, MANY
 from tests.unit.web.conftest import Site, ready
 
 from tutelage.web.parts.editor import fingerprint
-from tutelage.workflows.kept import kept_text
+from tutelage.workflows.kept import keep_text, kept_text
 
 OF_UNITS = """(bytes) => {
   const units = [];
@@ -158,6 +158,23 @@ def test_a_server_killed_in_the_middle_of_an_edit_loses_nothing(
     assert page.get_by_label("Answer").input_value() == "the beginning and the end"
     kept = kept_text(site.context, "local", "parts:1")
     assert kept is not None and kept.text == "the beginning and the end"
+
+
+def test_a_text_that_was_changed_elsewhere_is_not_overwritten_and_both_are_offered(
+    page: Any, site: Site
+) -> None:
+    ready(page, "/parts")
+    entry = {"text": "of this browser", "steps": [1, 2]}
+    page.evaluate(
+        "(entry) => localStorage.setItem('tt:local:parts:1', JSON.stringify(entry))", entry
+    )
+    keep_text(site.context, "local", "parts:1", "of another browser")
+    ready(page, "/parts")
+    assert page.get_by_label("Answer").input_value() == "of another browser"
+    page.get_by_role("button", name="Use the other text").click()
+    assert page.get_by_label("Answer").input_value() == "of this browser"
+    page.get_by_text("Saved", exact=True).wait_for()
+    assert page.get_by_text("kept another text").count() == 0
 
 
 @pytest.mark.parametrize("text", ["", "abc", "ä😀\n", "\ud83d"])

@@ -30,17 +30,20 @@ def changes(old: str, new: str) -> list[Piece]:
         return [Piece("deleted", old), Piece("inserted", new)] if old != new else [
             Piece("same", new)]  # fmt: skip
     found: list[Piece] = []
+    gone = come = ""
     for step in Indel.opcodes(before, after):
-        kept = "".join(before[step.src_start : step.src_end])
-        came = "".join(after[step.dest_start : step.dest_end])
-        if step.tag == "equal":
-            found.append(Piece("same", kept))
+        if step.tag != "equal":
+            gone += "".join(before[step.src_start : step.src_end])
+            come += "".join(after[step.dest_start : step.dest_end])
             continue
-        if kept:
-            found.append(Piece("deleted", kept))
-        if came:
-            found.append(Piece("inserted", came))
-    return found
+        found += _changed(gone, come)
+        gone = come = ""
+        found.append(Piece("same", "".join(before[step.src_start : step.src_end])))
+    return found + _changed(gone, come)
+
+
+def _changed(gone: str, come: str) -> list[Piece]:
+    return [piece for piece in (Piece("deleted", gone), Piece("inserted", come)) if piece.text]
 
 
 def word_diff(old: str, new: str) -> ui.element:

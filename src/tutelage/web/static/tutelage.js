@@ -76,32 +76,84 @@ window.tutelage = (() => {
     return found >>> 0;
   }
 
-  function remember(target) {
-    const item = target?.dataset?.ttDraft;
-    if (!item) return;
+  // An entry holds the text and the numbers of the texts that led to it, the server's first. A
+  // server that holds one of those is merely behind; one that holds another text is not overwritten.
+  const STEPS = 300;
+
+  function entryOf(item) {
     try {
-      localStorage.setItem(slot(item), target.value);
+      return JSON.parse(localStorage.getItem(slot(item)));
+    } catch {
+      return null;
+    }
+  }
+
+  function write(item, entry) {
+    try {
+      localStorage.setItem(slot(item), JSON.stringify(entry));
     } catch (error) {
       console.warn("this browser keeps no drafts", error);
     }
   }
 
+  function remember(area) {
+    const item = area?.dataset?.ttDraft;
+    if (!item) return;
+    const steps = entryOf(item)?.steps ?? [Number(area.dataset.ttBase)];
+    write(item, { text: area.value, steps: [...steps, fingerprint(area.value)].slice(-STEPS) });
+  }
+
   function saved(item, print) {
-    const text = localStorage.getItem(slot(item));
-    if (text !== null && fingerprint(text) === print) localStorage.removeItem(slot(item));
+    document.querySelectorAll("textarea[data-tt-draft]").forEach((area) => {
+      if (area.dataset.ttDraft === item) area.dataset.ttBase = print;
+    });
+    const entry = entryOf(item);
+    if (entry && fingerprint(entry.text) === print) forget(item);
   }
 
   function forget(item) {
     localStorage.removeItem(slot(item));
   }
 
-  function bringBack(area) {
-    if (area.dataset.ttBack === area.dataset.ttDraft) return;
-    area.dataset.ttBack = area.dataset.ttDraft;
-    const text = localStorage.getItem(slot(area.dataset.ttDraft));
-    if (text === null || text === area.value) return;
+  function put(area, text) {
     Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(area, text);
     area.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  function bringBack(area) {
+    const item = area.dataset.ttDraft;
+    if (area.dataset.ttBack === item) return;
+    area.dataset.ttBack = item;
+    area.dataset.ttBase = fingerprint(area.value);
+    area.closest(".tt-editor")?.querySelector(".tt-other")?.remove();
+    const entry = entryOf(item);
+    if (!entry) return;
+    if (entry.text === area.value) forget(item);
+    else if (entry.steps.includes(Number(area.dataset.ttBase))) put(area, entry.text);
+    else offer(area, item, entry.text);
+  }
+
+  // The text was changed elsewhere meanwhile: both are kept, and the person chooses.
+  function offer(area, item, text) {
+    const bar = document.createElement("div");
+    bar.className = "tt-other tt-notice tt-warn";
+    bar.setAttribute("role", "status");
+    const said = document.createElement("p");
+    said.textContent = "This browser kept another text of yours, and this one was changed since.";
+    const choose = (name, work) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "tt-link";
+      button.textContent = name;
+      button.addEventListener("click", () => {
+        bar.remove();
+        forget(item);
+        work();
+      });
+      return button;
+    };
+    bar.append(said, choose("Use the other text", () => put(area, text)), choose("Drop it", () => {}));
+    area.closest(".tt-editor")?.append(bar);
   }
 
   function whenReady(work) {
