@@ -9,7 +9,7 @@ READY_DOCS := $(VENV)/.ready-docs
 PEERS := bench/.venvs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint smoke docs bench bench-setup clean
+.PHONY: help setup demo test lint smoke docs screenshots bench bench-setup clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ smoke: $(READY_DEV) ## the main job end to end, checked
 
 docs: $(READY_DOCS) ## build the documentation into site/
 	@$(BIN)/mkdocs build --strict
+
+screenshots: $(READY_DEV) ## a picture of every page, light and dark, for the docs
+	@$(BIN)/python docs/screenshots.py $(ARGS)
 
 bench-setup: $(READY_DEV) $(PEERS)/dedup/.ready $(PEERS)/unsloth/.ready $(PEERS)/litellm/.ready ## what the benchmarks' peers need
 
