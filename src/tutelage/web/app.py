@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tutelage import __version__
 from tutelage.web import frame, registry
 from tutelage.web.parts import theme
 from tutelage.web.view import Page, Site, View, sentence
@@ -50,7 +49,7 @@ def make_site(directory: Path, *, host: str, port: int) -> tuple[FastAPI, Site]:
         _register(site, page)
     app.exception_handler(404)(_nowhere(site))
     app.on_exception(_log_it)
-    theme.install(str(__version__))
+    theme.install()
     served.add_middleware(theme.LookMiddleware)
     served.add_middleware(_Timing)
     ui.run_with(

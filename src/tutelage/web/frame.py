@@ -79,7 +79,7 @@ def _navigation(view: View, groups: Mapping[str, Sequence[Page]]) -> None:
     with ui.element("nav").props('aria-label="Pages"').classes("tt-nav"):
         _entry(Page("/", "Home", view.page.show, icon="home"), here)
         for name, found in groups.items():
-            text("h2", name, "tt-nav-group")
+            text("div", name, "tt-nav-group")
             for page in found:
                 _entry(page, here)
 

@@ -6,11 +6,17 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import psutil
 import pytest
+from tests.fakes.gateway import gateway_project
+from tests.fakes.openai_backend import FakeBackend
 from tests.fakes.web_projects import empty_project
 
 from tutelage.core.events import Event
@@ -58,3 +64,26 @@ def test_a_port_in_use_is_a_warning_and_the_gateway_goes_on(tmp_path: Path) -> N
     assert [event.kind for event in heard] == ["warning"]
     assert "can't be used (address already in use)" in heard[0].message
     assert "`tutelage web --port 0` picks a free one" in heard[0].message
+
+
+def test_up_brings_the_gateway_and_the_page_and_both_end_with_it(tmp_path: Path) -> None:
+    with FakeBackend() as backend:
+        gateway_project(tmp_path, backend.url)
+        command = (sys.executable, "-m", "tutelage", "up", "--port", "0", "--web-port", "0",
+                   "-p", str(tmp_path))  # fmt: skip
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as up:
+            assert up.stdout is not None
+            said = {}
+            while len(said) < 2:
+                line = " ".join(up.stdout.readline().split())
+                assert line or up.poll() is None
+                for name in ("The web page is at", "colours answers at"):
+                    if name in line:
+                        said[name] = line.rpartition(" ")[2]
+            page = said["The web page is at"]
+            with urlopen(page, timeout=PATIENCE_S) as answer:
+                assert "<title>Home · Tutelage</title>" in answer.read().decode()
+            up.send_signal(signal.SIGTERM)
+            assert up.wait(PATIENCE_S) == 0
+    with pytest.raises(URLError):
+        urlopen(page, timeout=PATIENCE_S)

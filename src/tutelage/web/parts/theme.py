@@ -13,6 +13,8 @@ from nicegui import app, translations, ui
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tutelage.core.artifact import content_hash
+
 STATIC = Path(__file__).resolve().parents[1] / "static"
 COOKIE = "tutelage_look"  # light, dark; anything else: as the system
 FAVICON = (
@@ -47,9 +49,13 @@ class LookPage(ui.page):
         return _look.get()
 
 
-def install(version: str) -> None:
-    """Serve our files, put them into every page, and set the defaults of controls."""
-    base = f"/static/{version}"
+def install() -> None:
+    """Serve our files, put them into every page, and set the defaults of controls.
+
+    Their address names their content, so that no browser keeps an old one.
+    """
+    content = [path.read_text(encoding="utf-8") for path in sorted(STATIC.iterdir())]
+    base = f"/static/{content_hash(content)[:12]}"
     app.add_static_files(base, STATIC)
     ui.add_head_html(f'<link rel="stylesheet" href="{base}/tutelage.css">', shared=True)
     ui.add_head_html(f'<script src="{base}/tutelage.js"></script>', shared=True)
