@@ -186,10 +186,10 @@ def _states(session: Session, name: str) -> dict[str, int]:
 
 def _free(session: Session, name: str) -> int:
     """Return how many slots of a person's batches nobody has taken."""
-    counted = (
-        select(BatchRow.people, func.count())
-        .join(AssignmentRow, AssignmentRow.batch == BatchRow.id)
-        .where(AssignmentRow.annotator.is_(None), AssignmentRow.state == "open")
-        .group_by(BatchRow.id)
+    batches = [row.id for row in session.scalars(select(BatchRow)) if name in row.people]
+    counted = select(func.count()).where(  # answered by ix_assignments_queue alone
+        AssignmentRow.batch.in_(batches),
+        AssignmentRow.annotator.is_(None),
+        AssignmentRow.state == "open",
     )
-    return sum(count for people, count in session.execute(counted) if name in people)
+    return session.scalar(counted) or 0
