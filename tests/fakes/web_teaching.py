@@ -87,7 +87,7 @@ def add_traffic(ctx: Context) -> None:
         for number, (text, answer) in enumerate(asked):
             session.add(_record(f"r{number:02}", text, answer))
     for number in range(len(ALIKE)):
-        feedback.add(ctx, {"record_id": f"r{number:02}", "rating": -1})
+        feedback.add(ctx, {"record_id": f"r{number:02}", "rating": "down"})
     mine(ctx, budget=30, seed=7)
 
 

@@ -186,6 +186,7 @@ def test_answers_are_marked_by_a_rubric_with_keys(site: Site, page: Any) -> None
         sees(page, f"{done} of 4 judged")
         good = "a good" in page.locator(".tt-page").inner_text()
         page.keyboard.press("3" if good else "1")
+    sees(page, "Everything is judged")
     page.keyboard.press("v")
     sees(page, "Who is better")
     sees(page, re.compile(r"correct: tuned minus base \+1\.00"))

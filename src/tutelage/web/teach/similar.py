@@ -15,7 +15,7 @@ from tutelage.web.parts import words
 from tutelage.web.parts.diff import word_diff
 from tutelage.web.parts.editor import Draft, draft_editor, restored
 from tutelage.web.parts.layout import Action, button, card, chip, notice
-from tutelage.web.parts.table import Chip, Column, table
+from tutelage.web.parts.table import Chip, Column, Row, table
 from tutelage.web.parts.text import passage, text
 from tutelage.web.view import View
 from tutelage.workflows import feedback, mine_similar
@@ -200,7 +200,7 @@ class Applied:
                 rows, key="batch", limit=8,
             )  # fmt: skip
 
-    def _undo(self, row: dict[str, object]) -> None:
+    def _undo(self, row: Row) -> None:
         if row["undone"]:
             chip("undone", "idle")
             return
