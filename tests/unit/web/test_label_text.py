@@ -66,6 +66,16 @@ def test_a_corrected_draft_is_the_answer_and_undo_brings_it_back(page: Any, site
     until(page, "It is sent within three days.")
 
 
+def test_what_was_typed_last_is_in_the_answer(page: Any, site: Site) -> None:
+    ready(page, "/label")
+    editor(page).fill("typed and saved at once")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("1 answer · 7 left for you").wait_for()
+    assert newest(site).answer == "typed and saved at once"
+    page.keyboard.press("z")
+    until(page, "typed and saved at once")
+
+
 def test_what_is_typed_survives_a_reload(page: Any) -> None:
     ready(page, "/label")
     editor(page).fill("half a sen")

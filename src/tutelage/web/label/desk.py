@@ -36,6 +36,9 @@ class Screen(Protocol):
     def beside(self) -> None:
         """Draw what stands beside it anew."""
 
+    def progress(self) -> None:
+        """Draw how far the person is anew."""
+
 
 @dataclass
 class Work:
@@ -49,7 +52,7 @@ class Work:
     comment: Draft | None = None
     key: str = ""
     began: float = 0.0
-    touched: bool = False
+    touched: set[str] = field(default_factory=set)  # answer, comment
     told_taken: bool = False
     marks: list[Redacted] = field(default_factory=list)
 
@@ -128,6 +131,10 @@ class Desk:
         await self._forget(work)
         await self._put(await self.view.call(next_item, self.view.context, self.name))
 
+    async def leave(self) -> None:
+        """Leave the field somebody types in, which sends what was typed last."""
+        await _shown("document.activeElement?.blur();")
+
     async def back(self) -> None:
         """Undo the last step: words that were hidden, or the last answer."""
         self.view.require(*LABELLERS)
@@ -178,11 +185,7 @@ class Desk:
     async def count(self) -> None:
         """Count anew how much is left."""
         self.queue = await self.view.call(queue_of, self.view.context, self.name)
-        self.screen.beside()
-
-    def touch(self, _: str = "") -> None:
-        """Something was typed about the item."""
-        self.work.touched = True
+        self.screen.progress()
 
     async def _again(self) -> None:
         """Draw the item anew as it is in the store; what was said so far stays."""
@@ -214,7 +217,7 @@ class Desk:
             unsure,
             key=key or secrets.token_hex(16),
             began=time.monotonic() if began is None else began,
-            touched=bool(shown and shown.typed),
+            touched=set(shown.typed) if shown is not None else set(),
             marks=self.work.marks,
         )
         self.screen.item()
@@ -223,17 +226,21 @@ class Desk:
             await _shown()
 
     async def _settle(self) -> None:
-        """Bring what was typed last here: a field sends it when it is left."""
-        if self.work.answer is not None or self.work.comment is not None:
-            await _shown("document.activeElement?.blur();")
+        """Keep what was typed last."""
+        for draft in self._written():
+            await draft.flush()
+
+    def _written(self) -> list[Draft]:
+        """Return the editors in which something was typed."""
+        named = {"answer": self.work.answer, "comment": self.work.comment}
+        return [draft for name, draft in named.items() if draft and name in self.work.touched]
 
     async def _forget(self, work: Work) -> None:
         """Drop what was kept of a text that was given."""
         if not work.touched or work.shown is None:
             return
-        for draft in (work.answer, work.comment):
-            if draft is not None:
-                await draft.forget()
+        for draft in self._written():
+            await draft.forget()
         await self.view.call(forget_typed, self.view.context, self.name, work.shown.item)
 
 

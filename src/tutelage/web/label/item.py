@@ -53,7 +53,10 @@ class ItemPart:
         self._bind(shown)
 
     def _asked(self, shown: Shown) -> None:
-        with card(f"Item {shown.done + 1:,} of {max(shown.total, shown.done + 1):,}"):
+        queue = self._desk.queue
+        done = queue.done + queue.skipped
+        title = f"Item {done + 1:,} of {done + queue.left + queue.anyone:,}"
+        with card(title if self._desk.work.before is None else "An item you answered"):
             with ui.element("div").classes("tt-reasons"):
                 text("h3", "Why it is here")
                 with ui.element("ul"):
@@ -132,7 +135,7 @@ class ItemPart:
             keep_typed(desk.view.context, desk.name, shown.item, **{field: typed})
 
         def changed(typed: str) -> None:
-            desk.touch()
+            desk.work.touched.add(field)
             if field == "answer" and self._diff is not None and shown.draft is not None:
                 self._compare(str(shown.draft["text"]), typed)
 
@@ -193,6 +196,11 @@ class ItemPart:
         else:
             desk.view.tell("There is no draft to accept: choose a label")
 
+    async def save(self) -> None:
+        """Do the same out of the middle of a text."""
+        await self._desk.leave()
+        await self.accept()
+
     async def hide(self) -> None:
         """Ask which words are an identifier and hide them."""
         asked = await ask_to_hide(self._desk.view)
@@ -235,7 +243,7 @@ class ItemPart:
         accept = "Accept the draft" if self._labelled else "Save the answer as it stands"
         bound |= {
             keys.ACCEPT: (accept, desk.does(self.accept)),
-            keys.SAVE: ("Save while typing", desk.does(self.accept)),
+            keys.SAVE: ("Save while typing", desk.does(self.save)),
             keys.SKIP: ("Skip", desk.does(partial(desk.give, skip=True))),
             keys.UNSURE: ("Not sure, or sure again", self._flip),
             keys.COMMENT: ("Write a comment; Escape leaves it", self._to_comment),

@@ -32,6 +32,16 @@ class SidePart:
 
     def draw(self) -> None:
         """Draw progress and last answers anew."""
+        self.draw_progress()
+        self._last.clear()
+        with self._last:
+            if not self._desk.last:
+                text("p", "What you answer stands here, to look at it again.", "tt-muted")
+            for one in self._desk.last[:_SHOWN]:
+                self._entry(one)
+
+    def draw_progress(self) -> None:
+        """Draw how far the person is."""
         queue = self._desk.queue
         done, left = queue.done + queue.skipped, queue.left + queue.anyone
         self._progress.clear()
@@ -45,12 +55,6 @@ class SidePart:
                 parts.append(f"{queue.anyone:,} for whoever is free")
             text("p", " · ".join(parts)).props('role="status"')
             text("p", f"{words.count(queue.today, 'answer')} in the last 24 hours", "tt-muted")
-        self._last.clear()
-        with self._last:
-            if not self._desk.last:
-                text("p", "What you answer stands here, to look at it again.", "tt-muted")
-            for one in self._desk.last[:_SHOWN]:
-                self._entry(one)
 
     def toggle_guide(self) -> None:
         """Show the guideline, or put it away."""

@@ -34,6 +34,9 @@ class _Screen:
     def beside(self) -> None:
         self._side.draw()
 
+    def progress(self) -> None:
+        self._side.draw_progress()
+
 
 async def show(view: View) -> None:
     """Draw the desk of whoever looks."""
