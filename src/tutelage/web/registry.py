@@ -14,7 +14,7 @@ from tutelage.web.view import Page, User
 GROUPS = ("Teach", "Build", "Operate", "Admin")
 KEYS = {  # after "g"; "h" is home. Given here, so that no two pages take the same
     "/label": "l", "/review": "v", "/agreement": "g", "/clusters": "c", "/guidelines": "i",
-    "/compare": "b", "/data": "d", "/plan": "n", "/runs": "t", "/evaluations": "e",
+    "/compare-blind": "b", "/data": "d", "/plan": "n", "/runs": "t", "/evaluations": "e",
     "/prompts": "p", "/releases": "r", "/deployments": "s", "/rollout": "o", "/traffic": "q",
     "/mining": "k", "/alerts": "a", "/usage": "u", "/drift": "f", "/improve": "m",
     "/users": "w", "/audit": "y",

@@ -70,7 +70,7 @@ class Page:
 
     path: str
     title: str
-    show: Callable[..., Awaitable[None]]
+    show: Callable[..., Awaitable[object]]
     roles: frozenset[str] = EVERYBODY
     group: str | None = None
     icon: str = ""
@@ -227,7 +227,7 @@ async def done(work: Work) -> None:
     """Run a handler, whether it is a coroutine function or a plain one."""
     result = work()
     if helpers.should_await(result):
-        await result  # type: ignore[misc]
+        await result
 
 
 def sentence(error: BaseException) -> str:

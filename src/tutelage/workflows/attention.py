@@ -145,7 +145,7 @@ def _comparisons(ctx: Context, person: str) -> Iterable[Need]:
             )
         )
     if left:
-        yield Need("compare", f"{_many(left, 'answer')} to compare blind", "/compare")
+        yield Need("compare", f"{_many(left, 'answer')} to compare blind", "/compare-blind")
 
 
 def _prompts(ctx: Context) -> Iterable[Need]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
 from importlib.util import find_spec
+from pathlib import Path
 
 from tutelage.web import registry
 from tutelage.web.pages import MODULES
 from tutelage.web.view import LOCAL, User
+from tutelage.workflows import attention
 
 HEAVY = ("torch", "transformers", "mlflow", "sklearn", "peft", "polars", "matplotlib")
 
@@ -31,6 +34,13 @@ def test_every_page_of_the_navigation_has_a_group_an_icon_and_a_key() -> None:
 def test_every_module_that_is_named_is_there() -> None:
     missing = [name for name in MODULES if find_spec(f"tutelage.web.pages.{name}") is None]
     assert missing == []
+
+
+def test_what_needs_a_person_is_done_on_pages_that_are_there() -> None:
+    paths = re.findall(r'f?"(/[a-z{][^"]*)"', Path(attention.__file__).read_text("utf-8"))
+    known = {page.path.split("/")[1] for page in registry.pages()}
+    assert len(paths) >= 8
+    assert {path.split("/")[1] for path in paths} <= known
 
 
 def test_people_find_only_what_their_roles_open() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 MODULES: tuple[str, ...] = (
     "home",
-    "login",
     "label",
     "review",
     "agreement",
