@@ -306,7 +306,7 @@ def test_every_answer_tells_the_browser_to_be_careful(site: Site, client: httpx.
         page = inside.get("/").headers
     for sent in (form, page, client.get("/nothing").headers):
         assert sent["x-content-type-options"] == "nosniff"
-        assert sent["referrer-policy"] == "no-referrer"
+        assert sent["referrer-policy"] == "same-origin"
         assert sent["x-frame-options"] in ("DENY", "SAMEORIGIN")
         assert sent["cache-control"] == "no-store"
     assert "script-src" not in form["content-security-policy"]

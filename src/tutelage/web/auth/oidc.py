@@ -106,7 +106,7 @@ class SignOn:
                 token = await client.fetch_token(
                     metadata["token_endpoint"], code=code, code_verifier=data["verifier"]
                 )
-                keys = await client.get(metadata["jwks_uri"], withhold_token=True)
+                keys = await client.request("GET", metadata["jwks_uri"], withhold_token=True)
                 keys.raise_for_status()
                 claims = self._checked(token, keys.json(), data["nonce"], metadata)
                 return await self._filled(client, claims, metadata)
@@ -177,9 +177,8 @@ class SignOn:
         issuer = self._settings.issuer
         try:
             async with self._client(None) as client:
-                answer = await client.get(
-                    f"{issuer}/.well-known/openid-configuration", withhold_token=True
-                )
+                place = f"{issuer}/.well-known/openid-configuration"
+                answer = await client.request("GET", place, withhold_token=True)
                 answer.raise_for_status()
                 found = dict(answer.json())
             missing = {"authorization_endpoint", "token_endpoint", "jwks_uri"} - found.keys()
@@ -208,6 +207,7 @@ class SignOn:
             code_challenge_method="S256",
             token_endpoint_auth_method="client_secret_basic" if secret else "none",
             timeout=_PATIENCE_S,
+            leeway=0,  # the access token is used at once
         )
 
     def _address(self, request: Request) -> str:
