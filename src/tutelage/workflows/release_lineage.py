@@ -43,6 +43,13 @@ def trace(ctx: Context, what: str, *, rows: bool = False) -> dict[str, Any]:
     return data
 
 
+def resolve(ctx: Context, what: str) -> str:
+    """Return the id of the record, release or output that `what` names; DataError if nothing is."""
+    with ctx.store.session() as session:
+        record = session.get(RecordRow, what)
+    return record.id if record else _resolve(ctx, what)
+
+
 def _resolve(ctx: Context, what: str) -> str:
     """Return the full hash of the release or output that `what` names."""
     try:

@@ -187,7 +187,7 @@ def test_who_publishes_on_what_has_moved_meanwhile_is_told(page: Any, site: Site
 def test_a_release_shows_where_it_comes_from_and_that_it_is_whole(page: Any, site: Site) -> None:
     ready(page, "/releases")
     page.get_by_role("link", name="help-desk-v1").click()
-    page.get_by_text("Lineage as a list").click()
+    page.get_by_text("Lineage as a list").click()  # it comes when it is read
     assert page.get_by_text("48 imported").last.is_visible()
     assert page.get_by_role("heading", name="Model card").is_visible()
     page.keyboard.press("v")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from tutelage.evaluation.report_rows import clip
 from tutelage.evaluation.report_words import Report, figure, short_title, subject
@@ -44,12 +44,14 @@ class Rows:
         self._found: list[RowView] = []
         self._group, self._text, self._order = "", "", "change"
 
-    async def show(self) -> None:
-        """Draw the filter and the first rows."""
+    def show(self) -> None:
+        """Draw the filter; the rows come when they are read."""
         with layout.card("Row by row"):
             self._tools()
             self._box = ui.column().classes("w-full gap-4").style("min-height: 12rem")
-            await self._load()
+            with self._box:
+                ui.spinner()
+            background_tasks.create(self._load(), name="rows", context=self._box)
 
     def _tools(self) -> None:
         titles = {c["name"]: short_title(self._report, c["name"])

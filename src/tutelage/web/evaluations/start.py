@@ -60,6 +60,7 @@ class AtWork:
     def __init__(self, view: View, kind: str, *, what: str, on_end: Any = None) -> None:
         self._view, self._kind, self._what, self._on_end = view, kind, what, on_end
         self._shown: tuple[str, ...] = ()
+        self._said: list[tuple[Any, ...]] = []
 
     async def show(self) -> None:
         """Draw the place, fill it, and look again every two seconds."""
@@ -73,10 +74,13 @@ class AtWork:
         ids = tuple(job.id for job in found)
         ended = set(self._shown) - set(ids)
         self._shown = ids
-        self._box.clear()
-        with self._box:
-            for job in found:
-                self._one(job)
+        said = [(job.id, job.state, job.message, f"{job.progress:.2f}") for job in found]
+        if said != self._said:
+            self._said = said
+            self._box.clear()
+            with self._box:
+                for job in found:
+                    self._one(job)
         for name in ended:
             await self._ended(name)
 

@@ -81,9 +81,9 @@ async def one(view: View, prefix: str) -> None:
     criteria(report)
     scores(report)
     differences(report)
-    await Rows(view, report).show()
     classes(report)
     beside(report)
+    Rows(view, report).show()
     view.keys(keys)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from tutelage.web.evaluations.verdicts import verdict_chip
 from tutelage.web.parts import layout, words
@@ -18,7 +18,7 @@ from tutelage.web.releases.serving import deployments, promote, serves_chips
 from tutelage.web.releases.tree import lineage
 from tutelage.web.view import BUILD, OPERATE, Page, View
 from tutelage.workflows import release
-from tutelage.workflows.release_lineage import trace
+from tutelage.workflows.release_lineage import resolve, trace
 from tutelage.workflows.release_overview import overview
 from tutelage.workflows.release_verify import verify
 
@@ -68,30 +68,29 @@ async def one(view: View, name: str) -> None:
         await _check(view, row["name"], box)
 
     actions = [Action("Check every hash", check, "verified", key="v")]
+    keys: dict[str, tuple[str, Any]] = {"v": ("Check every hash", check)}
     if view.can("operator"):
         actions.append(Action("Promote", move, "rocket_launch", "main", "p"))
+        keys["p"] = ("Promote", move)
     layout.heading(f"Release {row['name']}", *actions, note=f"made {words.ago(row['made_at'])}")
     box = ui.element("div").classes("w-full")
     with layout.card("What it is made of"):
         layout.facts(_facts(about, row))
     with layout.card("Where it comes from"):
-        place = ui.element("div").classes("w-full").style("min-height: 8rem")
-        with place:
-            ui.spinner()
-        await _trace(view, row["name"], place)
+        _lineage(view, row["name"])
     if about["card"]:
         with layout.card("Model card"):
             card_text(about["card"])
-    view.keys({action.key: (action.text, action.do) for action in actions})  # type: ignore[misc]
+    view.keys(keys)
 
 
 async def traced(view: View, what: str) -> None:
     """Draw where an answer, a release or any output comes from."""
-    found = await view.call(trace, view.context, what)
+    await view.call(resolve, view.context, what)
     back = Action("Releases", "/releases", "arrow_back")
     layout.heading("Where it comes from", back, note=what)
     with layout.card():
-        lineage(found["tree"])
+        _lineage(view, what)
 
 
 def _line(row: Mapping[str, Any]) -> list[Cell]:
@@ -128,8 +127,16 @@ def _facts(about: Mapping[str, Any], row: Mapping[str, Any]) -> list[tuple[str, 
     return facts
 
 
-async def _trace(view: View, name: str, place: ui.element) -> None:
-    found = await view.attempt(trace, view.context, name)
+def _lineage(view: View, what: str) -> None:
+    """Draw the place of a lineage; it comes when it is read: that goes through every train row."""
+    place = ui.element("div").classes("w-full").style("min-height: 8rem")
+    with place:
+        ui.spinner()
+    background_tasks.create(_trace(view, what, place), name="lineage", context=place)
+
+
+async def _trace(view: View, what: str, place: ui.element) -> None:
+    found = await view.attempt(trace, view.context, what)
     place.clear()
     with place:
         if found is None:

@@ -19,8 +19,8 @@ def card_text(markdown: str) -> None:
     """Draw the card without its metadata block; what is not a known form is a paragraph."""
     for kind, lines in _blocks(_FRONT.sub("", markdown)):
         if kind == "heading":
-            level, words = _HEADING.fullmatch(lines[0]).groups()  # type: ignore[union-attr]
-            text(f"h{min(6, len(level) + 1)}", words)
+            marks, _, words = lines[0].partition(" ")
+            text(f"h{min(6, len(marks) + 1)}", words)
         elif kind == "list":
             with ui.element("ul").classes("list-disc pl-6"):
                 for line in lines:

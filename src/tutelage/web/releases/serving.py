@@ -9,9 +9,16 @@ from nicegui import ui
 
 from tutelage.web.parts import layout
 from tutelage.web.parts.cells import Cell, cell_table
+from tutelage.web.parts.layout import Kind
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
 from tutelage.workflows import rollout
+
+_ROLES: dict[str, tuple[str, Kind]] = {
+    "stable": ("stable", "good"),
+    "candidate": ("candidate", "warn"),
+    "before": ("stable before", "idle"),
+}
 
 
 def serves_chips(serves: Sequence[Mapping[str, Any]]) -> None:
@@ -21,11 +28,9 @@ def serves_chips(serves: Sequence[Mapping[str, Any]]) -> None:
         return
     with ui.row().classes("gap-1"):
         for one in serves:
-            role = one["role"]
-            share = f", {one['percent']:g} %" if role == "candidate" else ""
-            word = {"stable": "stable", "candidate": "candidate", "before": "stable before"}[role]
-            kind = {"stable": "good", "candidate": "warn"}.get(role, "idle")
-            layout.chip(f"{one['deployment']}: {word}{share}", kind)  # type: ignore[arg-type]
+            word, kind = _ROLES[one["role"]]
+            share = f", {one['percent']:g} %" if one["role"] == "candidate" else ""
+            layout.chip(f"{one['deployment']}: {word}{share}", kind)
 
 
 def deployments(view: View, rows: Sequence[Mapping[str, Any]]) -> None:
