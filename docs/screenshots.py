@@ -24,10 +24,13 @@ from tests.fakes.web_demo import filled  # noqa: E402
 from tests.fakes.web_process import CHROMIUM, look, opened, serving  # noqa: E402
 from tests.fakes.web_walk import addresses  # noqa: E402
 
+from tutelage.web.registry import pages  # noqa: E402
 from tutelage.workflows.context import open_context  # noqa: E402
 from tutelage.workflows.demo_site import prepare  # noqa: E402
 
 TARGET = ROOT / "docs" / "assets" / "screens"
+GUIDE = ROOT / "docs" / "how-to" / "web-page.md"
+GALLERY = "## Every page\n"  # what follows it is written here
 LOOKS = ("light", "dark")
 SIZE = {"width": 1280, "height": 800}
 TALLEST = 1_600  # pixels of a picture
@@ -48,6 +51,8 @@ def main() -> int:
             for scheme in LOOKS:
                 _take(browser, url, wanted, scheme, args.out)
         browser.close()
+    if args.out == TARGET:
+        _write_gallery()
     taken = sorted(args.out.glob("*.png"))
     print(f"{len(taken)} pictures, {sum(p.stat().st_size for p in taken) / 2**20:.1f} MB")
     return 0
@@ -96,6 +101,23 @@ def _take(browser: Any, url: str, wanted: dict[str, str], scheme: str, out: Path
 
 def _name(path: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\{[^}]+\}", "one", path)).strip("-") or "home"
+
+
+def _write_gallery() -> None:
+    """List every picture that is there at the end of the guide, light beside dark."""
+    lines = [
+        GALLERY,
+        "`make screenshots` took these.\n",
+        "| page | light | dark |",
+        "|---|---|---|",
+    ]
+    for page in pages():
+        name = _name(page.path)
+        if (TARGET / f"{name}-dark.png").is_file():
+            shown = [f"![{page.title}, {one}](../assets/screens/{name}-{one}.png)" for one in LOOKS]
+            lines.append(f"| {page.title} | {shown[0]} | {shown[1]} |")
+    head = GUIDE.read_text(encoding="utf-8").partition(GALLERY)[0]
+    GUIDE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _keep(shot: bytes, path: Path) -> None:

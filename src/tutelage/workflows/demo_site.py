@@ -14,7 +14,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_file import load_config
 from tutelage.core.errors import TutelageError
 from tutelage.core.events import Emit, Event
-from tutelage.core.workspace import CONFIG_NAME
+from tutelage.core.workspace import CONFIG_NAME, atomic_write
 from tutelage.release import bundle
 from tutelage.store.feedback import MarkRow
 from tutelage.workflows.context import Context, last_output, open_context
@@ -25,6 +25,7 @@ from tutelage.workflows.demo_people import fill_comparisons, fill_experts
 from tutelage.workflows.demo_serving import fill_looks, fill_serving
 
 STAGE = "demo"
+_PRICES = b"prices: {hour: 0.4}              # what an hour of the machine costs\n"
 _MARK = "demo-site"  # says in the store that it is filled
 
 _PARTS: tuple[tuple[str, Callable[[Cast], None]], ...] = (
@@ -44,6 +45,8 @@ def prepare(directory: Path, emit: Emit, *, port: int = 8321) -> Path:
     if not (directory / CONFIG_NAME).exists():
         emit(Event(STAGE, "note", f"a small project in {directory}"))
         write_demo(directory, port=port, per_chapter=8)
+        config = directory / CONFIG_NAME
+        atomic_write(config, config.read_bytes() + _PRICES)
     load_config(directory / CONFIG_NAME)
     ctx = open_context(directory, emit)
     try:
