@@ -33,6 +33,7 @@ from tutelage.workflows import release as releasing
 from tutelage.workflows import rollout as rollouts
 from tutelage.workflows.context import Context, open_context, register
 from tutelage.workflows.evaluate_candidates import of_artifact
+from tutelage.workflows.release_overview import overview
 
 CONFIG = """\
 name: colours
@@ -396,3 +397,20 @@ def test_switching_makes_a_release_stable_at_once(bench: Bench) -> None:
     data = rollouts.switch(bench.ctx, "colours-v1")
     assert data["sentence"] == "colours-v1 answers every request (switch: made stable by hand)"
     assert data["rollout"]["strategy"] == "switch"
+
+
+def test_the_overview_says_what_each_release_serves_and_served(bench: Bench) -> None:
+    made = releasing.release(bench.ctx, *passed(bench)).artifact
+    base = releasing.base_release(bench.ctx).artifact
+    ensure_deployment(bench.ctx.store, "colours", base.hash)
+    rollouts.switch(bench.ctx, "colours-v1")
+    found = overview(bench.ctx)
+    serves = {row["name"]: row["serves"] for row in found["releases"]}
+    assert serves == {
+        "colours-v1": [{"deployment": "colours", "role": "stable", "percent": 100.0}],
+        "colours-base": [{"deployment": "colours", "role": "before", "percent": 0.0}],
+    }
+    told = {row["id"]: (row["verdict"], row["prompt"]) for row in found["releases"]}
+    assert told == {made.hash: ("pass", 1), base.hash: ("none", 1)}
+    (deployment,) = found["deployments"]
+    assert (deployment["stable"], deployment["previous"]) == ("colours-v1", "colours-base")
