@@ -152,7 +152,7 @@ def _job(
 ) -> None:  # fmt: skip
     name = f"{kind}-{cast.dice.getrandbits(40):010x}"
     folder = cast.ctx.workspace.logs / "jobs" / name
-    note = {"by": "anna", "arguments": [], "pid": None, "born": None}
+    note: dict[str, object] = {"by": "anna", "arguments": [], "pid": None, "born": None}
     events = [
         {"stage": kind, "kind": "progress", "message": text, "done": place + 1, "total": len(said)}
         for place, text in enumerate(said)
