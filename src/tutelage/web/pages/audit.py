@@ -54,7 +54,7 @@ async def _check(view: View) -> None:
     broken = await view.attempt(_first_broken, view)
     if broken is None:
         return
-    with ui.dialog() as dialog, ui.card().classes("tt-card"):
+    with ui.dialog() as dialog, ui.card().classes("tt-card tt-sheet"):
         dialog.props["aria-label"] = "The log was checked"
         if broken:
             notice(f"The log was changed at line {broken} or just before it.", "bad")

@@ -95,11 +95,12 @@ def _add_form(view: View, again: Callable[[], Awaitable[None]]) -> None:
             await again()
             await _new_link(view, made["name"])
 
-    button(Action("Add and make a link", add, "person_add", "main"))
+    with ui.row().classes("tt-actions"):
+        button(Action("Add and make a link", add, "person_add", "main"))
 
 
 def _role_boxes(chosen: Sequence[str], name: str) -> dict[str, ui.checkbox]:
-    with ui.element("fieldset").classes("tt-roles") as group:
+    with ui.column().classes("gap-0").props('role="group"') as group:
         group.props["aria-label"] = name
         return {role: ui.checkbox(words, value=role in chosen) for role, words in _ROLES.items()}
 
@@ -107,7 +108,7 @@ def _role_boxes(chosen: Sequence[str], name: str) -> dict[str, ui.checkbox]:
 async def _open(view: View, row: Person, again: Callable[[], Awaitable[None]]) -> None:
     """Show one person and what an admin can do about them."""
     name = str(row["name"])
-    with ui.dialog() as dialog, ui.card().classes("tt-card"):
+    with ui.dialog() as dialog, ui.card().classes("tt-card tt-sheet"):
         dialog.props["aria-label"] = f"Person {name}"
         text("h2", name)
         facts(
@@ -163,6 +164,17 @@ async def _open(view: View, row: Person, again: Callable[[], Awaitable[None]]) -
     dialog.open()
 
 
+def _browser(said: str) -> str:
+    """Return what a browser calls itself in two words, where they are known."""
+    names = (("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"),
+             ("Safari/", "Safari"))  # fmt: skip
+    systems = (("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Mac OS", "macOS"),
+               ("Windows", "Windows"), ("Linux", "Linux"))  # fmt: skip
+    name = next((known for part, known in names if part in said), "")
+    system = next((known for part, known in systems if part in said), "")
+    return f"{name} on {system}" if name and system else short(said, 60) or "unknown"
+
+
 def _ways(row: Person) -> str:
     ways = [
         words
@@ -181,7 +193,7 @@ async def _new_link(view: View, name: str) -> None:
     )
     if address is None:
         return
-    with ui.dialog() as dialog, ui.card().classes("tt-card"):
+    with ui.dialog() as dialog, ui.card().classes("tt-card tt-sheet"):
         dialog.props["aria-label"] = f"Link for {name}"
         text("h2", f"A link for {name}")
         text("p", "Whoever opens it first chooses the password. It works once, for three days.")
@@ -201,7 +213,8 @@ async def show_own(view: View) -> None:
         return
     with card():
         facts([("Name", view.user.name), ("Roles", ", ".join(sorted(view.user.roles)))])
-        button(Action("Change your password", "/auth/password", "password"))
+        with ui.row().classes("tt-actions"):
+            button(Action("Change your password", "/auth/password", "password"))
     gate = Gate(view.site)
     now = gate.session(view.request)
     here = now.digest if now is not None else ""
@@ -227,7 +240,7 @@ async def show_own(view: View) -> None:
         drawn.append(
             await table(
                 [
-                    Column("browser", "Browser", show=lambda row: short(row["browser"], 60)),
+                    Column("browser", "Browser", show=lambda row: _browser(row["browser"])),
                     Column("address", "From"),
                     Column("created_at", "Since", show=lambda row: ago(row["created_at"])),
                     Column("expires_at", "Ends", show=lambda row: ago(row["expires_at"])),
