@@ -122,7 +122,7 @@ def _turn(ctx: Context) -> Iterable[Need]:
 def _items(ctx: Context, person: str) -> Iterable[Need]:
     queue = queue_of(ctx, person)
     if queue.left:
-        yield Need("label", f"{_many(queue.left, 'item')} to label are yours", "/label")
+        yield Need("label", f"{_many(queue.left, 'item')} of yours to label", "/label")
     if queue.anyone:
         yield Need("label", f"{_many(queue.anyone, 'item')} to label for whoever is free", "/label")
 

@@ -21,7 +21,11 @@ _GROUPS = (
 _SIGNS = {"alert": "notifications", "rollout": "alt_route", "turn": "autorenew",
           "label": "label", "decide": "gavel", "compare": "compare_arrows",
           "prompt": "edit_note", "job": "hourglass_top", "verdict": "fact_check"}  # fmt: skip
-_WORDS = {"bad": "urgent", "warn": "waits for a person", "good": "pass", "info": "", "idle": ""}
+_WORDS = {"bad": "failed", "warn": "waits for a person"}
+_WORDS_OF = {
+    "alert": {"bad": "error", "warn": "warning"},
+    "verdict": {"good": "pass", "bad": "fail", "warn": "not enough evidence"},
+}
 
 
 async def show(view: View) -> None:
@@ -72,7 +76,7 @@ def _need(need: Need) -> None:
                 text("span", f"{need.progress:.0%}", "tt-muted")
             if need.since is not None:
                 text("span", ago(need.since), "tt-muted")
-        if words := _WORDS[need.level]:
+        if words := _WORDS_OF.get(need.kind, _WORDS).get(need.level):
             chip(words, need.level)
 
 
