@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import warnings
 from pathlib import Path
@@ -32,6 +33,7 @@ data:
 train: {tracker: none, epochs: 3, rank: 4, replay: 0, max_tokens: 224}
 """
 HOSTILE = "<img src=x onerror=window.pwned=1> a crimson couch"
+LONG = ("ships", "ravines", "glaciers", "midnight", "turnips", "iron")  # some of them in train
 PATIENCE_MS = 90_000  # for a child process that trains
 
 
@@ -39,7 +41,7 @@ def _rows() -> list[dict[str, str]]:
     shades = {"warm": ("red", "orange", "amber"), "cold": ("blue", "teal", "grey")}
     things = ("apple", "kettle", "scarf", "lamp", "bicycle", "tent", "mug", "boat")
     return [
-        {"text": f"{thing} number {n} in {shade}", "label": label}
+        {"text": f"the {thing} number {n} in the garden shed is {shade}", "label": label}
         for label, names in shades.items()
         for shade in names
         for n, thing in enumerate(things)
@@ -64,8 +66,9 @@ def project_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(root, rows)
     ctx = open_context(root)
     curate(ctx)
-    rows[3] = {**rows[3], "text": rows[3]["text"].replace("in red", "in dark red")}
-    rows += [{"text": HOSTILE, "label": "warm"}, {"text": "far away " * 60, "label": "cold"}]
+    rows[3] = {**rows[3], "text": rows[3]["text"].replace("is red", "is dark red")}
+    rows += [{"text": f"{word} and so on " * 30, "label": "cold"} for word in LONG]
+    rows.append({"text": HOSTILE, "label": "warm"})
     _write(root, rows, "{not json\n")
     dataset = curate(ctx).artifact
     token_view.make(ctx, dataset)
@@ -104,10 +107,10 @@ def test_a_version_shows_leaks_rows_and_what_was_left_out(page: Any, hashes: lis
     page.get_by_role("option", name="Train").click()
     page.locator("tr[data-row]").nth(5).wait_for()
     page.get_by_label("Find in the text").fill("dark RED")
-    page.locator("tr[data-row]").filter(has_text="dark red").wait_for()
-    page.get_by_text("lamp number 3").count()
+    page.wait_for_function("document.querySelectorAll('tr[data-row]').length === 1")
+    assert "dark red" in page.locator("tr[data-row]").inner_text()
     page.locator("tr[data-row] .tt-link").first.click()
-    page.get_by_role("dialog").get_by_text("In these versions").wait_for()
+    page.get_by_role("dialog").get_by_role("heading", name="In these versions").wait_for()
     assert page.evaluate("window.pwned") is None
 
 
@@ -119,8 +122,9 @@ def test_every_token_is_learned_or_read_and_cuts_are_marked(page: Any, hashes: l
     assert learned.startswith('{"family": "') and learned.endswith("<|im_end|>")
     assert "Name the colour family" in "".join(first.locator(".tt-token-read").all_inner_texts())
     page.get_by_label("Only rows whose context is cut").click()
-    page.get_by_text("context cut here").wait_for()
-    assert page.locator(".tt-tokens li").count() == 1
+    page.wait_for_function("""document.querySelectorAll('.tt-tokens li').length
+        === document.querySelectorAll('.tt-tokens .tt-token-cut').length""")
+    assert 0 < page.locator(".tt-tokens li").count() <= len(LONG)
 
 
 def test_a_plan_then_a_run_of_training_to_its_end(page: Any, site: Site) -> None:
@@ -137,7 +141,7 @@ def test_a_plan_then_a_run_of_training_to_its_end(page: Any, site: Site) -> None
     assert page.get_by_role("img", name="Loss by step").count() == 1
     opened.click()
     page.get_by_role("heading", name="Label coverage").wait_for()
-    assert page.get_by_text("all 18 steps done").count() >= 1
+    assert page.get_by_text(re.compile(r"all \d+ steps done")).count() >= 1
     ctx = site.context
     try:
         made = last_output(ctx, "train")
