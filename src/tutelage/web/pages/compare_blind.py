@@ -53,8 +53,7 @@ async def show(view: View) -> None:
                    else Chip("being judged", "info")),
         ),
         rows, key="study", on_open="/compare-blind/{study}",
-        nothing="No study yet. Start one over the answers of an evaluation: press n, or type "
-        "`tutelage human new --to anna,ben`.",
+        nothing="No study yet. Start one over the answers of an evaluation with the button above.",
     )  # fmt: skip
 
 

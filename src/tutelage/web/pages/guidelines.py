@@ -157,7 +157,7 @@ class _Guideline:
                 button(Action(f"Show {rest} more", self._show_all))
 
     def _version(self, one: Version, older: Version | None, *, newest: bool) -> None:
-        before = str(older["text"]) if older is not None else ""
+        before = str(older["text"]) if older is not None else None
         name = f"Version {one['version']}: {words.short(one['note'], 60) or 'no note'}"
         with ui.expansion(name).classes("w-full").props("dense") as fold:
             _by(one)
@@ -175,10 +175,14 @@ class _Guideline:
         await self.draw(edit=self._draft is not None)
 
 
-def _unfold(box: ui.element, before: str, after: str) -> None:
-    """Draw what a version changed, once."""
-    if not box.default_slot.children:
-        with box:
+def _unfold(box: ui.element, before: str | None, after: str) -> None:
+    """Draw what a version changed, once; of the first, what it said."""
+    if box.default_slot.children:
+        return
+    with box:
+        if before is None:
+            passage(after)
+        else:
             text("p", f"Against the version before: {summary(before, after)}", "tt-muted")
             word_diff(before, after)
 

@@ -43,7 +43,7 @@ class Form:
         self._view = view
         self._found = {one.name: one for one in found}
         self._criteria: list[_Criterion] = []
-        with ui.dialog() as self._dialog, ui.card().classes("tt-card"):
+        with ui.dialog() as self._dialog, ui.card().classes("tt-card tt-sheet"):
             self._dialog.props["aria-label"] = "New blind study"
             self._dialog.on("hide", self._dialog.delete)
             text("h2", "New blind study")
@@ -69,6 +69,7 @@ class Form:
         self._names.props("use-chips")
         self._how = ui.toggle({"pairs": "Two side by side", "marks": "Each by itself, by marks"},
                               value="pairs", on_change=self._switched)  # fmt: skip
+        self._how.props("no-caps unelevated")
         self._rubric = ui.column().classes("w-full gap-2")
         self._rubric.set_visibility(False)
         with self._rubric:
@@ -76,7 +77,7 @@ class Form:
             self._list = ui.column().classes("w-full gap-2")
             button(Action("One more criterion", self._add, "add"))
         with ui.row().classes("gap-2 w-full"):
-            self._sample = ui.select(_SAMPLES, value="differ", label="Rows").classes("w-56")
+            self._sample = ui.select(_SAMPLES, value="differ", label="Rows").classes("w-64")
             self._rows = ui.number("At most", value=_ROWS, min=1, precision=0).classes("w-28")
             self._overlap = ui.number("People a row", value=1, min=1, precision=0).classes("w-32")
         self._people = ui.select(list(people), value=list(people[:1]), multiple=True,
@@ -104,7 +105,7 @@ class Form:
         with self._list, ui.row().classes("gap-2 w-full"):
             self._criteria.append(
                 _Criterion(
-                    ui.input("Name, such as correct").classes("w-40"),
+                    ui.input("Name, such as correct").classes("w-56"),
                     ui.input("Question").classes("w-64"),
                     ui.input("Levels: wrong, partly, right").classes("w-64"),
                 )

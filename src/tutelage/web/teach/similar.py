@@ -100,14 +100,13 @@ class Correction:
         text("h3", f"{said} would get this answer too")
         for why, times in Counter(one.status for one in found.rows if one.status).most_common():
             text("p", f"{words.count(times, 'request')} left as they are: {why}.", "tt-muted")
-        text("p", f"The next less similar text has {found.nearest_below:.2f}.", "tt-muted")
+        below = f"The nearest text that is not taken in has {found.nearest_below:.2f}."
+        text("p", below, "tt-muted")
         if found.rows:
             await table(
                 (
-                    Column("text", "Asked", show=lambda row: words.short(row["text"], 140),
-                           wide=True),
-                    Column("answer", "Answered", show=lambda row: words.short(row["answer"], 80),
-                           wide=True),
+                    Column("text", "Asked", show=lambda row: words.short(row["text"], 140)),
+                    Column("answer", "Answered", show=lambda row: words.short(row["answer"], 80)),
                     Column("cosine", "Alike", "number", sortable=True,
                            show=lambda row: f"{row['cosine']:.2f}"),
                     Column("status", "What happens", show=lambda row: Chip(
@@ -118,7 +117,8 @@ class Correction:
         if many:
             action = Action(f"Correct this one and {many:,} like it",
                             partial(self._apply, found, right), "done_all", "main")  # fmt: skip
-            button(action)
+            with ui.row():
+                button(action)
         else:
             notice("Nothing else is alike enough. Lower the number and look again.")
 

@@ -66,7 +66,7 @@ def _rate(rate: Found, confidence: float) -> None:
         if rate["wide_low"] is not None:
             rows.append(Interval("with other raters too", rate["rate"], rate["wide_low"],
                                  rate["wide_high"]))  # fmt: skip
-        if rate["overall"] is not None:
+        if rate["overall"] is not None and rate["overall"] != rate["rate"]:
             rows.append(Interval("over all rows, equal texts tied", rate["overall"],
                                  rate["overall_low"], rate["overall_high"]))  # fmt: skip
         intervals(rows, name=said, low=0.0, high=1.0, mark=0.5, percent=True)

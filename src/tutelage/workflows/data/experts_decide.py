@@ -34,7 +34,7 @@ from tutelage.workflows.data.experts_votes import (
 )
 
 CLAIM_S = 15 * 60.0  # an item that somebody opened is passed by for the others so long
-FRESH_S = 3.0  # a look that is younger is not made anew
+FRESH_S = 5.0  # a look that is younger is not made anew
 _SAID = 60  # characters of an answer in the list
 
 
