@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tests.fakes.web_process import CHROMIUM, look, opened, serving  # noqa: E40
 from tests.fakes.web_walk import addresses  # noqa: E402
 
 from tutelage.web.registry import pages  # noqa: E402
+from tutelage.workflows import jobs  # noqa: E402
 from tutelage.workflows.context import open_context  # noqa: E402
 from tutelage.workflows.demo_site import prepare  # noqa: E402
 
@@ -71,9 +73,17 @@ def _project(given: Path, made: Path) -> Path:
     if (given / "tutelage.yaml").is_file():
         shutil.copytree(given, made)
         prepare(made, lambda event: None)
+        _wait_for_jobs(made)
     else:
         filled(made).store.close()
     return made
+
+
+def _wait_for_jobs(project: Path) -> None:
+    ctx = open_context(project)
+    while jobs.running(ctx):
+        time.sleep(1)
+    ctx.store.close()
 
 
 def _wanted(project: Path, only: str) -> dict[str, str]:

@@ -41,6 +41,13 @@ def _two_evaluations(ctx: Context) -> str:
         return "+".join(digest[:12] for digest in session.scalars(query))
 
 
+def _run(ctx: Context) -> str:
+    """Return the trained adapter, or where it keeps no history a job."""
+    short = _artifact("adapter")(ctx)
+    folder = ctx.workspace.artifacts / "adapters" / short
+    return short if (folder / "history.json").exists() else _job(ctx)
+
+
 def _name(ctx: Context) -> str:
     return ctx.config.name
 
@@ -61,7 +68,7 @@ _VALUES: dict[str, Value] = {
     "/rollout/": _name,
     "/rollouts/": _first(RolloutRow.id, newest=RolloutRow.created_at.desc()),
     "/deployments/": _name,
-    "/runs/": _job,
+    "/runs/": _run,
     "/jobs/": _job,
     "/search": _job,
     "/data/": _artifact("dataset"),

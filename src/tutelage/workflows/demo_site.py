@@ -17,12 +17,14 @@ from tutelage.core.events import Emit, Event
 from tutelage.core.workspace import CONFIG_NAME, atomic_write
 from tutelage.release import bundle
 from tutelage.store.feedback import MarkRow
+from tutelage.workflows import jobs
 from tutelage.workflows.context import Context, last_output, open_context
 from tutelage.workflows.demo import write_demo
 from tutelage.workflows.demo_build import fill_evaluation, fill_jobs, fill_prompts, fill_turns
-from tutelage.workflows.demo_cast import Cast, cast
+from tutelage.workflows.demo_cast import LOCAL, Cast, cast
 from tutelage.workflows.demo_people import fill_comparisons, fill_experts
 from tutelage.workflows.demo_serving import fill_looks, fill_serving
+from tutelage.workflows.project import require_output
 
 STAGE = "demo"
 _PRICES = b"prices: {hour: 0.4}              # what an hour of the machine costs\n"
@@ -51,7 +53,9 @@ def prepare(directory: Path, emit: Emit, *, port: int = 8321) -> Path:
     ctx = open_context(directory, emit)
     try:
         _train(ctx)
-        fill(ctx)
+        if not is_filled(ctx):
+            fill(ctx)
+            _read(ctx)
     finally:
         ctx.store.close()
     return directory
@@ -59,9 +63,8 @@ def prepare(directory: Path, emit: Emit, *, port: int = 8321) -> Path:
 
 def fill(ctx: Context) -> list[str]:
     """Fill what is empty and return the sentences of what could not be; once in a project."""
-    with ctx.store.session() as session:
-        if session.get(MarkRow, _MARK) is not None:
-            return []
+    if is_filled(ctx):
+        return []
     made, problems = cast(ctx), []
     for name, work in _PARTS:
         ctx.emit(Event(STAGE, "note", f"filling in {name}"))
@@ -74,6 +77,18 @@ def fill(ctx: Context) -> list[str]:
         session.merge(MarkRow(name=_MARK, at=utc_now()))
     ctx.emit(Event(STAGE, "done", "every page has something to show"))
     return problems
+
+
+def is_filled(ctx: Context) -> bool:
+    """Return whether this project was filled before."""
+    with ctx.store.session() as session:
+        return session.get(MarkRow, _MARK) is not None
+
+
+def _read(ctx: Context) -> None:
+    """Begin to plan and to read the rows as training would; the page shows them when they end."""
+    jobs.start(ctx, "plan", by=LOCAL)
+    jobs.start(ctx, "tokens", by=LOCAL, arguments=(require_output(ctx, "curate").short,))
 
 
 def _train(ctx: Context) -> None:

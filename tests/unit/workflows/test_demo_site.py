@@ -85,6 +85,7 @@ def test_a_folder_that_is_no_project_gets_a_small_one(
     ran: list[bool] = []
     monkeypatch.setattr(demo_site, "_train", lambda ctx: ran.append(True))
     monkeypatch.setattr(demo_site, "fill", lambda ctx: [])
+    monkeypatch.setattr(demo_site, "_read", lambda ctx: None)
     folder = demo_site.prepare(tmp_path / "demo", lambda event: None, port=0)
     assert ran and (folder / "tutelage.yaml").is_file()
     assert len((folder / "data" / "icd10_codes.csv").read_text().splitlines()) > 100
