@@ -66,6 +66,19 @@ def test_a_corrected_draft_is_the_answer_and_undo_brings_it_back(page: Any, site
     until(page, "It is sent within three days.")
 
 
+def test_what_is_typed_right_after_a_key_is_text(page: Any) -> None:
+    ready(page, "/label")
+    page.evaluate(
+        "() => { document.dispatchEvent(new KeyboardEvent('keydown', {key: 'c', bubbles: true}));"
+        "document.activeElement.dispatchEvent("
+        "new KeyboardEvent('keydown', {key: 's', bubbles: true})); }"
+    )
+    page.keyboard.type("skip nothing")
+    page.get_by_text("Saved", exact=True).first.wait_for()
+    assert page.get_by_label("Comment").input_value() == "skip nothing"
+    assert page.get_by_text("0 answers · 8 left for you").is_visible()
+
+
 def test_what_was_typed_last_is_in_the_answer(page: Any, site: Site) -> None:
     ready(page, "/label")
     editor(page).fill("typed and saved at once")

@@ -21,9 +21,10 @@ from tutelage.web.view import View
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_items import Order, assign
 from tutelage.workflows.data.experts_people import add_annotators
-from tutelage.workflows.data.experts_queue import Given, batches_of
+from tutelage.workflows.data.experts_queue import Batch, batches_of
 
 GIVERS = ("engineer", "admin")
+_FORMS = "A file: .txt (a text a line), .csv, .tsv, .jsonl or .json"
 _LARGEST = 20_000_000  # bytes of a file
 _SOURCES = {
     "file": "Texts of a file",
@@ -49,18 +50,20 @@ class GiveForm:
             self._source = ui.select(
                 _SOURCES, value="file", label="Which items", on_change=self._choose
             ).classes("w-full")
-            self._bring = ui.upload(
-                label="A file: .txt (a text a line), .csv, .tsv, .jsonl, .json",
-                auto_upload=True, max_files=1, max_file_size=_LARGEST, on_upload=self._took,
-            ).classes("w-full").props("flat bordered")  # fmt: skip
-            self._told = text("p", "", "tt-muted").props('role="status"')
+            taken = ui.upload(
+                auto_upload=True, max_files=1, max_file_size=_LARGEST, on_upload=self._took
+            ).classes("hidden")  # its own button has no name; ours opens it
+            self._bring = ui.button("Choose a file", icon="upload_file").props("outline")
+            self._bring.on("click", js_handler=f"() => runMethod({taken.id}, 'pickFiles', [])")
+            self._told = text("p", _FORMS, "tt-muted").props('role="status"')
             with ui.row().classes("w-full gap-4"):
                 self._count = ui.number("Items at most (empty: all)", min=1, precision=0)
                 self._overlap = ui.number("Answers an item", value=1, min=1, precision=0)
                 for field in (self._count, self._overlap):
                     field.classes("grow")
             self._shared = ui.checkbox("Whoever is free takes the next item", value=True)
-            button(Action("Give out", self.give, "playlist_add", "main"))
+            with ui.row():
+                button(Action("Give out", self.give, "playlist_add", "main"))
 
     async def give(self) -> None:
         """Give the items out as the form says."""
@@ -114,7 +117,7 @@ async def given_out(view: View) -> Table:
     return await table(columns, rows, key="batch", nothing="Nothing was given out yet.")
 
 
-def _row(one: Given) -> dict[str, object]:
+def _row(one: Batch) -> dict[str, object]:
     return {
         "batch": one.batch,
         "when": words.ago(one.at),

@@ -92,10 +92,14 @@ class ItemPart:
         if len(shown.labels) > _MANY:
             self._find = ui.input("Find a label", on_change=self._filter)
             self._find.classes("w-full").props("clearable debounce=120")
+            self._find.props["data-tt-focus"] = keys.FIND
             self._find.on("keydown.enter", desk.does(self._first_found))
             self._find.on("keydown.escape", js_handler="(e) => e.target.blur()")
         by_label = keys.label_keys(shown.labels)
-        with ui.element("div").classes("tt-labels").props('role="group" aria-label="Labels"'):
+        box = ui.element("div").classes("tt-labels").props('role="group" aria-label="Labels"')
+        if self._find is not None:
+            box.classes("tt-labels-many")
+        with box:
             for label in shown.labels:
                 self._buttons[label] = self._label(label, by_label.get(label), label == drafted)
 
@@ -143,6 +147,7 @@ class ItemPart:
             desk.view, item=item, value=value, save=save, label=name, on_change=changed, rows=rows
         )
         made.element.on("keydown.escape", js_handler="(e) => e.target.blur()")
+        made.element.props["data-tt-focus"] = keys.WRITE if field == "answer" else keys.COMMENT
         if rows > 1:
             made.element.props('input-style="min-height: 7rem"')
         return made

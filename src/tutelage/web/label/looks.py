@@ -16,6 +16,7 @@ _CSS = """
 .tt-reasons ul { margin: 0; padding: 0 0 0 1.1rem; list-style: disc; }
 .tt-labels { display: grid; gap: 8px; width: 100%;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
+.tt-labels-many { max-height: 42vh; overflow: auto; padding: 2px; }
 .tt-label { display: flex; gap: 10px; align-items: center; text-align: left; padding: 9px 12px;
   font: inherit; color: var(--tt-ink); background: var(--tt-surface); cursor: pointer;
   border: 1px solid var(--tt-muted); border-radius: 6px; min-height: 44px; min-width: 0; }

@@ -55,6 +55,12 @@ window.tutelage = (() => {
         return;
       }
     }
+    const field = document.querySelector(`[data-tt-focus="${CSS.escape(key)}"]`);
+    if (field) { // at once, so that the next letter is text and no key
+      event.preventDefault();
+      field.focus();
+      return;
+    }
     if (bound().includes(key)) {
       event.preventDefault();
       if (!event.repeat || key.includes("Arrow")) emitEvent("tt_key", key);

@@ -58,7 +58,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Given:
+class Batch:
     """Items that were given out together; answers that are there, being given, and awaited."""
 
     batch: str
@@ -144,7 +144,7 @@ def said_last(ctx: Context, name: str, count: int = 10) -> list[Said]:
     ]
 
 
-def batches_of(ctx: Context, *, offset: int = 0, limit: int = 25) -> tuple[list[Given], int]:
+def batches_of(ctx: Context, *, offset: int = 0, limit: int = 25) -> tuple[list[Batch], int]:
     """Return the items that were given out together, the newest first, and how many there are."""
     with ctx.store.session() as session:
         total = session.scalar(select(func.count()).select_from(BatchRow)) or 0
@@ -162,8 +162,8 @@ def batches_of(ctx: Context, *, offset: int = 0, limit: int = 25) -> tuple[list[
     return [_given(row, states.get(row.id, {})) for row in rows], total
 
 
-def _given(row: BatchRow, states: Mapping[str, int]) -> Given:
-    return Given(
+def _given(row: BatchRow, states: Mapping[str, int]) -> Batch:
+    return Batch(
         row.id,
         row.at,
         tuple(row.people),
