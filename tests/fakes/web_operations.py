@@ -45,12 +45,9 @@ def operations_project(root: Path, backend: str = NOWHERE, *, slow: float = 1.1)
 
 def answered(ctx: Context, *, slow: float = 1.1, count: int = 360) -> str:
     """Log answers before a rollout and in it, with feedback; return the rollout's id."""
+    stable = logged(ctx)
     rng, now = random.Random(7), utc_now()
-    stable = make_release(ctx, ctx.config.prompt).id
-    rows = [
-        _row(n, rng, release=stable, at=now - timedelta(days=n % 9, hours=2, seconds=n))
-        for n in range(80)
-    ]
+    rows = []
     rollout = begin_rollout(ctx, (10, 50, 100), min_requests=50, min_total=150)
     row = active_rollout(ctx.store, "colours")
     assert row is not None
@@ -70,8 +67,21 @@ def answered(ctx: Context, *, slow: float = 1.1, count: int = 360) -> str:
         session.add_all(RecordRow(**values) for values in rows)
     for n in range(0, 60, 2):
         feedback.add(ctx, {"record_id": f"rec_op_{1000 + n}", "rating": "up" if n % 6 else "down"})
-    feedback.add(ctx, {"record_id": "rec_op_3", "edit": "cold", "comment": "it is a blue"}, "mia")
     return rollout
+
+
+def logged(ctx: Context, count: int = 80) -> str:
+    """Log answers of the last days, one of them corrected; return the stable release."""
+    rng, now = random.Random(5), utc_now()
+    stable = make_release(ctx, ctx.config.prompt).id
+    rows = [
+        _row(n, rng, release=stable, at=now - timedelta(days=n % 9, hours=2, seconds=n))
+        for n in range(count)
+    ]
+    with ctx.store.begin() as session:
+        session.add_all(RecordRow(**values) for values in rows)
+    feedback.add(ctx, {"record_id": "rec_op_3", "edit": "cold", "comment": "it is a blue"}, "mia")
+    return stable
 
 
 def _row(number: int, rng: random.Random, slow: float = 1.0, **changes: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tutelage.workflows.data.pool import given_items
 
 Kind = Literal["all", "failed", "flagged", "feedback", "corrected", "canary"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-WINDOW = 5_000  # records that a filter without an index looks through at once
+WINDOW = 20_000  # records that a filter without an index looks through at once
 _CUT = 400  # characters of a text in a list
 
 
@@ -53,7 +53,8 @@ def recent_records(
     if wanted.kind not in KINDS:
         hint = did_you_mean(wanted.kind, KINDS)
         raise DataError(f"there is no kind {wanted.kind!r}", fix=f"{hint}Known: {', '.join(KINDS)}")
-    query = _narrowed(ctx, select(RecordRow.id, RecordRow.at), wanted, before)
+    columns: Any = select(RecordRow.id, RecordRow.at)
+    query = _narrowed(ctx, columns, wanted, before)
     size = limit if wanted.kind == "all" else WINDOW
     with ctx.store.session() as session:
         window = session.execute(query.limit(size + 1)).all()
@@ -61,7 +62,7 @@ def recent_records(
         chosen = window
         if wanted.kind != "all" and window:
             oldest = window[-1]
-            inside = _narrowed(ctx, select(RecordRow.id, RecordRow.at), wanted, before)
+            inside = _narrowed(ctx, columns, wanted, before)
             inside = inside.where(_not_older(oldest.at, oldest.id), _is(ctx, wanted.kind))
             chosen = session.execute(inside.limit(limit + 1)).all()
             if len(chosen) > limit:

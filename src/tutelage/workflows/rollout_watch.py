@@ -7,8 +7,10 @@ nothing.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from tutelage.release.quality import score_tests
 from tutelage.release.rollback import TESTS, judge, run_tests, unseen
 from tutelage.release.rollout import ACTIVE
 from tutelage.release.routes import last_rollout
+from tutelage.store.base import Store
 from tutelage.store.releases import RolloutRow
 from tutelage.workflows import rollout
 from tutelage.workflows.context import Context
@@ -30,6 +33,15 @@ POINTS = 120  # of a line that is drawn
 SPANS = 40  # of time that latencies are summed up in
 _QUANTILES = (0.5, 0.95, 0.99)
 _LOG10 = float(np.log(10))
+_FRESH_S = 0.9  # a look serves everybody who looks within this time
+
+_watches: WeakKeyDictionary[Store, dict[str, RolloutWatch]] = WeakKeyDictionary()
+
+
+def watch_of(ctx: Context, deployment: str) -> RolloutWatch:
+    """Return the watch of a deployment that all who look at it share."""
+    found = _watches.setdefault(ctx.store, {})
+    return found.setdefault(deployment, RolloutWatch(ctx, deployment))
 
 
 class RolloutWatch:
@@ -40,6 +52,9 @@ class RolloutWatch:
         self._lock = threading.Lock()
         self._of: str | None = None
         self._collector: Collector | None = None
+        self._looked = float("-inf")
+        self._seen: dict[str, Any] = {}
+        self._figures: tuple[object, dict[str, Any]] | None = None
 
     def look(self) -> dict[str, Any]:
         """Return `rollout.status` with `figures` of the newest rollout, None without one.
@@ -48,14 +63,29 @@ class RolloutWatch:
         percentiles, `course` of latencies over time, `bounds` of the tests with their `bound`,
         `scores`, and the verdict with its reasons and what could not have been seen.
         """
+        with self._lock:
+            if time.monotonic() - self._looked > _FRESH_S:
+                self._seen = self._look()
+                self._looked = time.monotonic()
+            return self._seen
+
+    def moved(self) -> None:
+        """Let the next look read anew, whenever it comes: somebody moved the rollout."""
+        self._looked = float("-inf")
+
+    def _look(self) -> dict[str, Any]:
         data = rollout.status(self._ctx, self.deployment, judged=False)
         row = last_rollout(self._ctx.store, self.deployment)
         if row is None:
             return {**data, "figures": None}
-        with self._lock:
-            found = self._read(row)
-        figures = figures_of(found, self._ctx.config.deploy.limits, under_way=row.state in ACTIVE)
-        return {**data, "figures": figures}
+        found = self._read(row)
+        scored = {metric: len(one.value) for metric, one in found.scores.items()}
+        key = (row.id, row.state in ACTIVE, len(found.baseline), len(found.canary), scored,
+               found.baseline.problem)  # fmt: skip
+        if self._figures is None or self._figures[0] != key:
+            limits, under_way = self._ctx.config.deploy.limits, row.state in ACTIVE
+            self._figures = key, figures_of(found, limits, under_way=under_way)
+        return {**data, "figures": self._figures[1]}
 
     def _read(self, row: RolloutRow) -> Evidence:
         if self._collector is None or self._of != row.id:

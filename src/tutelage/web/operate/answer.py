@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -9,6 +10,7 @@ from nicegui import ui
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import at
 from tutelage.web.operate.tree import tree
+from tutelage.web.parts.editor import Draft, draft_editor, restored
 from tutelage.web.parts.layout import Action, card, chip, empty, facts, heading
 from tutelage.web.parts.text import passage, text
 from tutelage.web.parts.words import milliseconds, number, short, when
@@ -41,7 +43,7 @@ class Answer:
             self.said = ui.column().classes("w-full")
             self._said(found)
             if self.view.can(*_WAYS):
-                self._form()
+                await self._form()
         with card("Where it comes from", classes="w-full"):
             self.origin = ui.column().classes("w-full")
             with self.origin:
@@ -82,25 +84,36 @@ class Answer:
             ]
             sheet(("when", "signal", "value", "by"), rows, name="feedback on this answer")
 
-    def _form(self) -> None:
+    async def _form(self) -> None:
         labels = self.view.context.config.output.labels
-        with ui.row().classes("w-full items-center gap-4"):
+        with ui.row().classes("items-center gap-4"):
             for name, rating, icon in (("Good", "up", "thumb_up"), ("Bad", "down", "thumb_down")):
-                ui.button(name, icon=icon, on_click=lambda r=rating: self.say(rating=r)).props(
-                    "outline"
-                )
-            if labels:
-                edit: Any = ui.select(list(labels), label="The right answer").classes("w-48")
-            else:
-                edit = ui.textarea("The right answer").props("autogrow").classes("w-96")
-            comment = ui.input("Comment").classes("w-72")
+                press = partial(self.say, rating=rating)
+                ui.button(name, icon=icon, on_click=press).props("outline")
+            chosen = ui.select(list(labels), label="The right answer") if labels else None
+            if chosen is not None:
+                chosen.classes("w-48")
+        written = None if labels else await self._draft("edit", "The right answer", 3)
+        comment = await self._draft("comment", "Comment", 2)
 
-            async def keep() -> None:
-                said = {"edit": edit.value, "comment": comment.value}
-                if await self.say(**{k: v for k, v in said.items() if v}):
-                    edit.value, comment.value = None if labels else "", ""
+        async def keep() -> None:
+            edit = chosen.value if chosen is not None else written.value if written else None
+            said = {"edit": edit, "comment": comment.value}
+            if not await self.say(**{name: value for name, value in said.items() if value}):
+                return
+            if chosen is not None:
+                chosen.value = None
+            for draft in (written, comment):
+                if draft is not None:
+                    await draft.forget()
+                    draft.element.value = ""
 
-            ui.button("Keep it", icon="save", on_click=keep)
+        ui.button("Keep it", icon="save", on_click=keep).classes("self-start")
+
+    async def _draft(self, kind: str, label: str, rows: int) -> Draft:
+        item = f"answer:{kind}:{self.record}"
+        value = await restored(self.view, item, "")
+        return draft_editor(self.view, item=item, value=value, label=label, rows=rows)
 
     async def say(self, **said: Any) -> bool:
         """Keep feedback in the person's name; return whether it is durable."""

@@ -31,7 +31,7 @@ def traffic(data: Data) -> None:
     _split(weight)
     with ui.element("ol").classes("flex flex-wrap gap-2 list-none p-0 m-0"):
         for place, step in enumerate(found["steps"]):
-            with ui.element("li") as item:
+            with ui.element("li").classes("flex") as item:
                 here = place == found["step"] and found["state"] not in ("promoted", "completed")
                 if here:
                     item.props("aria-current=step")
@@ -63,6 +63,7 @@ def _split(weight: float) -> None:
 def sides(data: Data) -> None:
     """Draw the figures of both arms side by side, with their ratio and its limit."""
     figures, found = data["figures"], data["rollout"]
+    text("p", f"{found['baseline']} is stable, {found['candidate']} the candidate", "tt-muted")
     base, ours = figures["arms"]["baseline"], figures["arms"]["canary"]
     rows: list[list[Any]] = [
         ["requests", number(base["requests"]), number(ours["requests"]), ""],
@@ -78,12 +79,7 @@ def sides(data: Data) -> None:
                          "bad" if over else "idle")])  # fmt: skip
     rows.append(["failed", number(base["failed"]), number(ours["failed"]), ""])
     rows.append(["flagged by checks", number(base["flagged"]), number(ours["flagged"]), ""])
-    headers = (
-        "measure",
-        f"stable: {found['baseline']}",
-        f"candidate: {found['candidate']}",
-        "ratio",
-    )
+    headers = ("measure", "stable", "candidate", "ratio, limit")
     sheet(headers, rows, name="both releases in this rollout")
 
 
@@ -152,8 +148,8 @@ def scores(data: Data) -> None:
     rows = data["figures"]["scores"]
     if not rows:
         empty(
-            "No answer of this rollout was scored yet. Ratings of users count, and what "
-            "`live_evaluation` in tutelage.yaml asks for."
+            "No answer of this rollout was scored yet. Ratings of users count, and what the "
+            "section live_evaluation of tutelage.yaml asks for."
         )
         return
     cells = [

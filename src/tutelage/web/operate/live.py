@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from nicegui import ui
@@ -33,3 +33,18 @@ class Live(Generic[T]):
     def again(self) -> None:
         """Forget what is shown, so that the next `show` draws."""
         self._shown = None
+
+
+def steady(
+    place: ui.element, work: Callable[[], Awaitable[object]]
+) -> Callable[[], Awaitable[None]]:
+    """Return a handler that draws its questions and notices in `place`.
+
+    For buttons of a Live: what they ask stays while the button itself is drawn anew.
+    """
+
+    async def run() -> None:
+        with place:
+            await work()
+
+    return run

@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from tutelage.web.operate.live import steady
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import at, words
-from tutelage.web.parts.layout import Action, card, chip, empty, heading, notice
+from tutelage.web.parts.layout import Action, card, chip, empty, heading
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import count, number, percent, short, when
 from tutelage.web.view import View
@@ -32,6 +33,7 @@ class Mining:
 
     async def draw(self) -> None:
         """Draw the page."""
+        self.root = ui.element("div").style("display: contents")
         heading(
             "What to label", Action("Traffic", "/traffic", "arrow_back"),
             note="Failures, low scores, disagreement, doubt and what is new, ranked.",
@@ -69,7 +71,7 @@ class Mining:
 
             button.on_click(look)
         if not names:
-            notice("Nobody labels yet: `tutelage data label people --add NAME`.", "warn")
+            empty("Nobody labels yet.", "tutelage data label people --add NAME")
         self.names = names
 
     async def refresh(self) -> None:
@@ -149,7 +151,7 @@ class Mining:
                     self.view.tell(f"{count(told['items'], 'row')} wait in the label queue", "good")
                 await self.refresh()
 
-            ui.button("Send to label", icon="label", on_click=give)
+            ui.button("Send to label", icon="label", on_click=steady(self.root, give))
 
 
 def _row(row: MinedRow) -> list[Any]:

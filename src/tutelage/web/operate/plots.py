@@ -54,7 +54,12 @@ def course(rows: Sequence[Data], candidate: str, stable: str) -> dict[str, Any]:
 def bounds(lines: Sequence[Data]) -> dict[str, Any]:
     """Return the tests' evidence against the candidate by canary requests, and its bound."""
     series = [
-        _line(TESTS.get(line["name"], line["name"]), line["points"], PALETTE[place % len(PALETTE)])
+        _line(
+            TESTS.get(line["name"], line["name"]),
+            line["points"],
+            PALETTE[place % len(PALETTE)],
+            "solid" if place < len(PALETTE) else "dashed",
+        )
         for place, line in enumerate(lines)
     ]
     if series:

@@ -30,7 +30,9 @@ def sheet(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, name: str) 
 
 
 def _draw(cell: Cell, *, heads: bool) -> None:
-    with ui.element("th").props('scope="row"') if heads else ui.element("td"):
+    with ui.element("th").props('scope="row"') if heads else ui.element("td") as place:
+        if heads:
+            place.style("font-size: inherit; color: inherit")
         if callable(cell):
             cell()
         else:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from nicegui import ui
+
 from tutelage.web.parts.layout import Kind
+from tutelage.web.parts.text import text
 from tutelage.web.parts.words import ago
 
 ROLLOUT: dict[str, Kind] = {
@@ -63,3 +66,12 @@ def at(moment: str | datetime | None) -> datetime | None:
 def since(moment: str | datetime | None) -> str:
     """Return how long ago a point in time was."""
     return ago(at(moment))
+
+
+def prose(sentence: str, classes: str = "") -> ui.element:
+    """Add a sentence of ours; what stands between backticks is a command."""
+    with ui.element("p").classes(classes) as paragraph:
+        for place, part in enumerate(sentence.split("`")):
+            if part:
+                text("code" if place % 2 else "span", part)
+    return paragraph

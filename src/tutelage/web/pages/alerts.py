@@ -11,7 +11,7 @@ from typing import Any
 
 from nicegui import ui
 
-from tutelage.web.operate.live import Live
+from tutelage.web.operate.live import Live, steady
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import LEVEL, at, since
 from tutelage.web.parts.layout import card, chip, confirm, empty, heading
@@ -36,6 +36,7 @@ class Alerts:
 
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
+        self.root = ui.element("div").style("display: contents")
         heading("Alerts", note="Rules look at the gateway all the time; webhooks are told.")
         with card("Firing now", classes="w-full"):
             self.now = Live(self._now)
@@ -67,7 +68,8 @@ class Alerts:
         self.firing = [row for row in found["alerts"] if row["state"] == "firing"]
         self.now.show(self.firing)
         self.silences.show(found["silences"])
-        self.history.show(found["alerts"])
+        newest = sorted(found["alerts"], key=lambda row: str(row["since"]), reverse=True)
+        self.history.show(newest)
         self.events.show(await self.view.call(monitor.events, ctx, limit=_SHOWN))
         self.notices.show(await self.view.call(monitor.notices, ctx, _SHOWN))
 
@@ -95,7 +97,10 @@ class Alerts:
             button.props["aria-label"] = f"Silence {row['alert']}"
             with ui.menu():
                 for length, name in _LENGTHS.items():
-                    ui.menu_item(f"for {name}", partial(self.silence, row["alert"], length))
+                    ui.menu_item(
+                        f"for {name}",
+                        steady(self.root, partial(self.silence, row["alert"], length)),
+                    )
 
     async def silence(
         self, rule: str, length: str, deployment: str | None = None, reason: str = ""
@@ -157,13 +162,13 @@ class Alerts:
                 self.view.tell(f"{rule} is told of again", "good")
             await self.refresh()
 
-        button = ui.button("End", on_click=press).props("outline dense")
+        button = ui.button("End", on_click=steady(self.root, press)).props("outline dense")
         button.props["aria-label"] = f"End the silence of {rule}"
 
     def _tester(self) -> None:
         hooks = [hook.name for hook in self.view.context.config.alerts.webhooks]
         if not hooks:
-            empty("No webhook is told of alerts. Add one under `alerts.webhooks` in tutelage.yaml.")
+            empty("No webhook is told of alerts. Add one to alerts.webhooks in tutelage.yaml.")
             return
         if not self.view.can(*_WAYS):
             return
@@ -178,7 +183,8 @@ class Alerts:
                 self.view.tell(f"{row['webhook']} {told}", "good" if good else "bad")
             self.view.audit("alerts.test", webhooks=", ".join(hooks))
 
-        ui.button("Send a test notice", icon="send", on_click=press).props("outline")
+        send = ui.button("Send a test notice", icon="send", on_click=press).props("outline")
+        send.classes("self-start")
 
 
 def _history(rows: Rows) -> None:

@@ -12,9 +12,9 @@ from urllib.parse import quote
 from nicegui import ui
 
 from tutelage.release.bundle import list_releases
-from tutelage.web.operate.live import Live
-from tutelage.web.operate.sheet import sheet
-from tutelage.web.operate.states import GATEWAY, ROLLOUT, at, since, words
+from tutelage.web.operate.live import Live, steady
+from tutelage.web.operate.sheet import Cell, sheet
+from tutelage.web.operate.states import GATEWAY, ROLLOUT, at, prose, since, words
 from tutelage.web.parts.layout import Action, button, card, chip, confirm, empty, heading
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import when
@@ -36,6 +36,7 @@ class Deployments:
 
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
+        self.root = ui.element("div").style("display: contents")
         heading("Deployments", note="Names that clients call, and the releases that answer.")
         self.gateway = Live(self._gateway)
         with card("Who answers", classes="w-full"):
@@ -59,13 +60,13 @@ class Deployments:
     def _gateway(self, found: dict[str, Any]) -> None:
         with ui.row().classes("items-center gap-2"):
             chip(f"gateway {words(found['state'])}", GATEWAY.get(found["state"], "warn"))
-            text("span", found["says"], "tt-muted")
+            prose(found["says"], "tt-muted m-0")
 
     def _table(self, rows: list[dict[str, Any]]) -> None:
         if not rows:
             empty("No deployment yet. The first start makes the project's own.", "tutelage up")
             return
-        cells = [
+        cells: list[list[Cell]] = [
             [
                 partial(ui.link, row["name"], _path(row["name"])),
                 str(row["stable"]),
@@ -82,7 +83,9 @@ class Deployments:
         with ui.row().classes("gap-2"):
             button(Action("Rollout", _path(name), "alt_route"))
             if self.view.can(*_WAYS) and name != self.view.context.config.name:
-                made = ui.button(icon="delete", on_click=partial(self.remove, name))
+                made = ui.button(
+                    icon="delete", on_click=steady(self.root, partial(self.remove, name))
+                )
                 made.props("flat round dense")
                 made.props["aria-label"] = f"Remove {name}"
 
@@ -150,7 +153,8 @@ class Deployments:
                 if alive:
                     _show_pulses(alive)
 
-        ui.button("Ask the servers", icon="dns", on_click=ask).props("outline")
+        asking = ui.button("Ask the servers", icon="dns", on_click=ask).props("outline")
+        asking.classes("self-start")
 
 
 def _show_servers(rows: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from nicegui import ui
 
 from tutelage.web.operate import plots
-from tutelage.web.operate.live import Live
+from tutelage.web.operate.live import Live, steady
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import at
 from tutelage.web.parts.layout import Action, card, chip, confirm, empty, heading, notice
@@ -42,6 +42,7 @@ class Drift:
 
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
+        self.root = ui.element("div").style("display: contents")
         heading("Drift", note="Whether requests, answers and scores are what they were.")
         with card("The watch", classes="w-full"):
             text("p", "It reads every request once. Its false alarms are bounded for good.",
@@ -85,7 +86,7 @@ class Drift:
         with ui.row().classes("items-center gap-2"):
             ui.link("What moved", f"/drift/{row['alarm']['id']}")
             if self.view.can(*_WAYS):
-                press = partial(self.accept, row["deployment"])
+                press = steady(self.root, partial(self.accept, row["deployment"]))
                 ui.button("This is normal now", icon="check", on_click=press).props("outline")
 
     async def accept(self, deployment: str) -> None:

@@ -5,14 +5,16 @@ It calls workflows/improve.py and schedule.py. The work itself is a job of its o
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from nicegui import ui
 
-from tutelage.web.operate.live import Live
+from tutelage.web.operate.live import Live, steady
 from tutelage.web.operate.sheet import sheet
-from tutelage.web.operate.states import TURN, at, since, words
+from tutelage.web.operate.states import TURN, at, prose, since, words
+from tutelage.web.parts.editor import draft_editor, restored
 from tutelage.web.parts.layout import card, chip, confirm, empty, facts, heading, notice
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import duration, when
@@ -23,6 +25,7 @@ from tutelage.workflows.improve_turns import ENDED
 
 _EVERY_S = 4.0
 _WAYS = ("operator", "admin")
+_WHY = "improve:why"
 _NAMES = {
     "mine": "mine",
     "review": "review",
@@ -45,7 +48,9 @@ class Improve:
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
         note = "Mine, review, new data set, train, gate, release, canary: one turn of the loop."
+        self.root = ui.element("div").style("display: contents")
         heading("Improve", note=note)
+        self.kept = await restored(self.view, _WHY, "")
         with card("The newest turn", classes="w-full"):
             self.turn = Live(self._turn)
             self.levers = Live(self._levers)
@@ -74,7 +79,7 @@ class Improve:
             empty("No turn of the loop yet. It begins with production traffic and its feedback.")
             return
         _states(data)
-        text("p", data["sentence"])
+        prose(data["sentence"])
         text("p", f"Begun {since(data['started_at'])}: {data['why']}", "tt-muted")
         if data["waits"]:
             notice(f"It waits: {data['waits']}", "warn")
@@ -86,18 +91,22 @@ class Improve:
             return
         with ui.row().classes("items-center gap-2"):
             if state is None or state[0] in ENDED:
-                ui.button("Begin a turn", icon="play_arrow", on_click=partial(self.run, "begin"))
+                self._lever("Begin a turn", "play_arrow", partial(self.run, "begin"))
                 return
             if state[1] and state[0] != "canary":
-                self.why = ui.input("Why (for the journal)").classes("w-72")
-                yes = partial(self.decide, True)
-                ui.button("Accept and go on", icon="check", on_click=yes)
-                no = ui.button("Reject", icon="close", on_click=partial(self.decide, False))
-                no.props("outline")
-            go = ui.button("Go on", icon="play_arrow", on_click=partial(self.run, "resume"))
-            go.props("outline")
-            stop = ui.button("Cancel the turn", icon="stop", on_click=self.cancel)
-            stop.props("outline color=negative")
+                with ui.element("div").classes("w-full"):
+                    self.why = draft_editor(
+                        self.view, item=_WHY, value=self.kept, label="Why (for the journal)", rows=2
+                    )
+                self._lever("Accept and go on", "check", partial(self.decide, True))
+                self._lever("Reject", "close", partial(self.decide, False), "outline")
+            self._lever("Go on", "play_arrow", partial(self.run, "resume"), "outline")
+            self._lever("Cancel the turn", "stop", self.cancel, "outline color=negative")
+
+    def _lever(
+        self, name: str, icon: str, work: Callable[[], Awaitable[object]], props: str = ""
+    ) -> None:
+        ui.button(name, icon=icon, on_click=steady(self.root, work)).props(props)
 
     async def run(self, verb: str) -> None:
         """Begin a turn or go on with it, in a job."""
@@ -114,13 +123,15 @@ class Improve:
     async def decide(self, accept: bool) -> None:
         """Keep the person's decision and go on with it."""
         self.view.require(*_WAYS)
-        why = self.why.value or ""
+        why = self.why.value.strip()
         told = await self.view.attempt(
             work.decide, self.view.context, accept, why=why, author=self.view.user.name
         )
         if told is not None:
             verb = "accept" if accept else "reject"
             self.view.audit(f"improve.{verb}", turn=told.id, why=why)
+            self.kept = ""
+            await self.why.forget()
             await self.run("resume")
         await self.refresh()
 
@@ -142,13 +153,13 @@ def _states(data: dict[str, Any]) -> None:
     here = states.index(data["state"]) if data["state"] in states else len(states)
     with ui.element("ol").classes("flex flex-wrap items-center gap-2 list-none p-0 m-0"):
         for place, name in enumerate(states):
-            with ui.element("li") as item:
+            with ui.element("li").classes("flex") as item:
                 if place == here:
                     item.props("aria-current=step")
                 chip(_NAMES.get(name, name),
                      "good" if place < here else "info" if place == here else "idle")  # fmt: skip
         if data["state"] not in states:
-            with ui.element("li").props("aria-current=step"):
+            with ui.element("li").classes("flex").props("aria-current=step"):
                 chip(words(data["state"]), TURN.get(data["state"], "idle"))
 
 
@@ -188,13 +199,13 @@ def _past(rows: list[dict[str, Any]]) -> None:
 
 def _schedule(data: dict[str, Any]) -> None:
     settings = data["settings"]
-    text("p", ("Due now: " if data["act"] else "") + str(data["reason"]))
+    prose(("Due now: " if data["act"] else "") + str(data["reason"]))
     if data["next_at"]:
         text("p", f"The next look that may begin one: {when(at(data['next_at']))}", "tt-muted")
     if not data["starts_by_itself"]:
         notice(
-            "Nothing starts a turn by itself. Set `improve.every`, `cron`, `on_drift` or "
-            "`on_labels` in tutelage.yaml.", "info",
+            "Nothing starts a turn by itself. Set every, cron, on_drift or on_labels in the "
+            "section improve of tutelage.yaml.", "info",
         )  # fmt: skip
     budget = settings["budget"]
     facts([

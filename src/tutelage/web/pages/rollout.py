@@ -14,8 +14,9 @@ from nicegui import ui
 
 from tutelage.release import routes
 from tutelage.release.bundle import list_releases
+from tutelage.release.rollout import ACTIVE
 from tutelage.web.operate import arms, plots
-from tutelage.web.operate.live import Live
+from tutelage.web.operate.live import Live, steady
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import ROLLOUT, STRATEGIES, at, words
 from tutelage.web.parts.layout import card, chip, confirm, empty, heading, notice
@@ -23,9 +24,9 @@ from tutelage.web.parts.text import text
 from tutelage.web.parts.words import when
 from tutelage.web.view import OPERATE, Page, View
 from tutelage.workflows import rollout as work
-from tutelage.workflows.rollout_watch import RolloutWatch
+from tutelage.workflows.rollout_watch import watch_of
 
-_EVERY_S = 2.0
+_EVERY_S = 1.0
 _WAYS = ("operator", "admin")
 
 
@@ -34,12 +35,13 @@ class RolloutPage:
 
     def __init__(self, view: View, deployment: str) -> None:
         self.view, self.deployment = view, deployment
-        self.watch = RolloutWatch(view.context, deployment)
+        self.watch = watch_of(view.context, deployment)
         self.data: dict[str, Any] = {}
 
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
         names = await self.view.call(_names, self.view)
+        self.root = ui.element("div").style("display: contents")
         heading(f"Rollout of {self.deployment}", note="Figures are of this rollout's own requests.")
         self._switch(names)
         self.says = text("p", "", "text-base").props('role="status"')
@@ -100,7 +102,7 @@ class RolloutPage:
             self._show()
         self.levers.show((found or {}).get("state"))
         self.past.show(history)
-        await self._form(found is None or found["state"] not in work.ACTIVE)
+        await self._form(found is None or found["state"] not in ACTIVE)
 
     def _show(self) -> None:
         data = self.data
@@ -115,7 +117,7 @@ class RolloutPage:
         if not self.view.can(*_WAYS):
             return
         with ui.row().classes("gap-2"):
-            if state in work.ACTIVE:
+            if state in ACTIVE:
                 if state in ("paused", "frozen"):
                     self._lever("Resume", "play_arrow", work.resume)
                 else:
@@ -127,7 +129,8 @@ class RolloutPage:
 
     def _lever(self, name: str, icon: str, move: Callable[..., dict[str, Any]]) -> None:
         danger = move in (work.abort, work.rollback)
-        button = ui.button(name, icon=icon, on_click=partial(self.move, move, name, danger))
+        press = steady(self.root, partial(self.move, move, name, danger))
+        button = ui.button(name, icon=icon, on_click=press)
         button.props("outline" if move is not work.promote else "")
         if danger:
             button.props("color=negative")
@@ -136,7 +139,7 @@ class RolloutPage:
         """Ask, then move the rollout that is shown, and no other."""
         self.view.require(*_WAYS)
         found = self.data["rollout"]
-        under_way = found is not None and found["state"] in work.ACTIVE
+        under_way = found is not None and found["state"] in ACTIVE
         if not await confirm(_question(move, self.data), yes=name, danger=danger):
             return
         self.view.require(*_WAYS)
@@ -147,6 +150,7 @@ class RolloutPage:
             self.view.audit(f"rollout.{move.__name__}", deployment=self.deployment,
                             rollout=found["id"] if found else "")  # fmt: skip
             self.view.tell(told["sentence"], "good")
+        self.watch.moved()
         await self.refresh()
 
     def _past(self, rows: list[dict[str, Any]]) -> None:
@@ -207,6 +211,7 @@ def start_form(page: RolloutPage, releases: list[str]) -> None:
             view.audit("rollout.start", deployment=page.deployment, release=release.value,
                        strategy=strategy.value)  # fmt: skip
             view.tell(told["sentence"], "good")
+        page.watch.moved()
         await page.refresh()
 
     ui.button("Start the rollout", icon="play_arrow", on_click=begin)

@@ -121,7 +121,7 @@ def _sums(found: dict[str, Any]) -> None:
         figure(cost, "cost")
     if total["unpriced"]:
         told = f"{count(total['unpriced'], 'request has', 'requests have')} no price"
-        notice(f"{told}: add `prices` to tutelage.yaml.", "warn")
+        notice(f"{told}: add prices to tutelage.yaml.", "warn")
 
 
 def _table(found: dict[str, Any]) -> None:
