@@ -137,8 +137,8 @@ class Forms:
             if request.method == "POST" and (await _read(request))["csrf"] == "right":
                 local = True
             else:
-                response = sheet.page(self._gate.project, "Sign out?", parts)
-                return self._with_form_cookie(request, response, csrf, fresh)
+                asked = sheet.page(self._gate.project, "Sign out?", parts)
+                return self._with_form_cookie(request, asked, csrf, fresh)
         await self._end(request)
         response = RedirectResponse("/login", 303)
         self._gate.drop(request, response)

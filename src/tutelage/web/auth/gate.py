@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from nicegui import ui
 
 from tutelage.core.config_web import is_loopback
-from tutelage.web.auth import forms
+from tutelage.web.auth import forms, headers
 from tutelage.web.auth.guard import Guard
 from tutelage.web.auth.sessions import Gate
 from tutelage.web.view import Site
@@ -19,6 +19,7 @@ def protect(served: FastAPI, site: Site) -> None:
     site.who, site.write, site.accounts = gate.who, gate.write, gate.web.accounts
     served.router.routes[:0] = forms.routes(gate)
     served.add_middleware(Guard, gate=gate)
+    headers.mark_scripts()
     if gate.web.accounts:
         ui.add_head_html('<script src="/auth/alive.js" defer></script>', shared=True)
     link = accounts_links.first_link(gate.store, gate.web)

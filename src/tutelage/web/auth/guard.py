@@ -6,6 +6,7 @@ each page says whom it is for.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 from urllib.parse import quote
 
@@ -39,9 +40,12 @@ class Guard:
             await self._websocket(connection, answer, receive, send)
             return
 
+        nonce = secrets.token_urlsafe(16)
+        scope.setdefault("state", {})["nonce"] = nonce
+
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = headers.with_policy(message["headers"], scope["path"])
+                message["headers"] = headers.with_policy(message["headers"], scope["path"], nonce)
             await send(message)
 
         await (answer or self._app)(scope, receive, tell)
