@@ -118,6 +118,35 @@ def test_nobody_is_led_elsewhere(after: str) -> None:
     assert safe_path(after) == "/"
 
 
+@pytest.mark.parametrize(
+    ("host", "sent", "answered"),
+    [
+        ("127.0.0.1:8090", {}, True),
+        ("localhost:8090", {"origin": "http://localhost:8090"}, True),
+        ("[::1]:8090", {}, True),
+        ("192.168.1.5:8090", {}, True),
+        ("evil.example:8090", {}, False),  # a name that somebody points at this machine
+        ("evil.example:8090", {"origin": "http://evil.example:8090"}, False),
+        ("127.0.0.1.evil.example", {}, False),
+        ("localhost:8090", {"origin": "http://localhost:3000"}, False),
+        ("localhost:8090", {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"}, False),
+        ("localhost:8090", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, True),
+        ("", {}, False),
+    ],
+)
+def test_without_accounts_only_this_machine_s_names_are_answered(
+    host: str, sent: dict[str, str], answered: bool
+) -> None:
+    from starlette.requests import HTTPConnection
+
+    from tutelage.core.config_web import Web
+    from tutelage.web.auth.origin import refusal
+
+    given = [(name.encode(), value.encode()) for name, value in {"host": host, **sent}.items()]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": given}
+    assert (refusal(HTTPConnection(scope), Web()) is None) == answered
+
+
 def test_behind_https_the_cookie_is_of_this_host_alone(tmp_path: Path) -> None:
     from starlette.requests import HTTPConnection
     from starlette.responses import Response
@@ -290,9 +319,10 @@ def test_each_role_sees_what_it_should(site: Site, routes: dict[str, Any]) -> No
 
 def test_signed_out_nothing_is_answered(site: Site, routes: dict[str, Any]) -> None:
     public = ("/login", "/welcome/", "/logout", "/auth/")
+    routes["routes"] += [["/loginx", ["GET"]], ["/logout/x", ["GET"]], ["/welcome", ["GET"]]]
     with httpx.Client(base_url=site.url) as client:
         for path, methods in routes["routes"]:
-            if path.startswith(public):
+            if path.startswith(public) and path not in ("/loginx", "/logout/x"):
                 continue
             for method in set(methods or ["GET"]) - {"HEAD"}:
                 answer = client.request(method, filled(path) or "/")
@@ -311,5 +341,8 @@ def test_every_answer_tells_the_browser_to_be_careful(site: Site, client: httpx.
         assert sent["cache-control"] == "no-store"
     assert "script-src" not in form["content-security-policy"]
     assert "default-src 'none'" in form["content-security-policy"]
+    policy = page["content-security-policy"]
+    scripts = next(part for part in policy.split("; ") if part.startswith("script-src"))
+    assert "nonce-" in scripts and "unsafe-inline" not in scripts
     assert "object-src 'none'" in page["content-security-policy"]
     assert "frame-ancestors 'self'" in page["content-security-policy"]

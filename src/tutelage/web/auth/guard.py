@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tutelage.web.auth import headers, origin
 from tutelage.web.auth.sessions import Gate
 
-_OPEN = ("/login", "/welcome/", "/logout", "/auth/")
+_OPEN = ("/welcome/", "/auth/")
+_FORMS = ("/login", "/logout")
 _SOCKET = "/_nicegui_ws/"
 _POLICY_VIOLATION = 1008  # why a websocket is closed
 
@@ -58,7 +59,7 @@ class Guard:
         path = connection.url.path
         if path.startswith(_SOCKET) and not self._gate.owns_page(connection):
             return PlainTextResponse("this page was made for another session\n", 403)
-        if path.startswith(_OPEN) or self._gate.who(connection) is not None:
+        if path in _FORMS or path.startswith(_OPEN) or self._gate.who(connection) is not None:
             return None
         reads = connection.scope.get("method") in ("GET", "HEAD")
         if reads and "text/html" in connection.headers.get("accept", ""):
