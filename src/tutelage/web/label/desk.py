@@ -102,6 +102,7 @@ class Desk:
 
     async def open(self, item: str) -> None:
         """Put an item that was answered before on the desk, to answer it again."""
+        await self._settle()
         shown = await self.view.attempt(show_item, self.view.context, item, self.name)
         if shown is not None:
             await self._put(shown)
@@ -139,8 +140,8 @@ class Desk:
         """Undo the last step: words that were hidden, or the last answer."""
         self.view.require(*LABELLERS)
         work, ctx = self.work, self.view.context
+        await self._settle()
         if work.marks and work.shown is not None and work.marks[-1].item == work.shown.item:
-            await self._settle()
             mark = work.marks.pop()
             await self.view.attempt(restore_item, ctx, mark)
             self.view.tell("The words are back")
