@@ -70,6 +70,12 @@ class Web(Section):
     def _without_slash(cls, value: object) -> object:
         return value.rstrip("/") if isinstance(value, str) else value
 
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _word(cls, value: object) -> object:
+        """YAML reads a bare on or off as true or false."""
+        return ("on" if value else "off") if isinstance(value, bool) else value
+
     @property
     def accounts(self) -> bool:
         """Whether people sign in: always, unless only this machine can reach the page."""
