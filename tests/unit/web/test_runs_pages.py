@@ -30,10 +30,9 @@ data:
   sources: [data/*]
   columns: {input: text, output: label}
   quality: {embedder: tfidf}
-train: {tracker: none, epochs: 3, rank: 4, replay: 0, max_tokens: 224}
+train: {tracker: none, epochs: 3, rank: 4, replay: 0, max_tokens: 130}
 """
 HOSTILE = "<img src=x onerror=window.pwned=1> a crimson couch"
-LONG = ("ships", "ravines", "glaciers", "midnight", "turnips", "iron")  # some of them in train
 PATIENCE_MS = 90_000  # for a child process that trains
 
 
@@ -55,7 +54,7 @@ def _write(root: Path, rows: list[dict[str, str]], broken: str = "") -> None:
 
 @pytest.fixture(scope="module")
 def project_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a tiny model, two dataset versions, and a view of the newer one's tokens."""
+    """Two dataset versions, the newer one's tokens, and a model that some rows are too long for."""
     root = tmp_path_factory.mktemp("runs")
     (root / "data").mkdir()
     (root / "tutelage.yaml").write_text(CONFIG, encoding="utf-8")
@@ -67,7 +66,6 @@ def project_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ctx = open_context(root)
     curate(ctx)
     rows[3] = {**rows[3], "text": rows[3]["text"].replace("is red", "is dark red")}
-    rows += [{"text": f"{word} and so on " * 30, "label": "cold"} for word in LONG]
     rows.append({"text": HOSTILE, "label": "warm"})
     _write(root, rows, "{not json\n")
     dataset = curate(ctx).artifact
@@ -124,7 +122,7 @@ def test_every_token_is_learned_or_read_and_cuts_are_marked(page: Any, hashes: l
     page.get_by_label("Only rows whose context is cut").click()
     page.wait_for_function("""document.querySelectorAll('.tt-tokens li').length
         === document.querySelectorAll('.tt-tokens .tt-token-cut').length""")
-    assert 0 < page.locator(".tt-tokens li").count() <= len(LONG)
+    assert 0 < page.locator(".tt-tokens li").count() <= 8
 
 
 def test_a_plan_then_a_run_of_training_to_its_end(page: Any, site: Site) -> None:
