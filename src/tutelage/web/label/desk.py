@@ -66,7 +66,8 @@ class Desk:
         self.queue = Queue(name, 0, 0, 0, 0, 0)
         self.last: list[Said] = []
         self.screen: Screen
-        self._busy = False
+        self._step: object | None = None  # what is being done
+        self._drawn: float | None = None  # since when the browser is to show the item
 
     @property
     def shown(self) -> Shown | None:
@@ -80,19 +81,26 @@ class Desk:
         is passed by, so that a key that bounces answers once.
         """
 
-        async def take() -> None:
+        async def take(own: object) -> None:
             try:
                 await step()
             finally:
-                self._busy = False
+                if self._step is own and self._drawn is None:
+                    self._step = None
 
         def handler() -> None:
-            if not self._busy:
-                self._busy = True
+            late = self._drawn is not None and time.monotonic() - self._drawn > _SEEN_S
+            if self._step is None or late:
+                self._step, self._drawn = object(), None
                 context = ui.context.client
-                background_tasks.create(take(), name="label", context=context)
+                background_tasks.create(take(self._step), name="label", context=context)
 
         return handler
+
+    def seen(self, key: str) -> None:
+        """The browser has shown the item: what is pressed from now on is meant for it."""
+        if key == self.work.key:
+            self._step = self._drawn = None
 
     async def begin(self, item: str | None = None) -> None:
         """Put the first item on the desk: the one that is named, or the next."""
@@ -206,7 +214,7 @@ class Desk:
         key: str | None = None,
         seen: bool = True,
     ) -> None:
-        """Put an item on the desk, and wait until the browser has shown it."""
+        """Put an item on the desk, which the browser shows next."""
         self.last, self.queue = await self.view.call(_beside, self.view.context, self.name)
         before = None
         if shown is not None:
@@ -221,10 +229,9 @@ class Desk:
             touched=set(shown.typed) if shown is not None else set(),
             marks=self.work.marks,
         )
+        self._drawn = time.monotonic() if seen else None
         self.screen.item()
         self.screen.beside()
-        if seen:
-            await _shown()
 
     async def _settle(self) -> None:
         """Keep what was typed last."""

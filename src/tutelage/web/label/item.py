@@ -45,6 +45,9 @@ class ItemPart:
         self._buttons = {}
         shown = self._desk.shown
         with self.box:
+            seen = partial(self._desk.seen, self._desk.work.key)
+            mark = ui.element("div").classes("hidden")
+            mark.on("vnodeMounted", seen, js_handler="() => emit()")
             if shown is None:
                 self._nothing()
                 return
