@@ -119,7 +119,7 @@ def test_every_token_is_learned_or_read_and_cuts_are_marked(page: Any, hashes: l
     learned = "".join(first.locator(".tt-token-learned").all_inner_texts())
     assert learned.startswith('{"family": "') and learned.endswith("<|im_end|>")
     assert "Name the colour family" in "".join(first.locator(".tt-token-read").all_inner_texts())
-    page.get_by_label("Only rows whose context is cut").click()
+    page.get_by_role("checkbox", name="Only rows whose context is cut").click()
     page.wait_for_function("""document.querySelectorAll('.tt-tokens li').length
         === document.querySelectorAll('.tt-tokens .tt-token-cut').length""")
     assert 0 < page.locator(".tt-tokens li").count() <= 8
