@@ -119,7 +119,7 @@ def bare_votes(session: Session, items: Sequence[str]) -> list[Voted]:
     ]
 
 
-def _newest() -> Select[tuple[int]]:
+def _newest() -> Select[int]:
     return (
         select(func.max(AnnotationRow.number))
         .where(AnnotationRow.undone_at.is_(None))
@@ -127,7 +127,7 @@ def _newest() -> Select[tuple[int]]:
     )
 
 
-def _parts(query: Select[Any], column: Any, items: Items) -> Iterator[Select[Any]]:
+def _parts(query: Any, column: Any, items: Items) -> Iterator[Any]:
     """Yield the query whole, or once for each part of the items."""
     if items is None:
         yield query
