@@ -127,7 +127,7 @@ def test_an_annotator_sees_neither_the_old_label_nor_the_others(ctx: Context) ->
     submit(ctx, Given(first.item, "anna", "warm", comment="sure"))
     shown = show_item(ctx, first.item, "ben").as_dict()
     assert set(shown) == {
-        "item", "text", "messages", "labels", "draft", "guideline", "done", "total",
+        "item", "text", "messages", "labels", "draft", "guideline", "done", "total", "why", "typed",
     }  # fmt: skip
     assert [turn["role"] for turn in shown["messages"]] == ["user"]
     assert shown["labels"] == ["warm", "cold"]
