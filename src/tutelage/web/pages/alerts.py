@@ -259,4 +259,4 @@ async def show(view: View) -> None:
     await Alerts(view).draw()
 
 
-PAGES = (Page("/alerts", "Alerts", show, OPERATE, "Operate", "notifications", "a"),)
+PAGES = (Page("/alerts", "Alerts", show, OPERATE, "Operate", "notifications", "w"),)

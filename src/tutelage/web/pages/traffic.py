@@ -158,7 +158,7 @@ async def show_mining(view: View) -> None:
 
 
 PAGES = (
-    Page("/traffic", "Traffic", show, OPERATE, "Operate", "forum", "t"),
+    Page("/traffic", "Traffic", show, OPERATE, "Operate", "forum", "q"),
     Page("/traffic/{record}", "Answer", show_one, OPERATE),
     Page("/mining", "What to label", show_mining, OPERATE),
 )

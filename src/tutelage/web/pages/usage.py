@@ -168,4 +168,4 @@ async def show(view: View) -> None:
     await Usage(view).draw()
 
 
-PAGES = (Page("/usage", "Tokens and cost", show, OPERATE, "Operate", "payments", "u"),)
+PAGES = (Page("/usage", "Tokens and cost", show, OPERATE, "Operate", "payments", "c"),)
