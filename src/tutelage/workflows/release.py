@@ -20,7 +20,7 @@ from tutelage.inference.models import locate_model
 from tutelage.inference.specials import special_spellings
 from tutelage.release import bundle, card, prompts
 from tutelage.release.deployments import deployments, route
-from tutelage.release.lineage import lineage, render
+from tutelage.release.lineage import Node, lineage, render
 from tutelage.release.prompt_moves import record_published
 from tutelage.store.base import Store
 from tutelage.workflows.context import Context, StageOutcome, find_artifact, last_output, run_stage
@@ -120,7 +120,8 @@ def describe(ctx: Context, name: str) -> dict[str, Any]:
     """Return what a release is made of and where it comes from; `text` is for people."""
     row = bundle.get_release(ctx.store, name)
     manifest = bundle.manifest_of(row)
-    tree = lineage(ctx.store, row.id)
+    known = find_artifact(ctx.store, row.id) is not None
+    tree = lineage(ctx.store, row.id) if known else Node(row.id, "release", row.path)
     text_of = ctx.workspace.home / row.path / card.CARD
     adapter = manifest.adapter
     facts = {
