@@ -135,18 +135,19 @@ def rows(ctx: Context, prefix: str, ours: str, theirs: str) -> list[RowView]:
         example = texts.get(item)
         mine, other = scores[ours].get(item), scores[theirs].get(item)
         value, before = mine and mine[0], other and other[0]
-        told = [known[name].get(item) for name in (ours, theirs)]
+        ours_said, theirs_said = known[ours].get(item), known[theirs].get(item)
         found.append(
             RowView(
-                item,
-                example.input_text if example else "",
-                example.answer if example else None,
-                example.label if example else None,
-                *(answer.text if answer else None for answer in told),
-                value,
-                before,
-                _group(value, before),
-                str((mine[1].get("why") or "") if mine else ""),
+                id=item,
+                input=example.input_text if example else "",
+                expected=example.answer if example else None,
+                label=example.label if example else None,
+                ours=ours_said.text if ours_said else None,
+                theirs=theirs_said.text if theirs_said else None,
+                score=value,
+                other=before,
+                group=_group(value, before),
+                why=str((mine[1].get("why") or "") if mine else ""),
             )
         )
     return found

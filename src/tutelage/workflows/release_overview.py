@@ -23,7 +23,7 @@ def overview(ctx: Context) -> dict[str, Any]:
     with ctx.store.session() as session:
         rows = list(session.scalars(select(ReleaseRow).order_by(ReleaseRow.created_at.desc())))
         query = select(ArtifactRow.hash, ArtifactRow.meta).where(ArtifactRow.kind == "release")
-        facts = dict(session.execute(query).tuples().all())
+        facts: dict[str, dict[str, Any]] = dict(session.execute(query).tuples().all())
         named = select(PromptRow.hash, PromptRow.number)
         numbers = dict(session.execute(named).tuples().all())
     serves = _serving(ctx)

@@ -22,7 +22,8 @@ async def ask(view: View) -> None:
     known = await view.attempt(candidates, view.context)
     if known is None:
         return
-    with ui.dialog() as dialog, layout.card():
+    with ui.dialog() as dialog, ui.card().classes("tt-card tt-question"):
+        dialog.props["aria-label"] = "Evaluate"
         text("h2", "Evaluate")
         ui.label("The frozen test rows are asked; every candidate gets the same ones.")
         who = ui.select(known, multiple=True, label="Who (the newest adapter, if none)")
