@@ -35,6 +35,7 @@ from tutelage.workflows.data.experts_votes import (
 )
 
 FRESH_S = 10.0  # figures that are younger are not made anew
+_SHARE = 20.0  # nor such as are younger than so many times what making them took
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,17 @@ class FiguresDesk:
     def figures(self, batch: str | None = None) -> Figures:
         """Return the figures of every item, or of a batch's; DataError for an unknown batch."""
         with self._lock:
-            kept = self._found.get(batch)
-            if kept is not None and self._clock() - kept[1] < FRESH_S:
+            now, kept = self._clock(), self._found.get(batch)
+            if kept is not None and now < kept[1]:
                 return kept[2]
             key = _state_of(self._ctx)
-            if kept is None or kept[0] != key:
-                kept = (key, self._clock(), _measure(self._ctx, batch))
-            self._found[batch] = (key, self._clock(), kept[2])
-            return kept[2]
+            if kept is not None and kept[0] == key:
+                self._found[batch] = (key, now + FRESH_S, kept[2])
+                return kept[2]
+            made = _measure(self._ctx, batch)
+            done = self._clock()
+            self._found[batch] = (key, done + max(FRESH_S, _SHARE * (done - now)), made)
+            return made
 
 
 def answered_votes(ctx: Context, batch: str | None = None) -> list[Voted]:
