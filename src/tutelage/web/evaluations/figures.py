@@ -106,9 +106,8 @@ def _other(report: Report, comparison: Mapping[str, Any]) -> str:
 
 def _difference(report: Report, found: Mapping[str, Any], metric: str) -> Sequence[Cell]:
     share, (low, middle, high) = is_share(report, metric), _ends(found)
-    kind, word = ("good", "better") if low > 0 else ("bad", "worse") if high < 0 else (
-        "warn", "open"
-    )  # fmt: skip
+    kind: layout.Kind = "good" if low > 0 else "bad" if high < 0 else "warn"
+    word = {"good": "better", "bad": "worse"}.get(kind, "open")
     p = found.get("p_holm")
     shown = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
     return [

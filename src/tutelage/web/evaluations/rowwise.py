@@ -22,7 +22,7 @@ _GROUPS = {
     evaluations.BOTH_LOW: "Low both times",
     evaluations.BOTH_HIGH: "High both times",
 }
-_KINDS = {
+_KINDS: dict[str, tuple[str, layout.Kind]] = {
     evaluations.WORSE: ("worse", "bad"),
     evaluations.BETTER: ("better", "good"),
     evaluations.BOTH_LOW: ("low both times", "warn"),
@@ -37,10 +37,10 @@ class Rows:
     def __init__(self, view: View, report: Report) -> None:
         self._view, self._report = view, report
         names = [c["name"] for c in report["candidates"]]
-        self._ours = subject(report) or names[0]
+        self._ours: str = subject(report) or names[0]
         against = (report.get("changed") or {}).get("against")
         others = [name for name in names if name != self._ours]
-        self._theirs = against if against in others else (others[0] if others else self._ours)
+        self._theirs: str = str(against) if against in others else (others or [self._ours])[0]
         self._found: list[RowView] = []
         self._group, self._text, self._order = "", "", "change"
 

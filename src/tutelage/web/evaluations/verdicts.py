@@ -17,7 +17,8 @@ from tutelage.web.parts.text import text
 def verdict_chip(outcome: str) -> None:
     """Draw a verdict as a chip with its mark and its word."""
     if outcome in WORD:
-        layout.chip(WORD[outcome], TONE[outcome])
+        tone = TONE[outcome]
+        layout.chip(WORD[outcome], "info" if tone == "note" else tone)
     else:
         layout.chip("No verdict", "idle")
 

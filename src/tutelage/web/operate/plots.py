@@ -55,7 +55,7 @@ def bounds(lines: Sequence[Data]) -> dict[str, Any]:
     """Return the tests' evidence against the candidate by canary requests, and its bound."""
     series = [
         _line(
-            TESTS.get(line["name"], line["name"]),
+            str(TESTS.get(line["name"], line["name"])),
             line["points"],
             PALETTE[place % len(PALETTE)],
             "solid" if place < len(PALETTE) else "dashed",
@@ -98,7 +98,7 @@ def pairs(rows: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
     series = [
         {
             "name": name, "type": "bar", "barMaxWidth": 12, "itemStyle": {"color": colour},
-            "data": [round(row[place] * 100, 2) for row in rows],
+            "data": [round(float(row[place]) * 100, 2) for row in rows],
         }
         for place, name, colour in ((1, "before", _INK), (2, "now", _CANDIDATE))
     ]  # fmt: skip
