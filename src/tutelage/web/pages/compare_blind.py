@@ -106,7 +106,7 @@ class _Study:
         )
         if found is None:
             return
-        self._view.bindings.pop("u", None)
+        self._view.bindings.pop("z", None)
         self._view.bindings.pop("v", None)
         self._view.keys({})
         self._view.audit("human.verdict", study=self._study)
@@ -145,8 +145,8 @@ class _Study:
         self._view.keys({"v": ("Show the verdict", self.reveal)})
 
     def _undo(self) -> None:
-        button(Action("Take the last one back", self.back, "undo", key="u"))
-        self._view.keys({"u": ("Take the last one back", self.back)})
+        button(Action("Take the last one back", self.back, "undo", key="z"))
+        self._view.keys({"z": ("Take the last one back", self.back)})
 
     async def back(self) -> None:
         """Take the person's newest judgement back and show it again."""

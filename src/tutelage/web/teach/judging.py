@@ -140,7 +140,7 @@ class Judging:
             self._bind({key: (name, partial(self.choose, side)) for key, side, name in _CHOICES})
         with ui.row().classes("gap-2"):
             button(Action("Skip", self.skip, "skip_next", key="s"))
-            button(Action("Take the last one back", self.back, "undo", key="u"))
+            button(Action("Take the last one back", self.back, "undo", key="z"))
         self._comment = draft_editor(
             self._view, item=self._item(shown), value=kept, rows=2, label="Comment (may be empty)"
         )
@@ -168,7 +168,7 @@ class Judging:
     def _bind(self, keys: dict[str, tuple[str, Callable[[], object]]]) -> None:
         bound = dict(keys)
         if self._shown is not None:
-            bound |= {"s": ("Skip", self.skip), "u": ("Take the last one back", self.back)}
+            bound |= {"s": ("Skip", self.skip), "z": ("Take the last one back", self.back)}
         for key in self._bound - set(bound):
             self._view.bindings.pop(key, None)
         self._bound = set(bound)
