@@ -55,8 +55,11 @@ def plant(ctx: Context) -> list[str]:
     """Put an attack into every text of the store that people or models wrote."""
     planted = []
     with ctx.store.begin() as session:
+        there = set(inspect(session.connection()).get_table_names())
         for mapper in Base.registry.mappers:
             table = mapper.local_table
+            if table.name not in there:  # another test's own
+                continue
             keys = {column.name for column in inspect(mapper).primary_key}
             for column in table.columns:
                 if table.name in _CODES or column.name in keys or column.foreign_keys:
