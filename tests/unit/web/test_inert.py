@@ -149,7 +149,7 @@ def test_no_text_becomes_a_script(site: Site, tab: Any, found: dict[str, str], p
     tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     for part in tab.locator("[role=tab], .q-expansion-item__container > .q-item").all()[:6]:
         part.click(timeout=2_000)
-    tab.wait_for_timeout(150)
+    tab.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert tab.evaluate("window.pwned") == []
     assert tab.evaluate("window.reports") == []
     assert said == []
@@ -159,11 +159,11 @@ def test_no_text_becomes_a_script(site: Site, tab: Any, found: dict[str, str], p
     assert tab.evaluate(foreign) == 0
 
 
-def test_the_attacks_would_run_if_they_were_markup(browser: Any, site: Site) -> None:
-    """The probe itself works: as HTML it runs, so silence above means something."""
+def test_the_attacks_would_run_if_they_were_markup(browser: Any) -> None:
+    """The probe works: as HTML without a policy it runs, so silence above means something."""
     page = browser.new_page()
-    page.add_init_script(_INIT)
-    page.goto(f"{site.url}/login")
+    page.goto("about:blank")
+    page.evaluate(_INIT)
     page.set_content(f"<p>{attack('probe')}</p>")
     page.wait_for_function("window.pwned && window.pwned.length")
     page.close()
