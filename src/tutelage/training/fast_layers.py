@@ -311,6 +311,7 @@ class FastLayers:
     def replaced(self) -> Iterator[None]:
         """Run with the fast forwards, as far as they still apply; put all back after."""
         changed = []
+        self._forget_factors()  # the weights may have moved since
         try:
             for module in list(self._made):
                 fast = self._standing(module)
@@ -323,8 +324,11 @@ class FastLayers:
             for module in changed:
                 del module.forward
             vars(_last).clear()
-            for _, layer in self._layers():
-                layer.made.clear()
+            self._forget_factors()
+
+    def _forget_factors(self) -> None:
+        for layer in self._layers():
+            layer.made.clear()
 
     def _standing(self, module: torch.nn.Module) -> _Fast | None:
         kept = self._made[module]
@@ -335,13 +339,14 @@ class FastLayers:
             self._made[module] = fast
         return fast
 
-    def _layers(self) -> Iterator[tuple[str, _Lora]]:
+    def _layers(self) -> Iterator[_Lora]:
         for fast in self._made.values():
-            yield from fast.layers
+            for _, layer in fast.layers:
+                yield layer
 
     def _narrow_factors(self) -> None:
         """Make all factors that autocast asks for on a GPU at once: few kernels, not thousands."""
-        layers = [layer for _, layer in self._layers() if layer.a.is_cuda]
+        layers = [layer for layer in self._layers() if layer.a.is_cuda]
         if not layers or not torch.is_autocast_enabled("cuda"):
             return
         dtype = torch.get_autocast_dtype("cuda")

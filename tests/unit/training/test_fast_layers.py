@@ -175,3 +175,15 @@ def test_layers_of_one_input_keep_one_narrow_copy(tiny_lora: Any) -> None:
     assert len(kept) == 1
     sum(output.float().sum() for output in outputs).backward()
     assert x.grad is not None and x.grad.dtype == torch.float32
+
+
+def test_weights_that_move_before_the_first_step_count(tiny_lora: Any) -> None:
+    rows = draw(random.Random(1), (30,), 4, 0.0)
+    step = SharedStep(tiny_lora)
+    with torch.no_grad():
+        for parameter in trained_parameters(tiny_lora).values():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    plain = plain_step(tiny_lora, rows, 4)
+    wanted = gradients(tiny_lora)
+    assert step(rows, 4).loss == pytest.approx(plain.loss, abs=1e-5)
+    assert_close(gradients(tiny_lora), wanted)
