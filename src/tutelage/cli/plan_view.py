@@ -10,19 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.cli.screens import duration, indented
+from tutelage.workflows.plan_words import grouped, shown
 
-_GROUPS = {
-    "What is trained": (
-        "method", "tune", "rank", "alpha", "target_modules", "dropout", "peft", "mixout",
-        "layer_decay", "lora_plus",
-    ),
-    "How it learns": (
-        "learning_rate", "warmup", "schedule", "weight_decay", "epochs", "batch_size",
-        "prompt_loss_weight", "replay", "replay_loss", "beta", "patience", "interpolate",
-        "eval_every",
-    ),
-}  # fmt: skip
-_REST = "How it runs"
 _BAR = 40  # characters of the memory bar
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "bright_black")
 
@@ -37,10 +26,10 @@ def plan_view(plan: Mapping[str, Any]) -> RenderableType:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for title, choices in _grouped(plan).items():
+    for title, choices in grouped(plan).items():
         table.add_row(Text(title, style="underline"), "", "")
         for choice in choices:
-            table.add_row(f"  {choice['name']}", _value(choice["value"]), _why(choice))
+            table.add_row(f"  {choice['name']}", shown(choice["value"]), _why(choice))
     lines += [table, Text(), *_memory(plan.get("memory", {}))]
     lines += [Text(f"! {warning}", style="yellow") for warning in plan.get("warnings", ())]
     if plan.get("refusal"):
@@ -54,25 +43,6 @@ def _time(plan: Mapping[str, Any]) -> Text:
         line.append(f", {plan['cost']:.2f} at your price an hour")
     line.append("; it stops sooner when the validation rows gain no more.", style="dim")
     return line
-
-
-def _grouped(plan: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the choices under their headings, in the order of the headings."""
-    by_name = {choice["name"]: choice for choice in plan.get("choices", ())}
-    found = {
-        title: [by_name.pop(name) for name in names if name in by_name]
-        for title, names in _GROUPS.items()
-    }
-    found[_REST] = list(by_name.values())
-    return {title: choices for title, choices in found.items() if choices}
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
 
 
 def _why(choice: Mapping[str, Any]) -> Text:

@@ -21,7 +21,7 @@ from tutelage.core.html_strips import (
 )
 from tutelage.evaluation.candidates import BASE, CONSTRAINED, FEW_SHOT, TFIDF
 from tutelage.evaluation.measures import lower_is_better
-from tutelage.evaluation.report_plots import confusion_matrix, mix_ups
+from tutelage.evaluation.report_plots import confusion_matrix, mix_ups, most_confused
 from tutelage.evaluation.report_words import (
     MEANING,
     Report,
@@ -37,6 +37,7 @@ from tutelage.evaluation.report_words import (
     short_title,
     subject,
     title_of,
+    with_interval,
 )
 
 _LABELS = 24  # a confusion matrix of more labels shows the confused ones only
@@ -211,7 +212,7 @@ def _metrics(report: Report) -> Html:
     """Return every figure: a line a metric, a column a candidate."""
     candidates = report["candidates"]
     rows = [
-        (metric_name(m), *(_cell(report, m, c["metrics"].get(m)) for c in candidates))
+        (metric_name(m), *(with_interval(report, m, c["metrics"].get(m)) for c in candidates))
         for m in metrics_of(report)
     ]
     extra = dict.fromkeys(n for c in candidates for n in c.get("extra") or {})
@@ -224,14 +225,6 @@ def _metrics(report: Report) -> Html:
     ]
     rows.append(("rows without a score, at most", *map(str, missing)))
     return html.table(["metric", *(short_title(report, c["name"]) for c in candidates)], rows)
-
-
-def _cell(report: Report, metric: str, figures: Mapping[str, Any] | None) -> str:
-    if not figures or figures.get("estimate") is None:
-        return "–"
-    share = is_share(report, metric)
-    ends = between(figures.get("low"), figures.get("high"), share)
-    return f"{amount(figures['estimate'], share)} ({ends})"
 
 
 def classes(report: Report) -> Html | None:
@@ -303,7 +296,7 @@ def _confusion(shown: Mapping[str, Any], matrix: Mapping[str, Any]) -> Html:
     pairs = mix_ups(labels, counts)
     left, note = list(range(len(labels))), ""
     if len(labels) > _LABELS:
-        left = _confused(labels, counts)
+        left = most_confused(labels, counts, _LABELS)
         note = (
             f" Of {len(labels)} labels the {len(left)} most often confused are drawn; "
             "“others” holds the rest."
@@ -320,17 +313,3 @@ def _confusion(shown: Mapping[str, Any], matrix: Mapping[str, Any]) -> Html:
         lead=f"The {shown['title']}: a line is the truth, a column its answer. Right answers lie "
         f"on the diagonal, in green; mistakes are red, the darker the more of the class.{note}",
     )
-
-
-def _confused(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[int]:
-    """Return the labels with most mistakes, as truth or as answer, in their own order."""
-    size = len(labels)
-    wrong = [0] * size
-    for i in range(size):
-        for j, n in enumerate(counts[i]):
-            if n and i != j:
-                wrong[i] += n
-                if j < size:
-                    wrong[j] += n
-    ranked = sorted((i for i in range(size) if wrong[i]), key=lambda i: -wrong[i])
-    return sorted(ranked[:_LABELS])

@@ -95,3 +95,17 @@ def _cell(
         f"<text x='{x + _CELL / 2:.1f}' y='{y + 17.5:.1f}' text-anchor='middle' "
         f"style='fill:{ink}'>{count}</text>",
     )
+
+
+def most_confused(labels: Sequence[str], counts: Sequence[Sequence[int]], most: int) -> list[int]:
+    """Return the `most` labels with most mistakes, as truth or as answer, in their own order."""
+    size = len(labels)
+    wrong = [0] * size
+    for i in range(size):
+        for j, n in enumerate(counts[i]):
+            if n and i != j:
+                wrong[i] += n
+                if j < size:
+                    wrong[j] += n
+    ranked = sorted((i for i in range(size) if wrong[i]), key=lambda i: -wrong[i])
+    return sorted(ranked[:most])

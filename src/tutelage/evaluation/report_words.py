@@ -127,3 +127,12 @@ def listed(names: Sequence[str]) -> str:
 def rows(count: int, what: str = "row") -> str:
     """Return 1 row, 12 rows."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def with_interval(report: Report, metric: str, figures: Mapping[str, Any] | None) -> str:
+    """Return a metric's estimate with its interval behind it, as a table's cell has them."""
+    if not figures or figures.get("estimate") is None:
+        return "–"
+    share = is_share(report, metric)
+    ends = between(figures.get("low"), figures.get("high"), share)
+    return f"{amount(figures['estimate'], share)} ({ends})"

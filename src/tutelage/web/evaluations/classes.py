@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from tutelage.evaluation.candidates import BASE
-from tutelage.evaluation.report_plots import UNREADABLE, mix_ups
+from tutelage.evaluation.report_plots import UNREADABLE, mix_ups, most_confused
 from tutelage.evaluation.report_words import Report, by_name, subject
 from tutelage.web.parts import layout
 from tutelage.web.parts.cells import Cell, cell_table, named
@@ -52,7 +52,7 @@ def _confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
     pairs = mix_ups(labels, counts)
     left = list(range(len(labels)))
     if len(labels) > _LABELS:
-        left = _confused(labels, counts)
+        left = most_confused(labels, counts, _LABELS)
         ui.label(f"The {len(left)} labels most often confused, of {len(labels)}.")
     if left:
         _heat_map(labels, counts, left)
@@ -95,20 +95,6 @@ def _heat_map(labels: Sequence[str], counts: Sequence[Sequence[int]], left: Sequ
     )
     plot.props("role=img")
     named(plot, f"Confusion of {len(names)} labels; the table below lists its mistakes")
-
-
-def _confused(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[int]:
-    """Return the labels with most mistakes, as truth or as answer, in their own order."""
-    size = len(labels)
-    wrong = [0] * size
-    for i in range(size):
-        for j, count in enumerate(counts[i]):
-            if count and i != j:
-                wrong[i] += count
-                if j < size:
-                    wrong[j] += count
-    ranked = sorted((i for i in range(size) if wrong[i]), key=lambda i: -wrong[i])
-    return sorted(ranked[:_LABELS])
 
 
 def _short(label: str) -> str:

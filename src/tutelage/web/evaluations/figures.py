@@ -9,8 +9,6 @@ from nicegui import ui
 
 from tutelage.evaluation.report_words import (
     Report,
-    amount,
-    between,
     by_name,
     change,
     is_share,
@@ -19,6 +17,7 @@ from tutelage.evaluation.report_words import (
     short_title,
     subject,
     title_of,
+    with_interval,
 )
 from tutelage.web.parts import chart, layout
 from tutelage.web.parts.cells import Cell, cell_table
@@ -44,7 +43,10 @@ def scores(report: Report) -> None:
         rows: list[list[Cell]] = [
             [
                 metric_name(metric),
-                *(_cell(report, metric, c["metrics"].get(metric)) for c in report["candidates"]),
+                *(
+                    with_interval(report, metric, c["metrics"].get(metric))
+                    for c in report["candidates"]
+                ),
             ]
             for metric in metrics
         ]
@@ -90,14 +92,6 @@ def _ends(figures: Mapping[str, Any]) -> tuple[float, float, float]:
     middle = float(figures["estimate"])
     low, high = figures.get("low"), figures.get("high")
     return (middle if low is None else low), middle, (middle if high is None else high)
-
-
-def _cell(report: Report, metric: str, figures: Mapping[str, Any] | None) -> str:
-    if not figures or figures.get("estimate") is None:
-        return "–"
-    share = is_share(report, metric)
-    ends = between(figures.get("low"), figures.get("high"), share)
-    return f"{amount(figures['estimate'], share)} ({ends})"
 
 
 def _other(report: Report, comparison: Mapping[str, Any]) -> str:

@@ -17,20 +17,9 @@ from tutelage.web.runs.start import JobBar, start, starting
 from tutelage.web.view import Page, View
 from tutelage.workflows import jobs
 from tutelage.workflows.context import Context, last_output
+from tutelage.workflows.plan_words import grouped, shown
 
 _ROLES = frozenset({"engineer", "admin"})
-_GROUPS = {
-    "What is trained": (
-        "method", "tune", "rank", "alpha", "target_modules", "dropout", "peft", "mixout",
-        "layer_decay", "lora_plus",
-    ),
-    "How it learns": (
-        "learning_rate", "warmup", "schedule", "weight_decay", "epochs", "batch_size",
-        "prompt_loss_weight", "replay", "replay_loss", "beta", "patience", "interpolate",
-        "eval_every",
-    ),
-}  # fmt: skip
-_REST = "How it runs"
 
 
 async def show(view: View) -> None:
@@ -147,7 +136,7 @@ def _plan(plan: Mapping[str, Any]) -> None:
             plain_table(
                 ("setting", "value", "why", "from"),
                 [
-                    (choice["name"], said(choice["value"]), choice["reason"], choice["source"])
+                    (choice["name"], shown(choice["value"]), choice["reason"], choice["source"])
                     for choice in choices
                 ],
                 name=title,
@@ -165,24 +154,6 @@ def _memory(memory: Mapping[str, Any]) -> None:
     ]
     with card(f"Memory: about {number(total, 0)} MB"):
         bars(parts, name="Memory by what it holds", unit="MB")
-
-
-def grouped(plan: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the choices under their headings, in the order of the headings."""
-    by_name = {choice["name"]: choice for choice in plan.get("choices", ())}
-    found = {
-        title: [by_name.pop(name) for name in names if name in by_name]
-        for title, names in _GROUPS.items()
-    }
-    found[_REST] = list(by_name.values())
-    return {title: choices for title, choices in found.items() if choices}
-
-
-def said(value: object) -> str:
-    """Return a setting's value as people read it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 PAGES = (Page("/plan", "Plan", show, _ROLES, "Build", "tune", "b"),)
