@@ -16,7 +16,7 @@ from tutelage.release import routes
 from tutelage.release.bundle import list_releases
 from tutelage.release.rollout import ACTIVE
 from tutelage.web.operate import arms, plots
-from tutelage.web.operate.live import Live, steady
+from tutelage.web.operate.live import Live
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import ROLLOUT, STRATEGIES, at, words
 from tutelage.web.parts.layout import card, chip, confirm, empty, heading, notice
@@ -41,11 +41,10 @@ class RolloutPage:
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
         names = await self.view.call(_names, self.view)
-        self.root = ui.element("div").style("display: contents")
         heading(f"Rollout of {self.deployment}", note="Figures are of this rollout's own requests.")
         self._switch(names)
         self.says = text("p", "", "text-base").props('role="status"')
-        self.levers = Live(self._levers, "w-full")
+        self.levers = self._levers()
         with ui.element("div").classes("tt-grid w-full").style("--tt-least: 24rem"):
             self._boxes()
         self._plots()
@@ -100,7 +99,7 @@ class RolloutPage:
             box.visible = there
         if there:
             self._show()
-        self.levers.show((found or {}).get("state"))
+        self._show_levers((found or {}).get("state"))
         self.past.show(history)
         await self._form(found is None or found["state"] not in ACTIVE)
 
@@ -113,27 +112,43 @@ class RolloutPage:
         options = plots.course(figures["course"], found["candidate"], found["baseline"])
         self.course.show(options, arms.course_words(data))
 
-    def _levers(self, state: str | None) -> None:
+    def _levers(self) -> dict[str, ui.button]:
+        """Draw every lever once; they are shown and hidden, so that no press meets a new button."""
         if not self.view.can(*_WAYS):
-            return
+            return {}
         with ui.row().classes("gap-2"):
-            if state in ACTIVE:
-                if state in ("paused", "frozen"):
-                    self._lever("Resume", "play_arrow", work.resume)
-                else:
-                    self._lever("Pause", "pause", work.pause)
-                self._lever("Promote now", "done_all", work.promote)
-                self._lever("Abort", "undo", work.abort)
-            elif self.data.get("previous"):
-                self._lever(f"Return to {self.data['previous']}", "undo", work.rollback)
+            return {
+                "resume": self._lever("Resume", "play_arrow", work.resume),
+                "pause": self._lever("Pause", "pause", work.pause),
+                "promote": self._lever("Promote now", "done_all", work.promote),
+                "abort": self._lever("Abort", "undo", work.abort),
+                "return": self._lever("Return", "undo", work.rollback),
+            }
 
-    def _lever(self, name: str, icon: str, move: Callable[..., dict[str, Any]]) -> None:
+    def _lever(self, name: str, icon: str, move: Callable[..., dict[str, Any]]) -> ui.button:
         danger = move in (work.abort, work.rollback)
-        press = steady(self.root, partial(self.move, move, name, danger))
-        button = ui.button(name, icon=icon, on_click=press)
+        button = ui.button(name, icon=icon, on_click=lambda: self.move(move, button.text, danger))
         button.props("outline" if move is not work.promote else "")
         if danger:
             button.props("color=negative")
+        button.visible = False
+        return button
+
+    def _show_levers(self, state: str | None) -> None:
+        if not self.levers:
+            return
+        active, held = state in ACTIVE, state in ("paused", "frozen")
+        previous = self.data.get("previous")
+        self.levers["return"].text = f"Return to {previous}"
+        shown = {
+            "resume": active and held,
+            "pause": active and not held,
+            "promote": active,
+            "abort": active,
+            "return": not active and bool(previous),
+        }
+        for name, button in self.levers.items():
+            button.visible = shown[name]
 
     async def move(self, move: Callable[..., dict[str, Any]], name: str, danger: bool) -> None:
         """Ask, then move the rollout that is shown, and no other."""
