@@ -37,6 +37,7 @@ from tutelage.release.evidence import count, read_evidence
 from tutelage.release.rollback import judge
 from tutelage.release.rollout import advance, begin
 from tutelage.store.artifacts import ArtifactRow, SplitRow
+from tutelage.store.feedback import SideMoveRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows import drift_watch, schedule
 from tutelage.workflows import improve_turns as turns
@@ -56,7 +57,8 @@ task: classification
 model: demo
 prompt: Name the intent of the customer's question.
 output: {{field: intent, labels: [{labels}]}}
-data: {{sources: [data/*.jsonl], quality: {{embedder: tfidf}}}}
+data: {{sources: [data/*.jsonl], quality: {{embedder: minilm}}}}
+drift: {{embedder: minilm}}
 deploy: {{canary: [20, 50, 100], min_requests: 40, min_total: 160, limits: {{score_requests: 0}}}}
 improve:
   every: 15d
@@ -351,20 +353,29 @@ class Loop:
 
 
 def test_rows_trained(ctx: Context) -> int:
-    """Return how many rows of any version's train side arrived, or were frozen, for the test."""
+    """Return how many rows stood on a version's train side when they were known to be the test's.
+
+    A request that turns out later to be a twin of a test row is moved to the test side then: a
+    version made before did not know, one made afterwards may not train on it.
+    """
     with ctx.store.session() as session:
         held = {
             name for name, side in session.query(SplitRow.example_id, SplitRow.split)
             if side == "test"
         }  # fmt: skip
-        asked = {
-            row.messages[0]["content"]
-            for row in session.query(RecordRow.messages).where(RecordRow.split == "test")
+        moved = {row.record: row.at for row in session.query(SideMoveRow)}
+        asked: dict[str, datetime] = {}
+        for row in session.query(RecordRow).where(RecordRow.split == "test"):
+            text, known = row.messages[0]["content"], moved.get(row.id, BEGIN)
+            asked[text] = min(known, asked.get(text, known))
+        made = {
+            row.hash: row.created_at
+            for row in session.query(ArtifactRow).where(ArtifactRow.kind == "dataset")
         }
     found: set[str] = set()
-    for folder in (ctx.workspace.artifacts / "datasets").iterdir():
-        for row in load_version(folder).rows("train"):
-            if row.id in held or row.input_text in asked:
+    for name, at in made.items():
+        for row in load_version(ctx.workspace.artifact_dir("datasets", name)).rows("train"):
+            if row.id in held or asked.get(row.input_text, at) < at:
                 found.add(row.id)
     return len(found)
 

@@ -1,7 +1,8 @@
 """Which edits of users count as labels without an expert: agreement decides, and says so.
 
 An edit by somebody whose edits experts have confirmed often enough counts; so does one that a
-second person made too. Nothing here reads the store.
+second person made too, and, of people whom nobody has checked much, one made while the edits of all
+of them together are confirmed often enough. Nothing here reads the store.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from tutelage.core.example import Example, normalise
 
 Policy = Literal["agreed", "all", "review"]
 _Z = 1.6448536269514722  # one-sided 95 %
+_OWN = 5  # checked edits from which on a person is known; and what one counts for among all
+_PEOPLE = 5  # whose edits were checked, before anything is said of all together
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,31 @@ def judge_edits(
     `everything` are all edits there are, by which authors are known; `decided` is what experts
     said, by item: their word goes before any edit.
     """
-    trusted = {name: low for name, low in trust(everything, decided).items() if low >= agreement}
+    met = _met(everything, decided)
+    known = {name for name, found in met.items() if len(found) >= _OWN}
+    trusted = {name: low for name, low in _trust(met).items() if low >= agreement}
+    together = _together(met)
+    pooled = together if together is not None and together >= agreement else None
+    crowd = _Crowd(trusted, known, pooled)
     said: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in everything:
         said[one.item, normalise(one.value)].add(one.author or "")
-    return [_judge(edit, decided, trusted, said, policy) for edit in edits]
+    return [_judge(edit, decided, crowd, said, policy) for edit in edits]
+
+
+@dataclass(frozen=True)
+class _Crowd:
+    """Who is trusted by what experts said of their edits: each `known` one, or all together."""
+
+    trusted: Mapping[str, float]
+    known: set[str]
+    together: float | None  # at least so often are the others' edits what experts say, if enough
 
 
 def _judge(
     edit: Edit,
     decided: Mapping[str, str],
-    trusted: Mapping[str, float],
+    crowd: _Crowd,
     said: Mapping[tuple[str, str], set[str]],
     policy: Policy,
 ) -> Judged:
@@ -74,9 +91,13 @@ def _judge(
     people = said[edit.item, normalise(edit.value)]
     if len(people) > 1:
         return Judged(edit, True, f"{len(people)} people say the same")
-    low = trusted.get(edit.author or "")
+    author = edit.author or ""
+    low = crowd.trusted.get(author)
     if low is not None:
         return Judged(edit, True, f"its author agrees with the experts at least {low:.0%} of times")
+    if crowd.together is not None and author not in crowd.known:
+        why = f"users' edits are what experts say at least {crowd.together:.0%} of times"
+        return Judged(edit, True, why)
     return Judged(edit, False, "its author is not trusted yet, and nobody else says the same")
 
 
@@ -85,14 +106,38 @@ def trust(everything: Sequence[Edit], decided: Mapping[str, str]) -> dict[str, f
 
     The lower end of Wilson's interval (1927), one-sided. Authors whom nobody checked are left out.
     """
+    return _trust(_met(everything, decided))
+
+
+def trust_together(everything: Sequence[Edit], decided: Mapping[str, str]) -> float | None:
+    """Return the same of all authors as one; None while fewer than five people were checked.
+
+    Somebody who edits much counts as five edits, so that nobody speaks for the others.
+    """
+    return _together(_met(everything, decided))
+
+
+def _met(everything: Sequence[Edit], decided: Mapping[str, str]) -> dict[str, list[bool]]:
+    """Return whether each edit that experts checked is what they say, by author."""
     met: dict[str, list[bool]] = defaultdict(list)
     for one in everything:
         if one.item in decided:
             met[one.author or ""].append(normalise(decided[one.item]) == normalise(one.value))
+    return met
+
+
+def _trust(met: Mapping[str, Sequence[bool]]) -> dict[str, float]:
     return {name: _low(sum(found), len(found)) for name, found in met.items()}
 
 
-def _low(right: int, n: int) -> float:
+def _together(met: Mapping[str, Sequence[bool]]) -> float | None:
+    if len(met) < _PEOPLE:
+        return None
+    counted = [(sum(found) / len(found), min(len(found), _OWN)) for found in met.values()]
+    return _low(sum(share * n for share, n in counted), sum(n for _, n in counted))
+
+
+def _low(right: float, n: int) -> float:
     share, z2 = right / n, _Z * _Z
     middle = share + z2 / (2 * n)
     spread = _Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))

@@ -41,6 +41,7 @@ from tutelage.feedback.mining.scan import (
     scan,
 )
 from tutelage.feedback.mining.strengths import (
+    OFTEN,
     WEIGHTS,
     Looker,
     Source,
@@ -50,6 +51,7 @@ from tutelage.feedback.mining.strengths import (
     from_entropy,
     from_failures,
     from_scores,
+    from_verdicts,
     soften,
 )
 from tutelage.feedback.mining.words import Explainer
@@ -180,7 +182,7 @@ def _look(ctx: Context, window: Window, forms: Forms, bench: Bench, total: int) 
     values: dict[Source, NDArray[np.float32]] = {}
     record: dict[Source, NDArray[np.int64]] = {}
     values["failed"], record["failed"] = from_failures(traffic)
-    values["users"], record["users"] = from_scores(traffic, users)
+    values["users"], record["users"] = from_verdicts(traffic, users)
     values["live"], record["live"] = from_scores(traffic, {k: v[0] for k, v in live.items()})
     judges = splits(ctx.store, window)
     apart = {name: (1 - split.strength) / 2 for name, split in judges.items()}
@@ -239,7 +241,7 @@ def _choose(
     times, side = numbers(traffic.count, np.int32), numbers(traffic.side, np.int8)
     score = strengths.score()
     fresh = freshness(traffic, looked.until)
-    value = (score * fresh * (1 + np.log2(1 + times))).astype(np.float32)
+    value = (score * fresh * np.maximum(times, 1) ** OFTEN).astype(np.float32)
     asked = (times * fresh).astype(np.float32)
     train, held = ~barred & (side == 0), ~barred & (side > 0)
     judged = pick.drawn(asked, held, aside, seed).tolist()
@@ -269,8 +271,8 @@ def _choose(
 
 
 def _texts(ctx: Context, traffic: Traffic, places: NDArray[np.int64]) -> list[str]:
-    """Return the texts of these places, from the first record of each."""
-    names = [traffic.ids[traffic.first[place]] for place in places]
+    """Return the texts of these places, from the newest record of each."""
+    names = [traffic.ids[traffic.newest[place]] for place in places]
     columns = (RecordRow.id, RecordRow.messages)
     found = {row.id: asked_text(row.messages) or "" for row in fetch(ctx.store, names, columns)}
     return [found.get(name, "")[:LONGEST] for name in names]
@@ -286,7 +288,7 @@ def _rows(
 ) -> list[MinedRow]:
     """Return the ranked rows, as many as the budget, with items, reasons and answers."""
     traffic, score = looked.traffic, looked.strengths.score()
-    first = {text: traffic.ids[traffic.first[text]] for text in chosen.texts}
+    newest = {text: traffic.ids[traffic.newest[text]] for text in chosen.texts}
     items = _items(ctx, traffic, chosen.texts)
     given = given_items(ctx)
     texts = [
@@ -303,7 +305,7 @@ def _rows(
         release = str(item.example.meta.get("release", ""))
         rows.append(
             MinedRow(
-                record=first[text],
+                record=newest[text],
                 rank=rank,
                 score=round(float(score[text]), 4),
                 reasons=(drawn, *why) if drawn is not None else why,
@@ -321,7 +323,7 @@ def _rows(
 
 def _items(ctx: Context, traffic: Traffic, texts: Sequence[int]) -> dict[int, Item]:
     """Return the item of each text, on the most held-out side that its text was seen on."""
-    names = {traffic.ids[traffic.first[text]]: text for text in texts}
+    names = {traffic.ids[traffic.newest[text]]: text for text in texts}
     found: dict[int, Item] = {}
     ids = list(names)
     for start in range(0, len(ids), 500):

@@ -21,7 +21,7 @@ def scans(kind: str, rng: np.random.Generator, *, moved: bool = False) -> Scan:
     if kind == "near":
         points = rng.normal(size=(80, 8))
         points[-10:] += 4.0 * moved
-        return near(unit(points), 20)
+        return near(unit(points), 20, rng)
     if kind == "along":
         numbers = rng.poisson(6, 80)
         numbers[-10:] += 12 * moved

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from tests.fakes.web_projects import LABELS, labelling_project
 from tests.unit.web.conftest import Site, ready
 
-from tutelage.store.annotations import AnnotationRow, AssignmentRow
+from tutelage.store.annotations import AdjudicationRow, AnnotationRow, AssignmentRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_items import Order, assign
 from tutelage.workflows.data.experts_people import add_annotators
@@ -157,6 +157,31 @@ def test_two_people_at_once_get_different_items(browser: Any, site: Site, ctx: C
     assert len(items) == len(set(items)) == 6
     for tab in tabs:
         tab.context.close()
+
+
+def test_two_experts_disagree_a_third_decides_and_agreement_shows(
+    browser: Any, site: Site, page: Any, ctx: Context, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.txt"
+    both.write_text("".join(f"asked of both {number}\n" for number in range(3)))
+    assign(ctx, Order(("anna", "ben"), source="file", file=both, overlap=2))
+    for name, odd in (("anna", "1"), ("ben", "2")):
+        tab = browser.new_context(base_url=site.url).new_page()
+        ready(tab, f"/label?as={name}")
+        for _ in range(3):
+            move(tab, odd if "asked of both 2" in asked(tab) else "3")
+        tab.context.close()
+    ready(page, "/review")
+    page.get_by_text("1 item waits for you").wait_for()
+    assert page.get_by_text("asked of both 2").first.is_visible()
+    page.keyboard.press("2")
+    page.get_by_text("Nothing waits for a decision").first.wait_for()
+    ready(page, "/agreement")
+    page.get_by_text("items with two answers").wait_for()
+    page.get_by_text("Agreement beyond chance").wait_for()
+    with ctx.store.session() as session:
+        kept = session.scalars(select(AdjudicationRow)).one()
+    assert (kept.author, kept.label) == ("local", LABELS[1])
 
 
 def test_items_are_given_out_from_a_file(page: Any, ctx: Context) -> None:

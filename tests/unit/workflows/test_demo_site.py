@@ -16,7 +16,8 @@ from tutelage.workflows.context import Context
 from tutelage.workflows.data import experts, experts_review
 from tutelage.workflows.data.experts_progress import progress
 from tutelage.workflows.feedback import summary
-from tutelage.workflows.usage import usage
+from tutelage.workflows.release_overview import overview
+from tutelage.workflows.usage import budgets, usage
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,15 @@ def test_operations_have_figures(ctx: Context) -> None:
     assert summary(ctx)["signals"]
     assert len(drift.history(ctx)) == 2
     (look,) = mine_queue.looks(ctx)
-    assert look["rows"] and look["batch"]
+    assert look["rows"] and look["batch"] and look["answered"] == 2
+    busiest = next(one for one in budgets(ctx) if one["key"] == "coding-desk")
+    assert 0.7 < busiest["spent"] / busiest["limit"] < 1
+
+
+def test_releases_say_what_they_are(ctx: Context) -> None:
+    found = overview(ctx)["releases"]
+    assert sorted(one["prompt"] for one in found if one["kind"] == "tuned") == [1, 2, 3]
+    assert "none" not in {one["verdict"] for one in found}
 
 
 def test_engineering_has_a_past(ctx: Context) -> None:

@@ -21,7 +21,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_improve import Improve
 from tutelage.core.errors import Conflict, DataError, PlanRefused
 from tutelage.data.version import load_version
-from tutelage.feedback.edits import Edit, judge_edits, trust
+from tutelage.feedback.edits import Edit, judge_edits, trust, trust_together
 from tutelage.feedback.schedule import Seen, due, quiet_until, retry_at
 from tutelage.store.annotations import BatchRow
 from tutelage.store.improve import TurnRow
@@ -298,6 +298,32 @@ def test_edits_count_where_people_agree() -> None:
     assert not found[0].accepted
     over = judge_edits(checked[:1], everything, decided, policy="all", agreement=0.8)
     assert over[0].why == "experts decided this one"
+
+
+def test_edits_of_strangers_count_while_all_of_them_together_are_confirmed() -> None:
+    """Many people with one checked edit each speak for the next; a known bad author does not."""
+    from tutelage.core.example import Example, Message
+
+    row = Example(messages=(Message(role="user", content="x"),))
+
+    def edit(item: str, author: str) -> Edit:
+        return Edit(f"r-{item}", item, "cold", author, row)
+
+    checked = [edit(f"i{n}", f"user {n}") for n in range(30)]
+    bad = [edit(f"j{n}", "bad") for n in range(6)]
+    decided = {one.item: "cold" for one in checked} | {one.item: "warm" for one in bad}
+    fresh = [edit("a", "new"), edit("b", "bad")]
+    everything = [*checked, *bad, *fresh]
+    low = trust_together([*checked, *fresh], decided)
+    assert low == pytest.approx(0.917, abs=1e-3)  # Wilson's lower end of 30 in 30
+    assert trust_together(everything, decided) == pytest.approx(0.734, abs=1e-3)  # 30 in 35
+    found = judge_edits(fresh, everything, decided, policy="agreed", agreement=0.7)
+    assert [one.accepted for one in found] == [True, False]
+    assert found[0].why == "users' edits are what experts say at least 73% of times"
+    found = judge_edits(fresh, everything, decided, policy="agreed", agreement=0.8)
+    assert not found[0].accepted
+    few = judge_edits(fresh, [*checked[:4], *fresh], decided, policy="agreed", agreement=0.1)
+    assert not any(one.accepted for one in few), "four people do not speak for all"
 
 
 def test_balance_keeps_one_label_from_taking_over(ctx: Context) -> None:

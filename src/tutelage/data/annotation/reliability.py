@@ -76,13 +76,13 @@ def ratings_of(items: Sequence[Voted], order: Sequence[str] = ()) -> Ratings:
     )  # fmt: skip
 
 
-def reliability(items: Sequence[Voted]) -> list[Annotator]:
-    """Return every person's record, by name."""
+def reliability(items: Sequence[Voted], ratings: Ratings | None = None) -> list[Annotator]:
+    """Return every person's record, by name; `ratings` is ratings_of(items) if it is at hand."""
     mine: dict[str, list[tuple[Voted, Vote]]] = defaultdict(list)
     for one in items:
         for vote in one.votes:
             mine[vote.annotator].append((one, vote))
-    ratings = ratings_of(items)
+    ratings = ratings_of(items) if ratings is None else ratings
     believed = (
         dawid_skene(ratings.codes, len(ratings.categories)) if len(ratings.raters) > 1 else None
     )

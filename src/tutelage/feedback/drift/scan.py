@@ -11,6 +11,12 @@ it over many regions and odds. Regions are the nearest 5, 10, 20, ... 320 reques
 (the spatial scan of Kulldorff 1997, over neighbours as in Friedman and Rafsky 1979), stretches of
 a sorted number, or labels.
 
+**Everything at once.** That finds what gathers in one place. Where all groups of requests gain or
+lose a little, no region says much, but all of them do together: the requests are parted into
+groups, again without looking at who is new, and group after group its J is hypergeometric given
+the groups before it. The product of their e-values has expectation 1, and so has its mean over the
+spread of the groups' log odds, one spread for all groups at a time.
+
 **Many batches.** The batch joins the others before the next one comes, and a random part is
 dropped so that their number stays. Given everything together, each batch is again a uniform draw
 whatever the order inside it was, so the product of the e-values of any run of batches has
@@ -21,6 +27,7 @@ Nothing here knows of texts, clocks or thresholds.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +38,12 @@ from numpy.typing import NDArray
 SIZES = (5, 10, 20, 40, 80, 160, 320)  # requests of a region
 MORE = (1.7, 3.0, 6.0, 12.0, 40.0)  # odds by which a region gathers the batch
 LESS = (0.6, 0.25)  # and by which it lacks it
+SPREADS = (0.3, 0.6, 1.2)  # standard deviations of the groups' log odds, together
+GROUPS = 80  # that texts are parted into, at most
 _MOST = 3  # a region holds at most a third of all
+
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+_LOG_WEIGHTS = np.log(_WEIGHTS / _WEIGHTS.sum())
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -49,8 +61,8 @@ class Scan:
 NOTHING = Scan(0.0)
 
 
-def near(vectors: NDArray[np.float32], batch: int) -> Scan:
-    """Return what the nearest neighbours say; unit rows (N, D), the last `batch` are new."""
+def near(vectors: NDArray[np.float32], batch: int, rng: np.random.Generator) -> Scan:
+    """Return what neighbours and groups say; unit rows (N, D), the last `batch` are new."""
     total = len(vectors)
     sizes = [size for size in SIZES if size <= total // _MOST]
     if not sizes or batch >= total:
@@ -58,7 +70,8 @@ def near(vectors: NDArray[np.float32], batch: int) -> Scan:
     order = _nearest(vectors, sizes[-1])
     running = np.cumsum(order >= total - batch, axis=1, dtype=np.int64)
     counts = running[:, np.array(sizes) - 1]  # (N, S)
-    return _best(counts, sizes, total, batch, lambda row, size: order[row, :size])
+    found = _best(counts, sizes, total, batch, lambda row, size: order[row, :size])
+    return _either(found, together(_grouped(vectors, rng), batch))
 
 
 def along(values: NDArray[np.generic], batch: int, rng: np.random.Generator) -> Scan:
@@ -97,7 +110,49 @@ def among(codes: Ints, batch: int) -> Scan:
     each = np.array([_log_mean(log) for log in logs])
     label = np.flatnonzero(sizes)[int(each.argmax())]
     where = np.flatnonzero(codes == label)
-    return Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - batch]))
+    found = Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - batch]))
+    return _either(found, together(codes, batch))
+
+
+def together(codes: Ints, batch: int) -> Scan:
+    """Return what all groups say at once, whole numbers from 0, shape (N,)."""
+    total, left = len(codes), batch
+    if batch >= total or not total:
+        return NOTHING
+    sizes = np.bincount(codes)
+    found = np.bincount(codes[total - batch :], minlength=len(sizes))
+    rest, logs, telling = total, np.zeros(len(SPREADS)), np.zeros(len(sizes))
+    for group, (size, count) in enumerate(zip(sizes.tolist(), found.tolist(), strict=True)):
+        if not size:
+            continue
+        each = _odds_bets(size, rest, left)[:, count]
+        logs += each
+        telling[group] = each.max() if count * total > size * batch else -np.inf
+        rest, left = rest - size, left - count
+    where = np.flatnonzero(codes == int(telling.argmax()))
+    return Scan(_log_mean(logs), tuple(int(i) for i in where[where >= total - batch]))
+
+
+def _either(one: Scan, other: Scan) -> Scan:
+    """Return the mean of two e-values, with the place that the larger one names."""
+    best = max(one, other, key=lambda scan: scan.log_e)
+    return Scan(_log_mean(np.array([one.log_e, other.log_e])), best.where)
+
+
+def _grouped(vectors: NDArray[np.float32], rng: np.random.Generator) -> Ints:
+    """Return the group of each row, (N,), by k-means on rows in random order: it sees no time."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    shuffled = rng.permutation(len(vectors))
+    count = min(GROUPS, max(2, len(vectors) // 15))
+    means = KMeans(count, n_init=1, max_iter=10, random_state=int(rng.integers(2**31)))
+    groups = np.empty(len(vectors), dtype=np.int64)
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # ten rounds do
+        groups[shuffled] = means.fit_predict(vectors[shuffled])
+    return groups
 
 
 def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
@@ -131,6 +186,33 @@ def _bets(size: int, total: int, batch: int, *, both: bool = False) -> Floats:
 
     Counts that can't be are -inf.
     """
+    j = np.arange(size + 1)
+    ways = _log_chances(size, total, batch)
+    odds = np.log(np.array((*MORE, *LESS) if both else MORE))[:, None]
+    table = odds * j - np.logaddexp.reduce(ways + odds * j, axis=1)[:, None]
+    table[:, ~np.isfinite(ways)] = -np.inf
+    return np.asarray(table)
+
+
+def _odds_bets(size: int, total: int, batch: int) -> Floats:
+    """Return log e for every spread of log odds and every count of new ones, (S, size + 1).
+
+    Log odds are normal around 0: the mean over them is by Gauss-Hermite quadrature.
+    """
+    j = np.arange(size + 1)
+    ways = _log_chances(size, total, batch)
+    rows = []
+    for spread in SPREADS:
+        odds = (spread * _NODES)[:, None]
+        table = odds * j - np.logaddexp.reduce(ways + odds * j, axis=1)[:, None]
+        rows.append(np.logaddexp.reduce(table + _LOG_WEIGHTS[:, None], axis=0))
+    found = np.stack(rows)
+    found[:, ~np.isfinite(ways)] = -np.inf
+    return found
+
+
+def _log_chances(size: int, total: int, batch: int) -> Floats:
+    """Return the log chance of every count of new ones in a region, (size + 1,); -inf for none."""
     from scipy.special import gammaln
 
     j = np.arange(size + 1)
@@ -142,11 +224,7 @@ def _bets(size: int, total: int, batch: int, *, both: bool = False) -> Floats:
         return np.asarray(gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1))
 
     ways[possible] = choose(batch, k) + choose(total - batch, size - k)
-    ways -= np.logaddexp.reduce(ways)
-    odds = np.log(np.array((*MORE, *LESS) if both else MORE))[:, None]
-    table = odds * j - np.logaddexp.reduce(ways + odds * j, axis=1)[:, None]
-    table[:, ~possible] = -np.inf
-    return np.asarray(table)
+    return np.asarray(ways - np.logaddexp.reduce(ways))
 
 
 def _log_means(logs: Floats) -> Floats:

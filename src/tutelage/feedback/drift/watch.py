@@ -207,7 +207,7 @@ class DriftWatch:
 
     def _scan(self, name: str, items: list[Item], new: int, rng: np.random.Generator) -> Scan:
         if name == "request wording":
-            return near(self._embed([item.text for item in items]), new)
+            return near(self._embed([item.text for item in items]), new, rng)
         if name == "request length":
             return along(np.array([len(item.text) for item in items]), new, rng)
         if name == "answer length":

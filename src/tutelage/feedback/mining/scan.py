@@ -50,7 +50,7 @@ class Window:
 class Traffic:
     """What was read. Records: `ids`, `text` (N,), `answer` (N,), `release` (N,), `shadow` (N,).
 
-    Texts: `keys` (hash of the normalised text), `first` (M,) the record that was first, `count`
+    Texts: `keys` (hash of the normalised text), `newest` (M,) its newest record, `count`
     (M,) how often clients asked it, `last` (M,) when it was asked last (POSIX seconds), `side` (M,)
     the most held-out side it was seen on (0 train, 1 validation, 2 test), `failed` (M,) and
     `failed_at` (M,) the worst failure and its record, `entropy` (M,) and `entropy_at` (M,) the
@@ -63,7 +63,7 @@ class Traffic:
     release: array[int] = field(default_factory=lambda: array("h"))
     shadow: array[int] = field(default_factory=lambda: array("b"))
     keys: dict[int, int] = field(default_factory=dict)
-    first: array[int] = field(default_factory=lambda: array("i"))
+    newest: array[int] = field(default_factory=lambda: array("i"))
     count: array[int] = field(default_factory=lambda: array("i"))
     last: array[float] = field(default_factory=lambda: array("d"))
     side: array[int] = field(default_factory=lambda: array("b"))
@@ -123,17 +123,17 @@ def fetch(store: Store, ids: Sequence[str], columns: Sequence[Any] = _COLUMNS) -
 def scan(
     store: Store, window: Window, forms: Forms, on_texts: OnTexts, told: Told = lambda *_: None
 ) -> Traffic:
-    """Return what production asked and got in the window, oldest first.
+    """Return what production asked and got in the window, newest first.
 
-    `on_texts(texts, labels)` is given each new text once, with the label its first answer gave, in
+    `on_texts(texts, labels)` is given each new text once, with the label its newest answer gave, in
     the order of their numbers. `told(done, rows)` hears of each chunk.
     """
     traffic = Traffic()
     releases: dict[str, int] = {}
-    for rows in chunks(store, window):
+    for rows in chunks(store, window, newest=True):
         texts: list[str] = []
         labels: list[str | None] = []
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row.arm == SHADOW):  # the answer that was given
             text = asked_text(row.messages)
             if text is None:
                 traffic.untexted += 1
@@ -149,22 +149,24 @@ def scan(
     return traffic
 
 
-def chunks(store: Store, window: Window) -> Iterator[Sequence[Any]]:
-    """Yield the records of a window by time, a chunk a transaction."""
-    at: datetime | None = None
-    last = ""
+def chunks(store: Store, window: Window, *, newest: bool = False) -> Iterator[Sequence[Any]]:
+    """Yield the records of a window by time, a chunk a transaction; with `newest` backwards."""
+    at, name = RecordRow.at, RecordRow.id
+    order = (at.desc(), name.desc()) if newest else (at, name)
+    place: tuple[datetime, str] | None = None
     while True:
         query = select(*_COLUMNS).where(*_inside(window))
-        if at is not None:
-            query = query.where(RecordRow.at >= at, or_(RecordRow.at > at, RecordRow.id > last))
-        query = query.order_by(RecordRow.at, RecordRow.id).limit(CHUNK)
+        if place is not None:
+            here, last = place
+            further = or_(at < here, name < last) if newest else or_(at > here, name > last)
+            query = query.where(at <= here if newest else at >= here, further)
         with store.session() as session:
-            rows = session.execute(query).all()
+            rows = session.execute(query.order_by(*order).limit(CHUNK)).all()
         if rows:
             yield rows
         if len(rows) < CHUNK:
             return
-        at, last = rows[-1].at, rows[-1].id
+        place = rows[-1].at, rows[-1].id
 
 
 def _inside(window: Window) -> list[Any]:
@@ -179,16 +181,15 @@ def _take(traffic: Traffic, row: Any, text: str, release: int, forms: Forms) -> 
     fresh = own is None
     if own is None:
         own = traffic.keys[key] = len(traffic.keys)
-        traffic.first.append(len(traffic.ids))
+        traffic.newest.append(len(traffic.ids))
         traffic.count.append(0)
         traffic.side.append(0)
-        traffic.last.append(0.0)
+        traffic.last.append(row.at.timestamp())  # the newest record comes first
         traffic.failed.append(0.0)
         traffic.failed_at.append(-1)
         traffic.entropy.append(0.0)
         traffic.entropy_at.append(-1)
     shadow = row.arm == SHADOW
-    traffic.last[own] = row.at.timestamp()  # records come by time
     traffic.count[own] += not shadow
     traffic.side[own] = max(traffic.side[own], SPLITS.index(row.split))
     strength, _ = failure_of(row, forms.problem)

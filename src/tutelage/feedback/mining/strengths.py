@@ -37,10 +37,12 @@ WEIGHTS: dict[Source, tuple[Kind, float]] = {
     "against": ("disagreement", 0.6),
     "varies": ("uncertainty", 0.5),
     "entropy": ("uncertainty", 0.5),
-    "doubt": ("uncertainty", 0.3),
+    "doubt": ("uncertainty", 0.5),
     "novel": ("novelty", 0.4),
 }
 HALF_LIFE_S = 30 * 86_400.0  # after which a text counts half: releases and users change
+OFTEN = 0.25  # power of how often a text is asked: 16 times counts double, as neighbours count too
+SURE = 0.8  # margin of the two likeliest labels from which on there is no doubt
 LEAST = 0.1  # strength below which a signal is no reason
 _COMPARED = 4  # answers to one text that are compared as texts
 _SOFTENED = 5000  # texts whose answers are compared as texts
@@ -84,7 +86,7 @@ class Looker:
         self._against: list[Floats] = []
 
     def take(self, vectors: Vectors, labels: Sequence[str | None]) -> None:
-        """Look at new texts, shape (N, D), and the labels that their first answers gave."""
+        """Look at new texts, shape (N, D), and the labels that their newest answers gave."""
         known = self._knowledge
         if known is None:
             zero = np.zeros(len(vectors), np.float32)
@@ -96,7 +98,7 @@ class Looker:
         named = look.top >= 0
         margin = look.chance - look.runner
         self._novel.append(look.novelty)
-        self._doubt.append(np.where(named, np.maximum(1 - 2 * margin, 0), 0).astype(np.float32))
+        self._doubt.append(np.where(named, np.maximum(1 - margin / SURE, 0), 0).astype(np.float32))
         against = np.where(np.isnan(look.own), 0, look.chance - look.own)
         self._against.append(np.clip(against, 0, 1).astype(np.float32))
 
@@ -146,6 +148,25 @@ def from_scores(traffic: Traffic, scores: Mapping[str, float]) -> tuple[Floats, 
             if strength > low[text]:
                 low[text], record[text] = strength, index
     return low, record
+
+
+def from_verdicts(
+    traffic: Traffic, scores: Mapping[str, float]
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Return how low users' verdicts are a time that a text was asked, and the lowest one's record.
+
+    One complaint of ten that had the same answer says less than one of one: a complaint may be a
+    slip, and who has none says nothing.
+    """
+    _, record = from_scores(traffic, scores)
+    low = np.zeros(len(traffic.keys), np.float64)
+    for index, name in enumerate(traffic.ids if scores else ()):
+        score = scores.get(name)
+        if score is not None:
+            low[traffic.text[index]] += max(1 - 2 * score, 0.0)
+    times = np.maximum(numbers(traffic.count, np.int32), 1)
+    strength: Floats = np.minimum(low / times, 1).astype(np.float32)
+    return strength, record
 
 
 def from_answers(traffic: Traffic) -> tuple[Floats, Floats]:

@@ -5,21 +5,24 @@ What nobody has answered yet is counted, not read, so that a long queue costs no
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, cast, func, select
+from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import DataError
-from tutelage.data.annotation.reliability import Annotator, ratings_of, reliability
+from tutelage.data.annotation.reliability import READABLE, Annotator, ratings_of, reliability
 from tutelage.data.annotation.votes import Voted
 from tutelage.data.quality.agreement import Agreement, agreement
+from tutelage.data.quality.ratings import Ratings
 from tutelage.store.annotations import AnnotatorRow, ItemRow
 from tutelage.store.base import Store
 from tutelage.workflows.context import Context
@@ -27,10 +30,9 @@ from tutelage.workflows.data.experts_progress import progress
 from tutelage.workflows.data.experts_rows import item_of
 from tutelage.workflows.data.experts_votes import (
     answered_items,
+    bare_votes,
     chunks,
-    decided_of,
     state_of,
-    votes_of,
     waiting_of,
 )
 
@@ -74,36 +76,40 @@ class FiguresDesk:
             return made
 
 
-def answered_votes(ctx: Context, batch: str | None = None) -> list[Voted]:
-    """Return the items that somebody answered, with their votes."""
-    with ctx.store.session() as session:
-        names = answered_items(session)
-        if batch is not None:
-            inside = waiting_of(session, batch)
-            names = [name for name in names if name in inside]
-        votes, decided = votes_of(session, names), decided_of(session, names)
-        waiting = waiting_of(session, None, names)
-        return [
-            Voted(
-                item_of(row),
-                tuple(votes.get(row.id, ())),
-                waiting.get(row.id, 0),
-                decided.get(row.id),
-            )
-            for part in chunks(names)
-            for row in session.scalars(select(ItemRow).where(ItemRow.id.in_(part)))
-        ]
-
-
 def _measure(ctx: Context, batch: str | None) -> Figures:
-    voted = answered_votes(ctx, batch)
-    found, why, fix = _agreement(voted)
-    return Figures(found, why, fix, tuple(reliability(voted)), progress(ctx), utc_now())
-
-
-def _agreement(voted: list[Voted]) -> tuple[Agreement | None, str, str]:
-    """Return the agreement, or None with why there is none and what to do."""
+    with ctx.store.session() as session:
+        everything = bare_votes(session, answered_items(session))
+        inside = waiting_of(session, batch) if batch is not None else None
+        chosen = [one for one in everything if inside is None or one.item.id in inside]
+        voted = _with_texts(session, chosen)
     matrix = ratings_of(voted)
+    found, why, fix = _agreement(voted, matrix)
+    people = tuple(reliability(voted, matrix))
+    return Figures(found, why, fix, people, progress(ctx, everything), utc_now())
+
+
+def _with_texts(session: Session, voted: list[Voted]) -> list[Voted]:
+    """Return the items; those that somebody may have answered faster than one reads have texts.
+
+    A text is no longer than the row that it is stored in.
+    """
+    size = func.length(cast(ItemRow.example, Text))
+    sizes = dict(session.execute(select(ItemRow.id, size)).tuples().all())
+    hurried = [one.item.id for one in voted if _quickest(one) * READABLE < sizes[one.item.id]]
+    items = {
+        row.id: item_of(row)
+        for part in chunks(hurried)
+        for row in session.scalars(select(ItemRow).where(ItemRow.id.in_(part)))
+    }
+    return [replace(one, item=items.get(one.item.id, one.item)) for one in voted]
+
+
+def _quickest(voted: Voted) -> float:
+    return min((vote.seconds for vote in voted.votes if vote.seconds is not None), default=math.inf)
+
+
+def _agreement(voted: list[Voted], matrix: Ratings) -> tuple[Agreement | None, str, str]:
+    """Return the agreement, or None with why there is none and what to do."""
     if not matrix.items:
         if any(one.answers for one in voted):
             why = "The answers are texts, and agreement is computed on labels"

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tutelage.store.annotations import (
-    AnnotationRow,
-    AnnotatorRow,
-    AssignmentRow,
-    BatchRow,
-)
+from tutelage.data.annotation.votes import Voted
+from tutelage.store.annotations import AnnotationRow, AnnotatorRow, AssignmentRow, BatchRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_votes import answered_items, bare_votes
 
 _STATES = ("open", "leased", "done", "skipped")
 
 
-def progress(ctx: Context) -> dict[str, Any]:
-    """Return how far the work is: items by state, people with their pace, batches."""
+def progress(ctx: Context, voted: Sequence[Voted] | None = None) -> dict[str, Any]:
+    """Return how far the work is: items by state, people with their pace, batches.
+
+    `voted` are all items that somebody answered, where they were read already.
+    """
     with ctx.store.session() as session:
-        answered = answered_items(session)
-        voted = bare_votes(session, answered)
+        if voted is None:
+            voted = bare_votes(session, answered_items(session))
+        answered = [one.item.id for one in voted]
         states = Counter(one.state for one in voted)
         given = set(session.scalars(select(AssignmentRow.item).distinct()))
         untouched = len(given.difference(answered))

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, Text, case, cast, func, or_, select
+from sqlalchemy import Row, Select, Text, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from tutelage.core.errors import DataError
@@ -19,6 +19,7 @@ from tutelage.data.annotation.votes import Decision, Vote, Voted
 from tutelage.store.annotations import AdjudicationRow, AnnotationRow, AssignmentRow
 
 _AT_ONCE = 500  # items in one question to the store
+_WHOLE = 5_000  # items from which on everything is read in one go
 _NO_TEXT = Example(messages=())
 
 Items = Sequence[str] | None
@@ -46,8 +47,8 @@ def votes_of(session: Session, items: Items = None) -> dict[str, list[Vote]]:
     """Return the newest answer of each person that was not taken back, by item and name."""
     found: dict[str, list[Vote]] = defaultdict(list)
     for newest in _parts(_newest(), AnnotationRow.item, items):
-        rows = session.scalars(
-            select(AnnotationRow)
+        rows = session.execute(
+            select(AnnotationRow.item, *_VOTE)
             .where(AnnotationRow.number.in_(newest))
             .order_by(AnnotationRow.annotator)
         )
@@ -128,8 +129,8 @@ def _newest() -> Select[int]:
 
 
 def _parts(query: Any, column: Any, items: Items) -> Iterator[Any]:
-    """Yield the query whole, or once for each part of the items."""
-    if items is None:
+    """Yield the query whole, which may tell of others, or once for each part of a few items."""
+    if items is None or len(items) > _WHOLE:
         yield query
         return
     for part in chunks(items):
@@ -143,14 +144,14 @@ def chunks(items: Iterable[str]) -> Iterator[list[str]]:
         yield whole[start : start + _AT_ONCE]
 
 
-def _vote(row: AnnotationRow) -> Vote:
+_VOTE = (
+    AnnotationRow.annotator, AnnotationRow.label, AnnotationRow.answer, AnnotationRow.flags,
+    AnnotationRow.comment, AnnotationRow.seconds, AnnotationRow.draft, AnnotationRow.edit_distance,
+)  # fmt: skip
+
+
+def _vote(row: Row[Any]) -> Vote:
     return Vote(
-        row.annotator,
-        row.label,
-        row.answer,
-        tuple(row.flags),
-        row.comment,
-        row.seconds,
-        row.draft,
+        row.annotator, row.label, row.answer, tuple(row.flags), row.comment, row.seconds, row.draft,
         row.edit_distance,
-    )
+    )  # fmt: skip
