@@ -109,7 +109,7 @@ def unseen(
 def _slower(factor: float) -> str:
     if not np.isfinite(factor):
         return "no slowdown could have been seen with so few requests"
-    return f"a slowdown of all requests under {factor:.2f} x"
+    return f"a slowdown of all requests under {factor:.2f} ×"
 
 
 def _rate(
@@ -120,7 +120,7 @@ def _rate(
     seen = rate_seen(blocks, max(base, 0.5 / max(len(others), 1)), threshold)
     if seen >= 1:
         return "no rise could have been seen with so few requests"
-    return f"a rate under {seen:.1%} (stable: {base:.1%})"
+    return f"a rate under {seen * 100:.1f} % (stable: {base * 100:.1f} %)"
 
 
 def _scores(scores: ScoreLog, threshold: float) -> list[str]:
@@ -133,5 +133,5 @@ def _scores(scores: ScoreLog, threshold: float) -> list[str]:
         count = int(log.canary.sum())
         hidden = "no drop could have been seen" if drop >= 1 else f"a drop under {100 * drop:.1f}"
         unit = "" if drop >= 1 else " points"
-        found.append(f"quality: {hidden}{unit} in {metric} ({count} canary answers scored)")
+        found.append(f"quality: {hidden}{unit} in {metric} ({count} candidate answers scored)")
     return found

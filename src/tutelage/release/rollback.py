@@ -66,7 +66,8 @@ def judge(
     if faults:
         return StepVerdict("fail", tuple(faults), {"faults": faults, **_counts(baseline, canary)})
     if not live.any():
-        return StepVerdict("no_data", ("the canary has no request yet",), _counts(baseline, canary))
+        reason = "the candidate has no request yet"
+        return StepVerdict("no_data", (reason,), _counts(baseline, canary))
     tests = run_tests(baseline, canary, limits)
     marks = score_tests(scores or {}, limits, len(TESTS), int(live.sum()))
     threshold = len(TESTS) / limits.alpha
@@ -86,10 +87,13 @@ def judge(
         return StepVerdict("inconclusive", tuple(wary), evidence)
     rate = float(canary.failed[live].mean())
     if rate > limits.error_rate:
-        reason = f"{rate:.1%} of the canary's requests failed, over {limits.error_rate:.1%}"
+        reason = (
+            f"{rate * 100:.1f} % of the candidate's requests failed, "
+            f"over {limits.error_rate * 100:.1f} %"
+        )
         return StepVerdict("inconclusive", (reason,), evidence)
     withheld = "; ".join(m.withheld for m in marks if m.withheld)
-    return StepVerdict("pass", ("no test speaks against the canary",), evidence, withheld)
+    return StepVerdict("pass", ("no test speaks against the candidate",), evidence, withheld)
 
 
 def unseen(
@@ -108,13 +112,13 @@ def hard_faults(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[str]:
     first = canary.failed[canary.live][:_FIRST]
     outage = len(baseline) >= _FIRST and bool(baseline.failed[-_FIRST:].all())
     if len(first) == _FIRST and first.all() and not outage:
-        faults.append(f"the canary's first {_FIRST} requests all failed")
+        faults.append(f"the candidate's first {_FIRST} requests all failed")
     for kind, samples in canary.memory.items():
         newest, before = samples[-2:], baseline.memory.get(kind, ())
         full = bool(before) and before[-1] > limits.memory
         if len(newest) == 2 and min(newest) > limits.memory and not full:
-            used = f"{newest[0]:.0%} and {newest[1]:.0%}"
-            faults.append(f"{kind} at {used}, twice over {limits.memory:.0%}")
+            used = f"{newest[0] * 100:.0f} % and {newest[1] * 100:.0f} %"
+            faults.append(f"{kind} at {used}, twice over {limits.memory * 100:.0f} %")
     return faults
 
 
@@ -129,7 +133,7 @@ def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]
     tests = []
     for name, q, limit_N in zip(TESTS, QUANTILES, limit_QN, strict=False):
         ready = np.isfinite(limit_N)
-        says = f"slower than {limits.latency:g} x the baseline's p{q * 100:.0f}"
+        says = f"slower than {limits.latency:g} × the baseline's p{q * 100:.0f}"
         tests.append(_share(name, says, answered.latency > limit_N, answered.canary & ready, ends))
     ends = seq.block_ends(now.canary)
     tests.append(_share("errors", "failed", now.failed, now.canary, ends))
@@ -184,7 +188,7 @@ def _rate(now: Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
 def _sentence(test: Outcome, threshold: float) -> str:
     against = "the limit allows" if test.name == "error_rate" else "expected"
     return (
-        f"{test.name}: {test.observed} of {test.requests} canary requests {test.says}, "
+        f"{test.name}: {test.observed} of {test.requests} candidate requests {test.says}, "
         f"{test.expected:.1f} {against} (e = {test.peak:.3g}, fails at {threshold:g})"
     )
 
@@ -222,7 +226,7 @@ def _memory_dict(memory: Mapping[str, tuple[float, ...]]) -> dict[str, Any]:
 
 
 def _unreadable(baseline: ArmLog, canary: ArmLog) -> str | None:
-    for name, arm in (("baseline", baseline), ("canary", canary)):
+    for name, arm in (("baseline", baseline), ("candidate", canary)):
         if not np.isfinite(arm.latency_ms).all() or (arm.latency_ms < 0).any():
             return f"the {name}'s log holds latencies that are no numbers"
         if not np.isfinite(arm.at).all():

@@ -33,7 +33,7 @@ def headline(situation: Situation, recipe: Recipe, memory: MemoryEstimate, train
     share = trained / max(1, model.params)
     return (
         f"Train {what} on {data.rows:,} rows: {size_in_words(trained)} of "
-        f"{size_in_words(model.params)} weights ({share:.1%}), at most {recipe.epochs:g} "
+        f"{size_in_words(model.params)} weights ({share * 100:.1f} %), at most {recipe.epochs:g} "
         f"epoch{'s' if recipe.epochs != 1 else ''}, {steps:,} steps of {recipe.batch_size} rows, "
         f"{memory.total_mb / 1000:.1f} of {situation.machine.free_mb / 1000:.1f} GB free memory"
     )
@@ -65,6 +65,10 @@ def refusal(situation: Situation, overrides: Train) -> str | None:
     )
 
 
+def _rows(many: int) -> str:
+    return f"{many:,} row{'s' if many != 1 else ''}"
+
+
 def _about_rows(situation: Situation, recipe: Recipe) -> list[str]:
     data = situation.data
     found = []
@@ -80,7 +84,7 @@ def _about_rows(situation: Situation, recipe: Recipe) -> list[str]:
         )
     elif data.least_label and data.least_label < _FEW_A_LABEL:
         found.append(
-            f"the rarest label has {data.least_label} rows: it will be guessed; label more of it"
+            f"the rarest label has {_rows(data.least_label)}: it will be guessed; label more of it"
         )
     if data.validation_rows == 0:
         found.append(

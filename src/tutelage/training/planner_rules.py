@@ -35,7 +35,7 @@ WORTSMAN = "Wortsman et al. 2022, arXiv 2109.01903"
 HOIEM = "Li and Hoiem 2016, arXiv 1606.09282"
 RAJBHANDARI = "Rajbhandari et al. 2020, arXiv 1910.02054"
 ZHAO = "Zhao et al. 2023, arXiv 2304.11277"
-MEASURED = "measured here, bench/README.md"
+MEASURED = "measured by Tutelage"
 SMALL = "common practice for small data"
 
 
@@ -282,7 +282,7 @@ def words(situation: Situation) -> dict[str, str]:
         "rows": f"{data.rows:,}",
         "labels": f"{data.labels:,}",
         "params": size_in_words(model.params),
-        "shared": f"{data.shared:.0%}",
+        "shared": f"{data.shared * 100:.0f} %",
         "row_max": f"{data.row_max:,}",
         "gpu": situation.machine.gpu or "",
         "gpus": str(situation.machine.gpus),

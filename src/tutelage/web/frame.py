@@ -15,9 +15,11 @@ from nicegui import ui
 from tutelage.core.errors import TutelageError
 from tutelage.web.parts.layout import empty, heading
 from tutelage.web.parts.text import text
+from tutelage.web.parts.words import key_name
 from tutelage.web.view import NotAllowed, Page, User, View, sentence
 
 NOBODY = User("", frozenset())
+_UNDER = {"/mining": "/traffic", "/lineage/{what}": "/releases"}  # not in the menu themselves
 _LOOKS = (("light", "Light", "light_mode"), ("dark", "Dark", "dark_mode"),
           ("auto", "As the system", "contrast"))  # fmt: skip
 _ALWAYS = (
@@ -75,7 +77,7 @@ def _shell(view: View, groups: Mapping[str, Sequence[Page]]) -> None:
 
 
 def _navigation(view: View, groups: Mapping[str, Sequence[Page]]) -> None:
-    here = view.page.path
+    here = _UNDER.get(view.page.path, view.page.path)
     with ui.element("nav").props('aria-label="Pages"').classes("tt-nav"):
         _entry(Page("/", "Home", view.page.show, icon="home"), here)
         for name, found in groups.items():
@@ -86,10 +88,15 @@ def _navigation(view: View, groups: Mapping[str, Sequence[Page]]) -> None:
 
 def _entry(page: Page, here: str) -> None:
     with ui.link(target=page.path).classes("tt-nav-link") as link:
-        if here == page.path:
+        if _marks(page.path, here):
             link.props["aria-current"] = "page"
         ui.icon(page.icon or "chevron_right").props('aria-hidden="true"')
         text("span", page.title)
+
+
+def _marks(entry: str, here: str) -> bool:
+    """Return whether the page is the entry's own or one below it."""
+    return here == entry or (entry != "/" and here.startswith(f"{entry}/"))
 
 
 def _look_menu() -> None:
@@ -140,7 +147,7 @@ def _keys_of(title: str, rows: Sequence[tuple[str, str]]) -> None:
         for key, what in rows:
             with ui.element("dt"):
                 for part in key.split(" "):
-                    text("kbd", part)
+                    text("kbd", key_name(part))
             text("dd", what)
 
 

@@ -16,14 +16,12 @@ from tutelage.inference.base import Prompt
 from tutelage.inference.models import ModelSource
 from tutelage.inference.replay import ReplayGenerator
 from tutelage.store.artifacts import JobRow
-from tutelage.workflows import improve_turns, prompt, prompt_trial
-from tutelage.workflows.demo_cast import Cast
+from tutelage.workflows import improve_turns, mine_queue, prompt, prompt_trial
+from tutelage.workflows.demo_cast import EARLIER, RULE, Cast
 from tutelage.workflows.evaluate import evaluate_named
 from tutelage.workflows.evaluate_engines import LoadedEngine, OpenEngine
+from tutelage.workflows.improve import BY_HAND
 from tutelage.workflows.project import require_output
-
-_RULE = "A cause that is named outranks the organ: an injury of the eye is an injury."
-_EARLIER = "If nothing fits, answer with the nearest class and never with free text."
 
 
 class _Script(ReplayGenerator):
@@ -65,16 +63,16 @@ def fill_prompts(cast: Cast) -> None:
     ctx = cast.ctx
     text = ctx.config.prompt.rstrip()
     first = prompt.adopt(ctx, by="anna")
-    earlier = prompt.draft(ctx, f"{text}\n{_EARLIER}\n", by="anna", note="no free text")
-    _test(cast, str(earlier["number"]), _EARLIER)
+    earlier = prompt.draft(ctx, f"{text}\n{EARLIER}\n", by="anna", note="no free text")
+    _test(cast, str(earlier["number"]), EARLIER)
     prompt.review(ctx, str(earlier["number"]), approve=True, by="ben", note="Reads well.")
     prompt.publish(ctx, str(earlier["number"]), note="fewer answers in free text", by="anna")
     if first is not None:
         note = "complaints about the new sentence"
         prompt.restore(ctx, str(first.number), note=note, by="chloe")
-    wanted = prompt.draft(ctx, f"{text}\n{_RULE}\n", by="chloe", note="as in the guideline")
-    _test(cast, str(wanted["number"]), _RULE)
-    prompt.draft(ctx, f"{text}\n{_RULE}\nAnswer in lower case.\n", by="ben", note="not tested yet")
+    wanted = prompt.draft(ctx, f"{text}\n{RULE}\n", by="chloe", note="as in the guideline")
+    _test(cast, str(wanted["number"]), RULE)
+    prompt.draft(ctx, f"{text}\n{RULE}\nAnswer in lower case.\n", by="ben", note="not tested yet")
 
 
 def _test(cast: Cast, version: str, rule: str) -> None:
@@ -96,7 +94,7 @@ def _opens(say: Callable[[Prompt, bool], str]) -> OpenEngine:
 
 def fill_turns(cast: Cast) -> None:
     """Write a turn of the loop that released, one that kept what there was, one that waits."""
-    _turn(cast, cast.ago(days=40), "30 days since the last turn", (
+    _turn(cast, cast.ago(days=40), BY_HAND, (
         ("review", "24 requests are worth a label", {"batch": "b1", "rows": 24}),
         ("dataset", "24 of 24 rows are answered", {"answered": 24}),
         ("start", "a version with 22 new rows", {"new": {"train": 18, "validation": 2, "test": 2}}),
@@ -106,7 +104,7 @@ def fill_turns(cast: Cast) -> None:
         ("canary", "the release was made", {}),
         ("done", "every step of the canary held every limit", {}),
     ))  # fmt: skip
-    _turn(cast, cast.ago(days=12), "requests moved away from the training data", (
+    _turn(cast, cast.ago(days=12), BY_HAND, (
         ("review", "20 requests are worth a label", {"batch": "b2", "rows": 20}),
         ("dataset", "20 of 20 rows are answered", {"answered": 20}),
         ("start", "a version with 19 new rows", {"new": {"train": 15, "validation": 2, "test": 2}}),
@@ -114,12 +112,24 @@ def fill_turns(cast: Cast) -> None:
         ("gate", "trained for 2 epochs in 139 s", {}),
         ("kept", "not enough evidence that it is better; what serves stays", {"verdict": "fail"}),
     ))  # fmt: skip
-    waiting = "2 of 24 rows are answered; anna, ben and chloe have the rest"
-    begun = _turn(cast, cast.ago(hours=20), "30 days since the last turn that released", (
-        ("review", "24 requests are worth a label", {"batch": "b3", "rows": 24}),
-    ))  # fmt: skip
-    step = improve_turns.Move("review", "asked for labels", waits=waiting)
-    improve_turns.move(cast.ctx.store, begun, step, seconds=0.2, now=cast.ago(hours=19))
+    _waiting_turn(cast)
+
+
+def _waiting_turn(cast: Cast) -> None:
+    """Write a turn that waits for the answers to what was mined."""
+    look = next(iter(mine_queue.looks(cast.ctx)), None)
+    if look is None or not look["batch"]:
+        return
+    told = f"{look['rows']} requests are worth a label"
+    facts = {"batch": look["batch"], "rows": look["rows"]}
+    begun = _turn(cast, cast.ago(hours=1), BY_HAND, (("review", told, facts),))
+    step = improve_turns.Move(
+        "review",
+        f"{look['rows'] - look['answered']} answers are awaited",
+        waits="experts answer what was given out (`tutelage data label todo`); "
+        "`tutelage improve resume --accept` goes on without them",
+    )
+    improve_turns.move(cast.ctx.store, begun, step, seconds=0.2, now=cast.ago(minutes=20))
 
 
 def _turn(

@@ -22,6 +22,8 @@ from tutelage.workflows.project import require_output
 
 PEOPLE = ("anna", "ben", "chloe")
 RIGHT = {"anna": 0.98, "ben": 0.92, "chloe": 0.82}  # share of right labels
+EARLIER = "If nothing fits, answer with the nearest class and never with free text."
+RULE = "A cause that is named outranks the organ: an injury of the eye is an injury."
 LOCAL = "local"  # who the page's visitor is where there are no accounts
 
 

@@ -6,13 +6,13 @@ each made-up person is said to make.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy import select
 
 from tutelage.core.artifact import content_hash
-from tutelage.store.annotations import AnnotationRow, DraftRow, ItemRow
+from tutelage.store.annotations import AnnotationRow, AssignmentRow, DraftRow, ItemRow
 from tutelage.workflows import human, human_answer
 from tutelage.workflows.data import experts, experts_items, experts_people, experts_review
 from tutelage.workflows.demo_cast import LOCAL, PEOPLE, RIGHT, Cast
@@ -68,6 +68,17 @@ def fill_comparisons(cast: Cast) -> None:
     for name in PEOPLE[:2]:
         _judge_all(cast, name, done["study"], leave=0 if name == "anna" else 3)
     human.new_study(ctx, human.Order(people=(LOCAL, "chloe"), rows=12, overlap=1, seed=5))
+
+
+def answer_first(cast: Cast, batch: str, people: Sequence[str]) -> None:
+    """Let each of these people answer one of the first items of a batch."""
+    query = select(AssignmentRow.item).where(AssignmentRow.batch == batch)
+    with cast.ctx.store.session() as session:
+        ordered = query.order_by(AssignmentRow.place).limit(len(people))
+        items = list(session.scalars(ordered))
+    for name, item in zip(people, items, strict=False):
+        shown = experts.show_item(cast.ctx, item, name)
+        experts.submit(cast.ctx, _given(cast, name, shown, 0))
 
 
 def _draft(cast: Cast) -> None:

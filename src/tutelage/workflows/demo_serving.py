@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from tutelage.core.config_alerts import Level
 from tutelage.core.errors import DataError
 from tutelage.release import bundle, deployments
 from tutelage.release.rollout import RolloutPlan, Transition, begin
 from tutelage.release.routes import last_rollout, state_of
+from tutelage.serving.access.accounts import Account, period_of
 from tutelage.serving.access.key_store import create_key, list_keys
 from tutelage.serving.monitoring.alert_store import silence
 from tutelage.serving.monitoring.alerts import alert_key
@@ -27,14 +28,17 @@ from tutelage.store.live import LiveRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
 from tutelage.store.scores import ScoreRow
-from tutelage.workflows import drift, mine, mine_queue
-from tutelage.workflows.context import register
-from tutelage.workflows.demo_cast import LOCAL, PEOPLE, Cast
+from tutelage.store.usage import BudgetRow
+from tutelage.workflows import drift, mine, mine_queue, prompt
+from tutelage.workflows.context import find_artifact, register
+from tutelage.workflows.demo_cast import EARLIER, LOCAL, PEOPLE, RULE, Cast
+from tutelage.workflows.demo_people import answer_first
 
 _DAYS = 14
 _A_DAY = 40  # requests
 _KEYS = ("coding-desk", "clinic-north", "clinic-south")
 _CHUNK = 200  # rows written at once
+_NEAR = 0.84  # of its budget that the busiest key has used today
 
 
 @dataclass(frozen=True)
@@ -52,20 +56,15 @@ class _Arm:
 
 def fill_serving(cast: Cast) -> None:
     """Write keys, traffic, a rollout that was rolled back, one under way, alerts and scores."""
-    ctx = cast.ctx
     stable = _stable(cast)
-    for name in _KEYS:
-        if name not in {key["name"] for key in list_keys(ctx.store)}:
-            budget = {"unit": "tokens", "per": "day", "limit": 40_000}
-            create_key(ctx.store, name, requests_per_minute=120, budgets=[budget])
     records = _traffic(cast, _Arm(stable.id, "stable", 0.84, 310.0), cast.ago(days=_DAYS), _DAYS)
-    slow = _release(cast, stable, "Think about the organ first, then about the cause.")
+    slow = _release(cast, stable, EARLIER, "no free text")
     failed = _rollout(cast, stable, slow, cast.ago(days=4), slower=2.4, count=70)
     _roll_back(cast, failed)
-    better = _release(cast, stable, "A cause that is named outranks the organ.")
+    better = _release(cast, stable, RULE, "as in the guideline")
     _rollout(cast, stable, better, _later(cast, cast.ago(hours=3)), slower=0.96, count=34)
     _live_scores(cast, records, stable.id)
-    _alerts(cast)
+    _alerts(cast, _budgets(cast))
 
 
 def fill_looks(cast: Cast) -> None:
@@ -74,7 +73,8 @@ def fill_looks(cast: Cast) -> None:
     drift.check_traffic(ctx, against="training", last=300)
     drift.check_traffic(ctx, against="before", last=120)
     mine.mine(ctx, budget=24)
-    mine_queue.give_out(ctx, None, (*PEOPLE, LOCAL), shared=True)
+    given = mine_queue.give_out(ctx, None, (*PEOPLE, LOCAL), shared=True)
+    answer_first(cast, given["batch"], PEOPLE[:2])
 
 
 def _stable(cast: Cast) -> ReleaseRow:
@@ -96,17 +96,41 @@ def _later(cast: Cast, at: datetime) -> datetime:
     return max(at, last.created_at + timedelta(seconds=10)) if last is not None else at
 
 
-def _release(cast: Cast, like: ReleaseRow, rule: str) -> ReleaseRow:
-    """Return a release with the same model and one more sentence in its prompt."""
-    manifest = bundle.manifest_of(like)
+def _release(cast: Cast, like: ReleaseRow, rule: str, note: str) -> ReleaseRow:
+    """Return a release with the same model and one more sentence in its prompt, a version of it."""
+    ctx, manifest = cast.ctx, bundle.manifest_of(like)
+    text = f"{manifest.prompt.rstrip()}\n{rule}\n"
+    version = prompt.draft(ctx, text, by="anna", note=note)
     body = manifest.model_copy(
-        update={"name": "", "kind": "tuned", "prompt": f"{manifest.prompt.rstrip()}\n{rule}\n"}
+        update={"name": "", "kind": "tuned", "prompt": text, "prompt_hash": version["hash"]}
     )
-    made = bundle.create_release(
-        cast.ctx.store, cast.ctx.workspace, body, project=cast.ctx.config.name
-    )
-    register(cast.ctx.store, bundle.release_artifact(made))
+    made = bundle.create_release(ctx.store, ctx.workspace, body, project=ctx.config.name)
+    found = find_artifact(ctx.store, body.evaluation) if body.evaluation else None
+    verdict = str(found.meta.get("verdict")) if found else "none"
+    facts = {"verdict": verdict, "registry_version": made.registry_version}
+    register(ctx.store, bundle.release_artifact(made, facts))
     return made
+
+
+def _budgets(cast: Cast) -> float:
+    """Give every key a budget and book what it used today; return the busiest one's share of it."""
+    ctx, day = cast.ctx, cast.now.replace(hour=0, minute=0, second=0, microsecond=0)
+    tokens = func.sum(RecordRow.prompt_tokens + RecordRow.completion_tokens)
+    query = select(RecordRow.key_name, tokens).where(RecordRow.at >= day)
+    with ctx.store.session() as session:
+        used = dict(session.execute(query.group_by(RecordRow.key_name)).tuples().all())
+    limit = max(100, 100 * round(used.get(_KEYS[0], 0) / _NEAR / 100))
+    for name in _KEYS:
+        if name not in {key["name"] for key in list_keys(ctx.store)}:
+            budget = {"unit": "tokens", "per": "day", "limit": limit}
+            create_key(ctx.store, name, requests_per_minute=120, budgets=[budget])
+        account = Account(name, None, "tokens", "day", limit)
+        spent = float(used.get(name, 0))
+        with ctx.store.begin() as session:
+            session.merge(
+                BudgetRow(account=account.id, period=period_of("day", cast.now), spent=spent)
+            )
+    return used.get(_KEYS[0], 0) / limit
 
 
 def _traffic(cast: Cast, arm: _Arm, since: datetime, days: float, count: int = 0) -> list[str]:
@@ -198,7 +222,7 @@ def _rollout(
     assert ready is not None
     moved = deployments.apply_transition(ctx.store, started.id, started.fence, ready)
     held = Transition(
-        "running", 1, 25.0, "30 canary requests at 5 % held every limit", {"verdict": "pass"}
+        "running", 1, 25.0, "30 requests at 5 % held every limit", {"verdict": "pass"}
     )
     moved = deployments.apply_transition(ctx.store, moved.id, moved.fence, held)
     span = min(0.5, (cast.now - at).total_seconds() / 86_400)
@@ -220,7 +244,7 @@ def _roll_back(cast: Cast, row: RolloutRow) -> None:
     """End a rollout as its tests would: what was seen, and back to stable."""
     with cast.ctx.store.session() as session:
         fresh = session.get_one(RolloutRow, row.id)
-    seen = "p90 latency of the canary is worse than 1.2 times the baseline's (e-value 412)"
+    seen = "p90 latency of the candidate is worse than 1.2 times the baseline's (e-value 412)"
     back = Transition("rolled_back", fresh.step, 0.0, seen, {"verdict": "fail", "e_latency": 412.0})
     ended = deployments.apply_transition(cast.ctx.store, fresh.id, fresh.fence, back)
     began = cast.ago(days=4)
@@ -259,15 +283,16 @@ def _live_scores(cast: Cast, records: Sequence[str], release: str) -> None:
             )  # fmt: skip
 
 
-def _alerts(cast: Cast) -> None:
+def _alerts(cast: Cast, used: float) -> None:
     """Write what happened, two alerts that fire, two that ended, and one silence."""
     ctx, name = cast.ctx, cast.ctx.config.name
+    near = f"{_KEYS[0]} has used {used * 100:.0f} % of its tokens of today"
     happened: tuple[tuple[str, Level, str, float], ...] = (
         ("gateway.started", "info", "the gateway takes requests", 340.0),
         ("engine.crashed", "error", "the engine ended with signal 9", 200.0),
         ("engine.restarted", "info", "the engine was started again after 1.4 s", 199.9),
         ("rollout.rolled_back", "error", "p90 latency is worse than 1.2 times the baseline's", 87),
-        ("budget.near", "warning", "coding-desk has used 84 % of its tokens of today", 5.0),
+        ("budget.near", "warning", near, 0.5),
     )
     with ctx.store.begin() as session:
         for kind, level, text, hours in happened:
@@ -277,8 +302,7 @@ def _alerts(cast: Cast) -> None:
                 weighed=True,
             )
         for rule, level, text, value, limit, hours, lasted in (
-            ("budget-near", "warning", "coding-desk has used 84 % of its tokens of today",
-             0.84, 0.8, 5.0, None),
+            ("budget-near", "warning", near, used, 0.8, 0.5, None),
             ("drift", "warning", "requests moved away from the training data", None, None, 9.0,
              None),
             ("engine-crashed", "error", "the engine ended with signal 9", None, None, 200.0, 0.1),

@@ -254,7 +254,7 @@ def _sentence(stable: str, rollout: dict[str, Any] | None) -> str:
     if state in LIVE:
         seen = (
             f"(step {rollout['step'] + 1} of {len(rollout['steps'])}, "
-            f"{asked['step']} of {asked['min_step']} seen)"
+            f"{asked['step']} seen, {asked['min_step']} needed)"
         )
         stands = "" if state == "running" else f"; the rollout is {state}"
         if rollout["mirrored"]:

@@ -58,7 +58,7 @@ def test_a_rollout_s_life(project: Context) -> None:
     run(project)
     shown = document(project, "status")
     assert shown["sentence"] == (
-        "colours-base-v2 gets 5 % of the requests (step 1 of 3, 0 of 50 seen), "
+        "colours-base-v2 gets 5 % of the requests (step 1 of 3, 0 seen, 50 needed), "
         "colours-base the rest"
     )
     assert shown["rollout"]["verdict"] == "no_data"
@@ -83,7 +83,7 @@ def test_a_shadow_and_an_ab_say_what_they_are(project: Context) -> None:
     document(project, "start", "colours-base-v2", "--strategy", "shadow")
     run(project)
     assert document(project, "status")["sentence"] == (
-        "colours-base-v2 sees 100 % of the requests (step 1 of 1, 0 of 50 seen), "
+        "colours-base-v2 sees 100 % of the requests (step 1 of 1, 0 seen, 50 needed), "
         "colours-base answers them all"
     )
     assert document(project, "abort")["rollout"]["state"] == "aborted"
@@ -92,7 +92,7 @@ def test_a_shadow_and_an_ab_say_what_they_are(project: Context) -> None:
     run(project)
     code, text = call(project, "status")
     assert code == 0 and "gets 20 % of the requests" in text
-    assert "no data: the canary has no request yet" in text
+    assert "no data: the candidate has no request yet" in text
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_bad_candidates_are_caught_soon(case: dict[str, float], within: int) -> 
 def test_a_fail_says_what_was_seen() -> None:
     found = judge(*arms(np.random.default_rng(0), 100, slower=2.5), LIMITS)
     assert found.verdict == "fail"
-    assert any("slower than 1.2 x the baseline's p90" in reason for reason in found.reasons)
+    assert any("slower than 1.2 × the baseline's p90" in reason for reason in found.reasons)
     assert set(found.evidence["tests"]) == set(TESTS) - {"scores"}
     assert found.evidence["threshold"] == pytest.approx(700)
     assert found.evidence["canary"]["latency_ms_p50"] > found.evidence["baseline"]["latency_ms_p50"]
@@ -109,18 +109,18 @@ NONE = ArmLog.of([])
 
 def test_no_request_yet_is_no_data() -> None:
     found = judge(ArmLog.of(samples(50)), NONE, LIMITS)
-    assert (found.verdict, found.reasons) == ("no_data", ("the canary has no request yet",))
+    assert (found.verdict, found.reasons) == ("no_data", ("the candidate has no request yet",))
     before = ArmLog.of(samples(50, step=-1))
     assert judge(before, NONE, LIMITS).verdict == "no_data"
 
 
-@pytest.mark.parametrize("broken", ["baseline", "canary"])
-def test_a_log_that_is_no_log_is_a_collector_error(broken: str) -> None:
+@pytest.mark.parametrize(("broken", "name"), [("baseline", "baseline"), ("canary", "candidate")])
+def test_a_log_that_is_no_log_is_a_collector_error(broken: str, name: str) -> None:
     logs = {"baseline": ArmLog.of(samples(20)), "canary": ArmLog.of(samples(20))}
     logs[broken] = ArmLog.of([Sample(0, float("nan"))])
     found = judge(logs["baseline"], logs["canary"], LIMITS)
     assert found.verdict == "collector_error"
-    assert found.reasons == (f"the {broken}'s log holds latencies that are no numbers",)
+    assert found.reasons == (f"the {name}'s log holds latencies that are no numbers",)
     logs[broken] = ArmLog.of((), problem="the request log can't be read (disk I/O error)")
     assert judge(logs["baseline"], logs["canary"], LIMITS).verdict == "collector_error"
 
@@ -129,7 +129,7 @@ def test_five_failures_at_the_start_are_enough() -> None:
     bad = ArmLog.of(samples(5, failed=True))
     found = judge(ArmLog.of(samples(5)), bad, LIMITS)
     assert found == StepVerdict(
-        "fail", ("the canary's first 5 requests all failed",), found.evidence
+        "fail", ("the candidate's first 5 requests all failed",), found.evidence
     )
     assert (
         judge(ArmLog.of(samples(5)), ArmLog.of(samples(4, failed=True)), LIMITS).verdict != "fail"
@@ -140,7 +140,7 @@ def test_five_failures_in_an_outage_of_both_arms_are_not() -> None:
     bad = ArmLog.of(samples(5, failed=True))
     found = judge(bad, bad, LIMITS)
     assert found.verdict == "inconclusive"
-    assert found.reasons == ("100.0% of the canary's requests failed, over 5.0%",)
+    assert found.reasons == ("100.0 % of the candidate's requests failed, over 5.0 %",)
 
 
 def test_memory_must_be_over_twice_running() -> None:
@@ -150,7 +150,7 @@ def test_memory_must_be_over_twice_running() -> None:
         assert judge(baseline, full, LIMITS).verdict == verdict
     full = replace(good, memory={"GPU memory": (0.96, 0.97), "KV cache": (0.2, 0.3)})
     found = judge(baseline, full, LIMITS)
-    assert found.reasons == ("GPU memory at 96% and 97%, twice over 95%",)
+    assert found.reasons == ("GPU memory at 96 % and 97 %, twice over 95 %",)
 
 
 def test_memory_that_was_full_before_is_not_the_candidate_s_fault() -> None:

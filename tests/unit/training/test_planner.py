@@ -62,7 +62,7 @@ def test_every_choice_gives_a_reason_and_a_source() -> None:
         assert "{" not in choice.reason
         assert getattr(plan.recipe, choice.name) == choice.value
     assert chosen(plan, "rank")[1].startswith("215 rows: 8 or 16")
-    assert "70%" in chosen(plan, "shared_prefix")[1]
+    assert "70 %" in chosen(plan, "shared_prefix")[1]
 
 
 def test_the_last_rule_of_every_choice_always_holds() -> None:

@@ -53,7 +53,7 @@ def test_a_corrected_draft_is_the_answer_and_undo_brings_it_back(page: Any, site
     until(page, DRAFT)
     page.keyboard.press("e")
     editor(page).fill(DRAFT.replace("two", "three"))
-    page.get_by_text("Against the draft: 1 words inserted, 1 deleted").wait_for()
+    page.get_by_text("Against the draft: 1 word inserted, 1 deleted").wait_for()
     assert page.locator(".tt-diff ins").inner_text().endswith("three")
     assert page.locator(".tt-diff del").inner_text().endswith("two")
     page.keyboard.press("Control+Enter")

@@ -192,24 +192,24 @@ def test_what_was_mined_goes_to_the_label_queue(page: Any, site: Site) -> None:
     ready(page, "/mining")
     page.get_by_text("a user said it is wrong").first.wait_for()
     page.get_by_role("button", name="Send to label").click()
-    page.get_by_text(re.compile("given out as batch")).wait_for()
+    page.get_by_text("given out to label").wait_for()
 
 
 def test_use_and_drift_are_shown_in_words(page: Any) -> None:
     ready(page, "/usage")
     page.get_by_role("region", name="use").get_by_text("colours-base").first.wait_for()
-    page.get_by_label("Lines by").click()
+    page.get_by_label("Group by").click()
     page.get_by_role("option", name="Key", exact=True).click()
     page.get_by_role("region", name="use").get_by_text("shop-1").wait_for()
     ready(page, "/drift")
     page.get_by_role("region", name=re.compile("comparisons")).get_by_role("link").first.click()
-    page.get_by_text("Most moved refund, card: 8.0 % before, 22.0 % now.").wait_for()
+    page.get_by_text("Most moved: refund, card, 8.0 % before, 22.0 % now.").wait_for()
     page.get_by_text("Which family does colour 3 belong to?").wait_for()
 
 
 def test_a_turn_that_waits_is_cancelled_with_its_journal_kept(page: Any, site: Site) -> None:
     ready(page, "/improve")
-    page.get_by_text("It waits: the rows can't tell").wait_for()
+    page.get_by_text("waits in gate: the rows can't tell").first.wait_for()
     page.get_by_role("button", name="Cancel the turn").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel the turn").click()
     page.get_by_text(re.compile("was cancelled")).first.wait_for()

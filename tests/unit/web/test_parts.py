@@ -102,6 +102,8 @@ def test_plots_say_in_words_what_they_draw(page: Any) -> None:
     told = page.get_by_role("img").first.get_attribute("aria-label")
     assert told == f"Loss: {HOSTILE} from 2 to 3 nats; b from 1 to 1 nats"
     page.get_by_text("80.0 % (70.0 to 90.0)").wait_for()
+    assert page.locator(".tt-scale span").all_inner_texts() == ["70\u00a0%", "90\u00a0%"]
+    page.get_by_text("As a table: Loss", exact=True).wait_for()
 
 
 def test_a_draft_is_kept_on_the_server_and_then_no_more_in_the_browser(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.unit.web.conftest import Site, ready
 
 
@@ -29,6 +30,15 @@ def test_a_missing_page_says_so_inside_the_frame(page: Any, allowed: list[str]) 
     assert ready(page, "/no/such/page").status == 404
     assert page.locator("h1").inner_text() == "There is no such page"
     assert page.get_by_role("navigation", name="Pages").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("path", "entry"), [("/", "Home"), ("/label/give", "Label"), ("/mining", "Traffic")]
+)
+def test_the_menu_marks_where_one_is(page: Any, path: str, entry: str) -> None:
+    ready(page, path)
+    marked = page.locator(".tt-nav [aria-current]")
+    assert marked.locator("span").all_inner_texts() == [entry]
 
 
 def test_question_mark_shows_the_keys_and_g_h_goes_home(page: Any, allowed: list[str]) -> None:

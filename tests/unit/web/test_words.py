@@ -42,10 +42,37 @@ def test_numbers() -> None:
     assert [words.number(value) for value in (1234, 0.12345, 1234.56, None, float("nan"))] == [
         "1,234", "0.123", "1,234.6", "–", "–",
     ]  # fmt: skip
-    assert words.percent(0.4567) == "45.7 %"
+    assert words.percent(0.4567) == "45.7\u00a0%"
+    assert words.milliseconds(1234.5) == "1,234\u00a0ms"
     assert words.count(1, "item") == "1 item"
     assert words.count(2500, "reply", "replies") == "2,500 replies"
     assert words.short("a\n  long text that goes on", 12) == "a long text…"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("requests were slow", "Requests were slow"), ("a request fails", "A request fails"),
+     ("refund, card: 22 %", "Refund, card: 22 %"), ("8 % fail", "8 % fail"),
+     ("icd-coder-v3 answers", "icd-coder-v3 answers"), ("p95 is high", "p95 is high"),
+     ("p, corrected", "p, corrected"), ("faq.jsonl", "faq.jsonl"),
+     ("colours: stable", "colours: stable")],
+)  # fmt: skip
+def test_a_sentence_begins_with_a_capital_and_a_name_stays(said: str, shown: str) -> None:
+    assert words.capital(said) == shown
+
+
+def test_keys_are_written_as_on_a_keyboard() -> None:
+    keys = ("ctrl+Enter", "ArrowLeft", "z", "+", "?")
+    assert [words.key_name(key) for key in keys] == ["Ctrl Enter", "ArrowLeft", "z", "+", "?"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1,234", True), ("4e-06", True), ("45.7\u00a0%", True), ("–", True), ("−3", True),
+     ("2026-11-26", False), ("400 and 360", False), ("3f2a", False), ("", False)],
+)  # fmt: skip
+def test_numbers_are_known_from_texts(text: str, number: bool) -> None:
+    assert words.is_number(text) is number
 
 
 def test_changes_are_whole_words_and_give_both_texts_back() -> None:
@@ -54,7 +81,9 @@ def test_changes_are_whole_words_and_give_both_texts_back() -> None:
     assert "".join(piece.text for piece in found if piece.kind != "inserted") == old
     assert "".join(piece.text for piece in found if piece.kind != "deleted") == new
     assert [piece.text for piece in found if piece.kind == "inserted"] == ["dog", "a", "!"]
-    assert summary(old, new) == "3 words inserted, 3 deleted"
+    assert summary(old, new) == "2 words inserted, 2 deleted"
+    assert summary("the cat.", "the cat!") == "only punctuation or spaces changed"
+    assert summary("the old cat", "the cat") == "1 word deleted"
     assert summary(old, old) == "no change"
 
 

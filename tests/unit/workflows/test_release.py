@@ -335,7 +335,8 @@ def test_a_rollout_is_started_watched_and_promoted(bench: Bench) -> None:
     _serve(ctx, canary=2)
     data = rollouts.status(ctx)
     assert data["sentence"] == (
-        "colours-v1 gets 50 % of the requests (step 1 of 2, 2 seen, 4 needed), colours-base the rest"
+        "colours-v1 gets 50 % of the requests (step 1 of 2, 2 seen, 4 needed), "
+        "colours-base the rest"
     )
     assert (data["rollout"]["verdict"], data["rollout"]["progress"]) == ("pass", 0.25)
     assert bench.registry.aliases == {"stable": "2", "candidate": "1"}

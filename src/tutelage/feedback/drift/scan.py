@@ -110,8 +110,8 @@ def among(codes: Ints, batch: int) -> Scan:
     each = np.array([_log_mean(log) for log in logs])
     label = np.flatnonzero(sizes)[int(each.argmax())]
     where = np.flatnonzero(codes == label)
-    found = Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - batch]))
-    return _either(found, together(codes, batch))
+    one = Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - batch]))
+    return _either(one, together(codes, batch))
 
 
 def together(codes: Ints, batch: int) -> Scan:

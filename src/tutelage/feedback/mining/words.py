@@ -95,7 +95,7 @@ class Explainer:
             return self._releases(answers)
         if source == "varies":
             counts = Counter(answer for _, answer in answers).most_common(3)
-            given = ", ".join(f"{_quoted(answer)} {count}x" for answer, count in counts)
+            given = ", ".join(f"{_quoted(answer)} {count}×" for answer, count in counts)
             return f"the same text got different answers: {given}"
         return self._from_rows(source, answers, *look)
 
@@ -110,21 +110,21 @@ class Explainer:
             share = known.nearer_rows(float(look.cosine[place]))
             near = _quoted(known.texts[int(look.nearest[place])])
             return (
-                f"unlike the dataset: its nearest row is {near}, and {share:.0%} of the rows "
-                "have a nearer one than that"
+                f"unlike the dataset: its nearest row is {near}, and {share * 100:.0f} % of the "
+                "rows have a nearer one than that"
             )
         if look.top[place] < 0:
             return ""
         top, second = (known.labels[int(side[place])] for side in (look.top, look.second))
         if source == "doubt":
             return (
-                f"the dataset leaves it open: {top!r} {look.chance[place]:.0%}, "
-                f"{second!r} {look.runner[place]:.0%}"
+                f"the dataset leaves it open: {top!r} {look.chance[place] * 100:.0f} %, "
+                f"{second!r} {look.runner[place] * 100:.0f} %"
             )
         answer = answers[0][1] if answers else ""
         return (
             f"the model said {_quoted(answer)}, the dataset's rows say {top!r} "
-            f"({look.chance[place]:.0%})"
+            f"({look.chance[place] * 100:.0f} %)"
         )
 
     def _releases(self, answers: Sequence[tuple[str, str]]) -> str:

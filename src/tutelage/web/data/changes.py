@@ -12,7 +12,7 @@ from tutelage.web.parts.diff import word_diff
 from tutelage.web.parts.layout import Action, card, empty, figure, heading, notice
 from tutelage.web.parts.table import Column, Query, Row, Rows, plain_table, table
 from tutelage.web.parts.text import text
-from tutelage.web.parts.words import number, short
+from tutelage.web.parts.words import count, number, short
 from tutelage.web.view import View
 from tutelage.workflows.context import Context
 from tutelage.workflows.data import browse, versions
@@ -34,6 +34,9 @@ async def show_changes(view: View, before: str, after: str) -> None:
         Action(f"Version {new}", f"/data/{new}", icon="dataset"),
         note=f"From version {old} to version {new}",
     )
+    if old == new:
+        empty("This is the same version.")
+        return
     with ui.row().classes("gap-8"):
         for name, many in found.counts().items():
             kind = "bad" if name == "moved" and many else "idle"
@@ -145,16 +148,18 @@ def _label(item: Changed) -> str:
 
 
 def _labels(found: VersionDiff) -> None:
-    if not found.labels:
-        return
     rows = [
-        (label, number(before), number(after), f"{after - before:+,}" if after != before else "0")
-        for label, (before, after) in list(found.labels.items())[:_MOST_LABELS]
+        (label, number(before), number(after), f"{after - before:+,}")
+        for label, (before, after) in found.labels.items()
+        if after != before
     ]
-    with card("Labels"):
-        plain_table(("label", "before", "after", "change"), rows, name="Labels")
-        if len(found.labels) > _MOST_LABELS:
-            text("p", f"and {len(found.labels) - _MOST_LABELS} more labels", "tt-muted")
+    if not rows:
+        return
+    with card("Labels whose number of rows changed"):
+        columns = ("label", "before", "after", "change")
+        plain_table(columns, rows[:_MOST_LABELS], name="Labels")
+        if len(rows) > _MOST_LABELS:
+            text("p", f"and {count(len(rows) - _MOST_LABELS, 'more label')}", "tt-muted")
 
 
 def _lengths(found: VersionDiff) -> None:

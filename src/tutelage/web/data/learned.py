@@ -16,6 +16,10 @@ from tutelage.workflows.data.versions import named
 
 _PAGE = 8  # rows of tokens at once
 _REJECTED = 100
+_METHODS = {
+    "lora": "LoRA", "rslora": "rsLoRA", "dora": "DoRA", "pissa": "PiSSA", "qlora": "QLoRA",
+    "lora_plus": "LoRA+", "loraplus": "LoRA+", "dpo": "DPO", "kto": "KTO", "cpt": "CPT",
+}  # fmt: skip
 
 
 async def show_learned(view: View, version: str) -> None:
@@ -32,7 +36,6 @@ async def show_learned(view: View, version: str) -> None:
         await _ask(view, dataset.short)
         return
     facts = found.facts
-    text("p", f"{token_view.sentence(facts)}.")
     _figures(facts)
     if facts["shortened"]:
         notice(
@@ -76,7 +79,8 @@ def _figures(facts: dict[str, object]) -> None:
         if facts["learns"] == "tokens":
             figure(percent(labelled / tokens if tokens else None), "of them learned")
         figure(f"{facts['longest']} of {facts['max_tokens']}", "tokens in the longest row")
-        figure(str(facts["method"]), "method")
+        method = str(facts["method"])
+        figure(_METHODS.get(method, method), "method")
 
 
 async def _rows(view: View, found: token_view.TokenView) -> None:

@@ -25,7 +25,7 @@ _COLUMNS = (
     Column("train", "Train", "number"),
     Column("validation", "Validation", "number"),
     Column("test", "Test", "number"),
-    Column("after", "After"),
+    Column("after", "Made after"),
     Column("sources", "Made from", wide=True),
 )
 

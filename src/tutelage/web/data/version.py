@@ -8,6 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
+from tutelage.release.bundle import list_releases
 from tutelage.web.data.row import show_row
 from tutelage.web.parts.chart import bars
 from tutelage.web.parts.layout import (
@@ -75,10 +76,13 @@ async def show_version(view: View, version: str) -> None:
         _gone(found)
         return
     _figures(manifest)
-    with grid("22rem"):
-        _leaks(manifest)
+    names = await view.call(_releases, view)
+    with grid("30rem") as parts:
+        parts.style("align-items: start")
+        with ui.element("div").classes("tt-stack"):
+            _leaks(manifest)
+            _lineage(found, names)
         _labels(found["labels"])
-        _lineage(found)
     _findings(manifest)
     await _browse(view, found["hash"], manifest)
 
@@ -118,7 +122,7 @@ def _leaks(manifest: Mapping[str, Any]) -> None:
         for name, leak in (manifest.get("leaks") or {"train-test": manifest["leak"]}).items():
             found = leak["near"] + (leak.get("semantic") or 0)
             with ui.row().classes("items-start gap-2 no-wrap w-full"):
-                chip("leaks" if found else "none", "bad" if found else "good")
+                chip("leaks" if found else "no leak", "bad" if found else "good")
                 text("span", _leak(name, leak))
 
 
@@ -133,38 +137,44 @@ def _leak(name: str, leak: Mapping[str, Any]) -> str:
 
 
 def _labels(labels: Mapping[str, int]) -> None:
-    with card("Labels"):
+    with card("Labels, the rarest first"):
         if not labels:
             empty("These rows have no closed list of labels.")
             return
-        shown = list(labels.items())[:_MOST_LABELS]
-        bars([(label, float(many)) for label, many in shown], name="Rows by label", unit="rows")
-        if len(labels) > len(shown):
-            text("p", f"and {len(labels) - len(shown)} more labels", "tt-muted")
+        rarest = sorted(labels.items(), key=lambda pair: (pair[1], pair[0]))
+        shown = [(label, float(many)) for label, many in rarest[:_MOST_LABELS]]
+        bars(shown, name="Rows by label", unit="rows", one="row")
+        more = rarest[_MOST_LABELS:]
+        if more:
+            said = f"and {count(len(more), 'more label')} with {number(more[0][1])} rows or more"
+            text("p", said, "tt-muted")
 
 
-def _lineage(found: Mapping[str, Any]) -> None:
+def _lineage(found: Mapping[str, Any], releases: Mapping[str, str]) -> None:
     with card("Where it comes from, where it went"):
         for parent in found["parents"]:
             ui.link(f"Made after version {parent}", f"/data/{parent}")
-        facts(
-            [(name, f"SHA-256 {digest[:12]}") for name, digest in found["sources"].items()]
-            + [("repairs in force", len(found["repairs"]))]
-        )
+        sources = [("Source", f"{name}, SHA-256 {digest[:12]}")
+                   for name, digest in found["sources"].items()]  # fmt: skip
+        facts([*sources, ("Repairs in force", len(found["repairs"]))])
         if not found["used_by"]:
             text("p", "Nothing was made from it yet.", "tt-muted")
         for made in found["used_by"][:20]:
-            path = _path(made["kind"], made["hash"])
-            said = f"{made['kind'].replace('_', ' ').capitalize()} {made['hash']}"
-            if path:
-                ui.link(said, path)
-            else:
-                text("span", said)
+            name = releases.get(made["hash"], made["hash"])
+            said = f"{made['kind'].replace('_', ' ').capitalize()} {name}"
+            ui.link(said, _path(made["kind"], made["hash"]))
 
 
-def _path(kind: str, digest: str) -> str | None:
+def _releases(view: View) -> dict[str, str]:
+    """Return the names of releases by the first digits of their ids."""
+    return {row.id[:12]: row.name for row in list_releases(view.context.store)}
+
+
+def _path(kind: str, digest: str) -> str:
     places = {"evaluation": f"/evaluations/{digest}", "dataset": f"/data/{digest}"}
-    return run_path(digest) if kind in ("adapter", "search") else places.get(kind)
+    if kind in ("adapter", "search"):
+        return run_path(digest)
+    return places.get(kind, f"/lineage/{digest}")
 
 
 def _findings(manifest: Mapping[str, Any]) -> None:

@@ -14,12 +14,11 @@ from tutelage.evaluation.report_words import (
     is_share,
     metric_name,
     metrics_of,
-    short_title,
     subject,
     title_of,
     with_interval,
 )
-from tutelage.web.parts import chart, layout
+from tutelage.web.parts import chart, layout, words
 from tutelage.web.parts.cells import Cell, cell_table
 
 
@@ -37,18 +36,12 @@ def scores(report: Report) -> None:
                 lines.append(interval(candidate["title"], figures))
         chart.intervals(
             lines, name=f"{metric_name(primary)} of every candidate with its interval",
-            percent=share,
+            percent=share, **whole_scale(share),
         )  # fmt: skip
-        headers = ["Metric", *(short_title(report, c["name"]) for c in report["candidates"])]
+        headers = ["Candidate", *(words.capital(metric_name(metric)) for metric in metrics)]
         rows: list[list[Cell]] = [
-            [
-                metric_name(metric),
-                *(
-                    with_interval(report, metric, c["metrics"].get(metric))
-                    for c in report["candidates"]
-                ),
-            ]
-            for metric in metrics
+            [c["title"], *(with_interval(report, m, c["metrics"].get(m)) for m in metrics)]
+            for c in report["candidates"]
         ]
         cell_table(headers, rows, name="Every metric of every candidate", whole=True)
 
@@ -80,6 +73,11 @@ def beside(report: Report) -> None:
     facts = [*_forgotten(report), *_time(report), *_method(report)]
     with layout.card("How this was measured"):
         layout.facts(facts)
+
+
+def whole_scale(share: bool) -> dict[str, float]:
+    """Return the ends of a plot's scale: 0 and 1 of shares, else where the values end."""
+    return {"low": 0.0, "high": 1.0} if share else {}
 
 
 def interval(name: str, figures: Mapping[str, Any]) -> chart.Interval:

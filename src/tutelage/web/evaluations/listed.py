@@ -11,6 +11,7 @@ from tutelage.evaluation.report_words import amount, change, metric_name
 from tutelage.web.evaluations.verdicts import verdict_chip
 from tutelage.web.parts import layout, words
 from tutelage.web.parts.cells import cell_table, named, pager
+from tutelage.web.parts.text import text
 from tutelage.web.view import View
 from tutelage.workflows import evaluations
 
@@ -22,7 +23,7 @@ _FILTERS = {
     "fail": "Fail",
     "not_enough_evidence": "Not enough evidence",
 }
-_HEADERS = ("Candidate", "Verdict", "Score", "Gain", "Rows", "Made", "Compare")
+_HEADERS = ("Candidate", "Verdict", "Score", "Gain in points", "Rows", "Made", "Compare")
 
 
 class EvaluationList:
@@ -39,6 +40,7 @@ class EvaluationList:
             choice = ui.toggle(_FILTERS, value="", on_change=self._filter).props("no-caps")
             named(choice, "Show which verdicts")
             ui.space()
+            text("span", "Choose two to four to compare them.", "tt-muted")
             self._button = ui.button("Side by side", icon="compare", on_click=self._compare)
             self._button.props("no-caps outline")
         self._box = ui.column().classes("w-full")
@@ -84,6 +86,8 @@ class EvaluationList:
         if entry["difference"] is not None:
             ends = f"{change(entry['low'], share)} to {change(entry['high'], share)}"
             gain = f"{change(entry['difference'], share)} ({ends})"
+            if entry["against"]:
+                gain += f" against {metric_name(entry['against'])}"
         return [
             lambda: ui.link(_title(entry), f"/evaluations/{entry['id'][:12]}"),
             lambda: verdict_chip(entry["verdict"]),
@@ -119,6 +123,7 @@ class EvaluationList:
 
 
 def _title(entry: dict[str, Any]) -> str:
-    """Return who was evaluated, with the name where the title does not say it."""
+    """Return who was evaluated, by title and name, and in which evaluation."""
     name, title = entry["name"], entry["candidate"]
-    return title if not name or name == "base" or name in title else f"{title} {name}"
+    who = title if not name or name == "base" or name in title else f"{title} {name}"
+    return f"{who} ({entry['id'][:6]})"

@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import background_tasks, ui
 
 from tutelage.evaluation.report_rows import clip
-from tutelage.evaluation.report_words import Report, figure, short_title, subject
+from tutelage.evaluation.report_words import Report, figure, subject, title_of
 from tutelage.web.parts import diff, layout
 from tutelage.web.parts.cells import RULE, pager
 from tutelage.web.view import View
@@ -54,7 +54,7 @@ class Rows:
             background_tasks.create(self._load(), name="rows", context=self._box)
 
     def _tools(self) -> None:
-        titles = {c["name"]: short_title(self._report, c["name"])
+        titles = {c["name"]: title_of(self._report, c["name"])
                   for c in self._report["candidates"]}  # fmt: skip
         with ui.row().classes("w-full items-end gap-4"):
             ui.select(titles, value=self._theirs, label="Before", on_change=self._before)
@@ -128,7 +128,7 @@ class Rows:
                 ui.label(clip(row.why)).classes("text-sm whitespace-pre-wrap")
 
     def _title(self, name: str) -> str:
-        return short_title(self._report, name)
+        return title_of(self._report, name)
 
 
 def _answer(

@@ -9,7 +9,7 @@ from nicegui import ui
 
 from tutelage.evaluation.measures import is_rate
 from tutelage.evaluation.report_words import amount, between, metric_name
-from tutelage.web.evaluations.figures import interval
+from tutelage.web.evaluations.figures import interval, whole_scale
 from tutelage.web.evaluations.verdicts import verdict_chip
 from tutelage.web.parts import chart, diff, layout, words
 from tutelage.web.parts.cells import RULE, Cell, cell_table, pager
@@ -59,9 +59,10 @@ def _metrics(found: Mapping[str, Any]) -> None:
             for column, cell in zip(columns, first["cells"], strict=True)
             if cell and cell.get("estimate") is not None
         ]
+        text("h3", words.capital(metric_name(first["name"])))
         chart.intervals(
             lines, name=f"{metric_name(first['name'])} of each with its interval",
-            percent=_share(first),
+            percent=_share(first), **whole_scale(_share(first)),
         )  # fmt: skip
         rows: list[Sequence[Cell]] = [
             [metric_name(line["name"]), *(_cell(cell, _share(line)) for cell in line["cells"])]
@@ -131,10 +132,8 @@ class Pair:
         self._rows.clear()
         with self._rows:
             better = {"a": len(changed["a_better"]), "b": len(changed["b_better"])}
-            ui.label(
-                f"{better['a']:,} rows are better in {_name(self._a)}, {better['b']:,} in "
-                f"{_name(self._b)}."
-            )
+            first = words.count(better["a"], "row is", "rows are")
+            ui.label(f"{first} better in {_name(self._a)}, {better['b']:,} in {_name(self._b)}.")
             for who, row in rows[start : start + _SIZE]:
                 self._row(who, row)
             pager(len(rows), start, _SIZE, self._turn)

@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from tutelage.evaluation.report_verdict import meaning, next_steps
-from tutelage.evaluation.report_words import TONE, WORD
+from tutelage.evaluation.report_words import TONE, WORD, by_name, metric_name, title_of
 from tutelage.web.parts import layout
 from tutelage.web.parts.cells import cell_table
 from tutelage.web.parts.text import text
@@ -46,8 +46,21 @@ def criteria(report: Mapping[str, Any]) -> None:
             "All must pass. A criterion passes when its whole interval is on the right side of its "
             "limit; where the interval straddles the limit there is not enough evidence."
         ).classes("text-sm")
-        rows = [[c["name"], _outcome(c["outcome"]), c["sentence"]] for c in found]
+        rows = [
+            [_criterion(report, str(c["name"])), _outcome(c["outcome"]), c["sentence"]]
+            for c in found
+        ]
         cell_table(("Criterion", "Outcome", "Evidence"), rows, name="Criteria")
+
+
+def _criterion(report: Mapping[str, Any], name: str) -> str:
+    """Return a criterion's name with the title of whom it compares with."""
+    how, than, rest = name.partition(" than ")
+    called, on, metric = rest.partition(" on ")
+    for candidate in by_name(report):
+        if than and called in (candidate, candidate.replace("_", "-")):
+            return f"{how} than {title_of(report, candidate)}{on}{metric_name(metric)}"
+    return metric_name(name)
 
 
 def told(title: str, sentences: list[str]) -> None:

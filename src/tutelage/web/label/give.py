@@ -24,16 +24,17 @@ from tutelage.workflows.data.experts_people import add_annotators
 from tutelage.workflows.data.experts_queue import Batch, batches_of
 
 GIVERS = ("engineer", "admin")
-_FORMS = "A file: .txt (a text a line), .csv, .tsv, .jsonl or .json"
+_FORMS = "A file: .txt (one text per line), .csv, .tsv, .jsonl or .json"
 _LARGEST = 20_000_000  # bytes of a file
 _SOURCES = {
-    "file": "Texts of a file",
+    "file": "Texts from a file",
     "random": "Rows of the dataset, at random",
     "production": "Requests that clients sent",
     "active": "What would teach most (requests and imports)",
     "disputed": "What people disagree about",
     "import": "What another tool brought",
 }
+_MINED = {"mined": "Requests worth a label"}  # given out where they are mined
 
 
 class GiveForm:
@@ -53,12 +54,13 @@ class GiveForm:
             taken = ui.upload(
                 auto_upload=True, max_files=1, max_file_size=_LARGEST, on_upload=self._took
             ).classes("hidden")  # its own button has no name; ours opens it
-            self._bring = ui.button("Choose a file", icon="upload_file").props("outline")
+            self._bring = ui.button("Choose a file", icon="upload_file")
+            self._bring.props("outline").classes("self-start")
             self._bring.on("click", js_handler=f"() => runMethod({taken.id}, 'pickFiles', [])")
             self._told = text("p", _FORMS, "tt-muted").props('role="status"')
             with ui.row().classes("w-full gap-4"):
                 self._count = ui.number("Items at most (empty: all)", min=1, precision=0)
-                self._overlap = ui.number("Answers an item", value=1, min=1, precision=0)
+                self._overlap = ui.number("Answers per item", value=1, min=1, precision=0)
                 for field in (self._count, self._overlap):
                     field.classes("grow")
             self._shared = ui.checkbox("Whoever is free takes the next item", value=True)
@@ -121,7 +123,7 @@ def _row(one: Batch) -> dict[str, object]:
     return {
         "batch": one.batch,
         "when": words.ago(one.at),
-        "source": _SOURCES.get(one.source, one.source),
+        "source": {**_SOURCES, **_MINED}.get(one.source, one.source),
         "people": ", ".join(one.people),
         "overlap": one.overlap,
         "done": one.done,

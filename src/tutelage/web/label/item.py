@@ -89,6 +89,9 @@ class ItemPart:
             with ui.row().classes("gap-2 items-center"):
                 chip("Draft", "info")
                 text("span", f"{shown.draft['model']} suggests {drafted or shown.draft['text']}")
+                if shown.labels and drafted:
+                    accept = desk.does(self.accept)
+                    self._press("Accept the draft", accept, "check", keys.ACCEPT, True)
         if not shown.labels:
             self._text(shown, "The label")
             return
@@ -180,9 +183,7 @@ class ItemPart:
     def _actions(self, shown: Shown) -> None:
         desk = self._desk
         with ui.row().classes("tt-actions"):
-            if shown.labels and shown.draft is not None and shown.draft["label"]:
-                self._press("Accept the draft", desk.does(self.accept), "check", keys.ACCEPT, True)
-            elif desk.work.answer is not None:
+            if desk.work.answer is not None:
                 self._press("Save", desk.does(self.accept), "check", keys.SAVE, True)
             self._press("Skip", desk.does(partial(desk.give, skip=True)), "skip_next", keys.SKIP)
             self._press("Hide words", desk.does(self.hide), "visibility_off", keys.HIDE)

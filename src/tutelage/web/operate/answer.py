@@ -7,6 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
+from tutelage.web.operate.arms import ARMS
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import at
 from tutelage.web.operate.tree import tree
@@ -19,6 +20,8 @@ from tutelage.workflows import feedback, records
 from tutelage.workflows.release_lineage import trace
 
 _WAYS = ("operator", "admin")
+_USES = {"train": "may be trained on once reviewed"}
+_ROLES = {"system": "Instructions", "user": "Asked", "assistant": "Answered before"}
 
 
 class Answer:
@@ -79,9 +82,10 @@ class Answer:
                 "p", f"Score {number(score)} of 1" if score is not None else "No score", "tt-muted"
             )
             rows = [
-                [when(at(one["at"])), str(one["signal"]), str(one["value"]), one["author"] or "–"]
+                [when(at(one["at"])), str(one["signal"]), _value(one["value"]),
+                 one["author"] or "–"]
                 for one in found["signals"]
-            ]
+            ]  # fmt: skip
             sheet(("when", "signal", "value", "by"), rows, name="feedback on this answer")
 
     async def _form(self) -> None:
@@ -133,12 +137,20 @@ class Answer:
         return True
 
 
+def _value(value: Any) -> str:
+    """Return what was said as people read it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return str(value)
+
+
 def _turns(found: dict[str, Any]) -> None:
     for turn in found["messages"]:
-        text("h3", str(turn.get("role", "")))
+        role = str(turn.get("role", ""))
+        text("h3", _ROLES.get(role, role))
         content = turn.get("content")
         passage(content if isinstance(content, str) else short(str(content), 4000))
-    text("h3", "answer")
+    text("h3", "Answer")
     if found.get("status", 200) >= 400:
         chip(f"status {found['status']}", "bad")
         passage(found.get("error") or "")
@@ -152,17 +164,14 @@ def _facts(found: dict[str, Any]) -> None:
     pairs: list[tuple[str, object]] = [
         ("when", when(at(found["at"]))),
         ("deployment", found["deployment"]),
-        ("release", f"{found['release']} ({found['arm']})"),
+        ("release", f"{found['release']} ({ARMS.get(found['arm'], found['arm'])})"),
         ("rollout", found["rollout"] or "none"),
         ("key", found["key"] or "none"),
         ("took", milliseconds(found["latency_ms"])),
         ("first token after", milliseconds(found["first_token_ms"])),
         ("tokens", f"{found['prompt_tokens']:,} asked, {found['completion_tokens']:,} answered"),
-        ("side", f"{found['side']}: {_SIDES.get(found['side'], 'held out')}"),
+        ("use", _USES.get(found["side"], "held out to judge models")),
     ]
     facts(pairs)
     for name, why in found["flags"].items():
         chip(f"{name}: {why}" if why else name, "warn")
-
-
-_SIDES = {"train": "may be trained on once reviewed"}

@@ -12,10 +12,11 @@ from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import ROLLOUT, TESTS, VERDICT, at, words
 from tutelage.web.parts.layout import chip, empty, notice
 from tutelage.web.parts.text import text
-from tutelage.web.parts.words import count, milliseconds, number, percent, when
+from tutelage.web.parts.words import capital, count, milliseconds, number, percent, when
 from tutelage.workflows.rollout_watch import shown_e
 
 Data = Mapping[str, Any]
+ARMS = {"canary": "candidate"}  # how an arm is called on a page; others as they are
 
 
 def traffic(data: Data) -> None:
@@ -40,8 +41,8 @@ def traffic(data: Data) -> None:
     asked = found["requests"]
     text(
         "p",
-        f"{asked['step']:,} of {asked['min_step']:,} candidate requests in this step, "
-        f"{asked['total']:,} of {asked['min_total']:,} in all",
+        f"{count(asked['step'], 'candidate request')} in this step, {asked['min_step']:,} needed; "
+        f"{asked['total']:,} in all, {asked['min_total']:,} needed",
         "tt-muted",
     )
     bar = ui.linear_progress(value=found["progress"], show_value=False).classes("w-full")
@@ -99,7 +100,7 @@ def verdict(data: Data) -> None:
         if ended:
             text("span", "the evidence as it was in the end", "tt-muted")
     for reason in figures["reasons"]:
-        text("p", reason)
+        text("p", capital(reason))
     if figures["withheld"]:
         notice(f"All traffic waits: {figures['withheld']}", "warn")
     hidden = figures["unseen"] or told_unseen(data["rollout"])
@@ -107,7 +108,7 @@ def verdict(data: Data) -> None:
         text("h3", "What these requests would not have shown")
         with ui.element("ul").classes("tt-muted"):
             for one in hidden:
-                text("li", one)
+                text("li", capital(one))
 
 
 def told_unseen(found: Data) -> list[str]:
@@ -154,7 +155,8 @@ def scores(data: Data) -> None:
         return
     cells = [
         [row["metric"], number(row["scored"]), number(row["baseline"]), number(row["canary"]),
-         row["withheld"] or ("a drop is excluded" if row["excluded_drop"] else "")]
+         row["withheld"]
+         or ("a drop is excluded" if row["excluded_drop"] else "no drop can be excluded yet")]
         for row in rows
     ]  # fmt: skip
     headers = ("score", "candidate answers", "stable", "candidate", "what it shows")
@@ -205,6 +207,6 @@ def bound_words(data: Data) -> str:
     name = TESTS.get(most["name"], most["name"])
     seen = count(data["figures"]["arms"]["canary"]["requests"], "candidate request")
     return (
-        f"After {seen} no test has reached the bound of e = {shown_e(most['bound'])}; "
-        f"nearest is {name} with {shown_e(most['peak'])}."
+        f"After {seen} no test has reached its bound; nearest is {name}, "
+        f"{shown_e(most['peak'])} of {shown_e(most['bound'])}."
     )

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from nicegui import ui
 
 T = TypeVar("T")
+_NOTHING = object()  # None is something to show
 
 
 class Live(Generic[T]):
@@ -19,7 +20,7 @@ class Live(Generic[T]):
     def __init__(self, draw: Callable[[T], object], classes: str = "w-full gap-2") -> None:
         self._draw = draw
         self._place = ui.column().classes(classes)
-        self._shown: T | None = None
+        self._shown: object = _NOTHING
 
     def show(self, data: T) -> None:
         """Show `data`."""
@@ -32,7 +33,7 @@ class Live(Generic[T]):
 
     def again(self) -> None:
         """Forget what is shown, so that the next `show` draws."""
-        self._shown = None
+        self._shown = _NOTHING
 
 
 def steady(

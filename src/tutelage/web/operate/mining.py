@@ -99,12 +99,13 @@ class Mining:
                 f"{count(found.records, 'request')} have a reason.",
             )
             if found.batch:
-                chip(f"given out as batch {found.batch}", "good")
+                with ui.row():
+                    chip("given out to label", "good")
             elif self.view.can(*_WAYS):
                 self._assign(found)
             rows = found.rows[self.start : self.start + _PAGE]
             cells = [_row(row) for row in rows]
-            headers = ("rank", "why", "question", "answer", "asked", "side")
+            headers = ("rank", "why", "question", "answer", "asked", "use")
             if cells:
                 sheet(headers, cells, name="rows worth a label, the most wanted first")
             self._pager(len(found.rows))
@@ -166,8 +167,13 @@ def _row(row: MinedRow) -> list[Any]:
         shown = short(row.text, 160) or "deleted since"
         ui.link(shown, f"/traffic/{quote(row.record, safe='')}")
 
-    side = "may be trained on" if row.split == "train" else "judges models"
-    return [str(row.rank), why, question, short(row.answer, 100), f"{row.times} times", side]
+    def answer() -> None:
+        text("div", short(row.answer, 100))
+        if row.times > 1:
+            text("div", f"one of {row.times:,} answers", "tt-muted text-sm")
+
+    use = "may be trained on" if row.split == "train" else "judges models"
+    return [str(row.rank), why, question, answer, count(row.times, "time"), use]
 
 
 def _clusters(found: Mined) -> None:

@@ -17,6 +17,8 @@ from tutelage.web.parts.theme import PALETTE
 Data = Mapping[str, Any]
 _INK, _LINE = "#7c8592", "#7c859255"  # read on light and on dark
 _STABLE, _CANDIDATE, _BAD = PALETTE[0], PALETTE[1], "#d0453f"
+_LEAST = -3  # powers of ten of evidence; what is less lies on the lowest line
+_FLOOR = f"value => value === {_LEAST} ? '≤ {_LEAST}' : value"
 
 
 class Plot:
@@ -52,7 +54,7 @@ def course(rows: Sequence[Data], candidate: str, stable: str) -> dict[str, Any]:
 
 
 def bounds(lines: Sequence[Data]) -> dict[str, Any]:
-    """Return the tests' evidence against the candidate by canary requests, and its bound."""
+    """Return the tests' evidence against the candidate by its requests, and its bound."""
     series = [
         _line(
             str(TESTS.get(line["name"], line["name"])),
@@ -68,14 +70,16 @@ def bounds(lines: Sequence[Data]) -> dict[str, Any]:
             "silent": True,
             "symbol": "none",
             "lineStyle": {"color": _BAD, "type": "dashed", "width": 2},
-            "label": {"formatter": "rolls back here", "position": "insideEndTop", "color": _BAD},
+            "label": {"formatter": "rolls back here", "position": "insideEndBottom", "color": _BAD},
             "data": [{"yAxis": round(bound, 3)}],
         }
         top = max([bound, *(line["peak"] for line in lines)])
-        y = {"name": "evidence, powers of ten", "min": -1, "max": round(min(top, 3 * bound) + 0.5)}
+        low, high = _LEAST, round(min(top, 3 * bound) + 0.5)
+        y = {"name": "evidence, powers of ten", "min": low, "max": high}
+        y["axisLabel"] = {"color": _INK, ":formatter": _FLOOR}
         for one, line in zip(series, lines, strict=True):
-            one["data"] = [[x, max(-1.0, min(v, 3 * bound))] for x, v in line["points"]]
-        return _frame(series, x={"type": "value", "name": "canary requests"}, y=y)
+            one["data"] = [[x, max(low, min(v, 3 * bound))] for x, v in line["points"]]
+        return _frame(series, x={"type": "value", "name": "candidate requests"}, y=y)
     return _frame([], x={"type": "value"}, y={})
 
 
@@ -105,9 +109,9 @@ def pairs(rows: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
     options = _frame(series, x={"type": "value", "name": "%"}, y={})
     options["yAxis"] = {
         "type": "category", "data": [row[0] for row in rows], "inverse": True,
-        "axisLabel": {"color": _INK, "width": 140, "overflow": "truncate"},
+        "axisLabel": {"color": _INK, "width": 240, "overflow": "truncate"},
     }  # fmt: skip
-    options["grid"] = {"left": 160, "right": 40, "top": 32, "bottom": 28}
+    options["grid"] = {"left": 260, "right": 40, "top": 32, "bottom": 44}
     return options
 
 
@@ -124,7 +128,7 @@ def _frame(series: Sequence[Data], *, x: Data, y: Data) -> dict[str, Any]:
         "backgroundColor": "transparent",
         "textStyle": {"color": _INK},
         "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True},
-        "legend": {"type": "scroll", "top": 0, "textStyle": {"color": _INK}},
+        "legend": {"type": "scroll", "top": 0, "icon": "roundRect", "textStyle": {"color": _INK}},
         "grid": {"left": 56, "right": 24, "top": 48, "bottom": 44},
         "xAxis": below,
         "yAxis": {"type": "value", "scale": False, **axis, **y},

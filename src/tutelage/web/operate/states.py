@@ -8,7 +8,7 @@ from nicegui import ui
 
 from tutelage.web.parts.layout import Kind
 from tutelage.web.parts.text import text
-from tutelage.web.parts.words import ago
+from tutelage.web.parts.words import ago, capital
 
 ROLLOUT: dict[str, Kind] = {
     "pending": "info",
@@ -71,7 +71,7 @@ def since(moment: str | datetime | None) -> str:
 def prose(sentence: str, classes: str = "") -> ui.element:
     """Add a sentence of ours; what stands between backticks is a command."""
     with ui.element("p").classes(classes) as paragraph:
-        for place, part in enumerate(sentence.split("`")):
+        for place, part in enumerate(capital(sentence).split("`")):
             if part:
                 text("code" if place % 2 else "span", part)
     return paragraph

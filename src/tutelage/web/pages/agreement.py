@@ -18,6 +18,7 @@ from tutelage.web.view import TEACH, Page, View
 from tutelage.workflows.data.experts_figures import Figures, figures_of
 
 _LABELS = 30  # labels shown
+_ENOUGH = 10  # answers a label needs to be drawn
 _PAIR_ITEMS = 5  # items two people share from which on their line is drawn
 _KINDS: dict[Strength, Kind] = {
     "reliable": "good", "tentative": "warn", "unreliable": "bad", "unknown": "idle",
@@ -94,7 +95,10 @@ def _verdict(found: Figures) -> None:
             figure(words.number(told.rated), f"items with two answers, of {told.items:,}")
             figure(words.number(told.answers), "answers")
             figure(words.number(len(told.raters)), "people")
-            figure(words.percent(told.prevalence, 0), f"say {words.short(told.prevalent, 24)}")
+            commonest = f"of the answers are “{words.short(told.prevalent, 24)}”, the commonest"
+            figure(words.percent(told.prevalence, 0), commonest)
+            for plain in (one for one in told.coefficients if one.key == "percent"):
+                figure(words.percent(plain.value, 0), "the same answer, chance included")
         _coefficients(told)
         for note in told.notes:
             notice(note[0].upper() + note[1:] + ".", "info")
@@ -108,9 +112,11 @@ def _coefficients(told: Agreement) -> None:
     known = [
         Interval(one.name, one.value, _or(one.low, one.value), _or(one.high, one.value))
         for one in told.coefficients
-        if one.value is not None
+        if one.value is not None and one.key != "percent"
     ]
-    intervals(known, name="Coefficients of agreement", low=min(0.0, *(k.low for k in known)),
+    if not known:
+        return
+    intervals(known, name="Coefficients of agreement", low=min([0.0, *(k.low for k in known)]),
               high=1.0, mark=0.8)  # fmt: skip
     text("p", "The line stands at 0.8, from which on labels count as reliable.", "tt-muted")
 
@@ -120,21 +126,25 @@ def _by_label(told: Agreement) -> None:
     ranked.sort(key=lambda one: one.agreement or 0.0)
     if not ranked:
         return
+    known = [one for one in ranked if one.answers >= _ENOUGH]
+    few = [words.short(one.label, 40) for one in ranked if one.answers < _ENOUGH]
+    rows = [
+        Interval(
+            words.short(one.label, 40), _or(one.agreement, 0), _or(one.low, 0), _or(one.high, 1),
+            f"· {words.count(one.answers, 'answer')}",
+        )
+        for one in known[:_LABELS]
+    ]  # fmt: skip
     with card("By label, weakest first"):
         text("p", "Where one person gave the label, how often another one did too.", "tt-muted")
-        intervals(
-            [
-                Interval(
-                    words.short(one.label, 40), _or(one.agreement, 0), _or(one.low, 0),
-                    _or(one.high, 1), f"· {words.count(one.answers, 'answer')}",
-                )
-                for one in ranked[:_LABELS]
-            ],
-            name="Agreement by label", low=0.0, high=1.0, percent=True,
-        )  # fmt: skip
-        if len(ranked) > _LABELS:
-            text("p", f"{len(ranked) - _LABELS} labels with more agreement are not shown.",
-                 "tt-muted")  # fmt: skip
+        if rows:
+            intervals(rows, name="Agreement by label", low=0.0, high=1.0, percent=True)
+        if len(known) > len(rows):
+            more = words.count(len(known) - len(rows), "label")
+            text("p", f"{more} with more agreement not shown.", "tt-muted")
+        if few:
+            listed = ", ".join(few[:_LABELS]) + (", …" if len(few) > _LABELS else "")
+            text("p", f"Too few answers to tell (under {_ENOUGH}): {listed}.", "tt-muted")
 
 
 def _by_pair(told: Agreement) -> None:

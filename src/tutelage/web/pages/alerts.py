@@ -5,18 +5,17 @@ It calls workflows/monitor.py and decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from nicegui import ui
 
 from tutelage.web.operate.live import Live, steady
-from tutelage.web.operate.sheet import sheet
+from tutelage.web.operate.sheet import Cell, sheet
 from tutelage.web.operate.states import LEVEL, at, since
 from tutelage.web.parts.layout import card, chip, confirm, empty, heading
 from tutelage.web.parts.text import text
-from tutelage.web.parts.words import number, when
+from tutelage.web.parts.words import capital, count, number, when
 from tutelage.web.view import OPERATE, Page, View
 from tutelage.workflows import monitor
 
@@ -24,6 +23,7 @@ _EVERY_S = 5.0
 _WAYS = ("operator", "admin")
 _LENGTHS = {"30m": "30 minutes", "2h": "2 hours", "12h": "12 hours", "24h": "a day", "7d": "a week"}
 _SHOWN = 100
+_SMALL = 'outline no-wrap padding="2px 10px"'  # buttons in a line of a table
 Rows = list[dict[str, Any]]
 
 
@@ -78,22 +78,23 @@ class Alerts:
             with ui.row().classes("items-center gap-2"):
                 chip("nothing fires", "good")
             return
-        cells = [
+        cells: list[list[Cell]] = [
             [
                 partial(chip, row["level"], LEVEL.get(row["level"], "idle")),
-                row["alert"],
-                row["message"],
-                f"since {since(row['since'])}, seen {number(row['count'])} times",
+                _rule(row["alert"]),
+                capital(row["message"]),
+                since(row["since"]),
+                count(row["count"], "time"),
                 partial(self._quiet, row),
             ]
             for row in rows
         ]
-        sheet(("level", "rule", "what", "when", "actions"), cells, name="alerts that fire")
+        sheet(("level", "rule", "what", "since", "seen", "actions"), cells, name="alerts that fire")
 
     def _quiet(self, row: dict[str, Any]) -> None:
         if not self.view.can(*_WAYS):
             return
-        with ui.button("Silence", icon="notifications_off").props("outline dense") as button:
+        with ui.button("Silence", icon="notifications_off").props(_SMALL) as button:
             button.props["aria-label"] = f"Silence {row['alert']}"
             with ui.menu():
                 for length, name in _LENGTHS.items():
@@ -113,15 +114,15 @@ class Alerts:
         )  # fmt: skip
         if told is not None:
             self.view.audit("alerts.silence", rule=rule, length=length)
-            self.view.tell(f"{rule} is silent until {when(at(told['until']))}", "good")
+            self.view.tell(f"{_rule(rule)} is silent until {when(at(told['until']))}", "good")
         await self.refresh()
         return told is not None
 
     async def _form(self) -> None:
         rules = await self.view.attempt(monitor.rules, self.view.context) or []
         with ui.row().classes("items-center gap-4"):
-            names = [str(row["name"]) for row in rules]
-            rule = ui.select(names, label="Rule", value=names[0] if names else None)
+            names = {str(row["name"]): _rule(row["name"]) for row in rules}
+            rule = ui.select(names, label="Rule", value=next(iter(names), None))
             length = ui.select(_LENGTHS, value="2h", label="For")
             reason = ui.input("Why (others see it)").classes("w-72")
 
@@ -139,7 +140,7 @@ class Alerts:
             return
         cells = [
             [
-                row["rule"],
+                _rule(row["rule"]),
                 row["deployment"] or "all",
                 when(at(row["until"])),
                 row["author"] or "–",
@@ -159,10 +160,10 @@ class Alerts:
             self.view.require(*_WAYS)
             if await self.view.attempt(monitor.unsilence, self.view.context, rule) is not None:
                 self.view.audit("alerts.unsilence", rule=rule)
-                self.view.tell(f"{rule} is told of again", "good")
+                self.view.tell(f"{_rule(rule)} is told of again", "good")
             await self.refresh()
 
-        button = ui.button("End", on_click=steady(self.root, press)).props("outline dense")
+        button = ui.button("End", on_click=steady(self.root, press)).props(_SMALL)
         button.props["aria-label"] = f"End the silence of {rule}"
 
     def _tester(self) -> None:
@@ -187,17 +188,22 @@ class Alerts:
         send.classes("self-start")
 
 
+def _rule(name: str) -> str:
+    """Return the name of a rule as people read it."""
+    return capital(str(name).replace("-", " "))
+
+
 def _history(rows: Rows) -> None:
     if not rows:
         empty("No alert has fired yet.")
         return
-    cells = [
+    cells: list[list[Cell]] = [
         [
             when(at(row["since"])),
-            row["alert"],
+            _rule(row["alert"]),
             partial(chip, row["level"], LEVEL.get(row["level"], "idle")),
-            row["message"],
-            when(at(row["ended_at"])) if row["ended_at"] else "fires",
+            capital(row["message"]),
+            when(at(row["ended_at"])) if row["ended_at"] else "still firing",
             number(row["count"]),
         ]
         for row in rows
@@ -215,7 +221,7 @@ def _events(rows: Rows) -> None:
             row["kind"],
             partial(chip, row["level"], LEVEL.get(row["level"], "idle")),
             row["deployment"] or "–",
-            row["message"],
+            capital(row["message"]),
         ]
         for row in reversed(rows)
     ]
@@ -231,7 +237,7 @@ def _notices(rows: Rows) -> None:
         [
             when(at(row["created_at"])),
             row["webhook"],
-            f"{row['alert']} {row['status']}",
+            f"{_rule(row['alert'])} {row['status']}",
             partial(chip, row["state"], kinds.get(row["state"], "idle")),  # type: ignore[arg-type]
             number(row["attempts"]),
             row["error"] or "–",
@@ -242,7 +248,7 @@ def _notices(rows: Rows) -> None:
 
 
 def _rules(rows: Rows) -> None:
-    cells: list[list[str | Callable[[], object]]] = [
+    cells: list[list[Cell]] = [
         [
             row["name"],
             partial(chip, row["level"], LEVEL.get(row["level"], "idle")),

@@ -31,6 +31,10 @@ async def show(view: View) -> None:
             )
             return Rows(found, total)
 
+        def nothing() -> str:
+            asked = who.value or did.value
+            return "Nothing yet that fits." if asked else "Nothing was done on these pages yet."
+
         drawn = await table(
             [
                 Column("at", "When", show=lambda row: when(row["at"])),
@@ -41,7 +45,7 @@ async def show(view: View) -> None:
             ],
             lines,
             key="id",
-            nothing="Nothing yet that fits.",
+            nothing=nothing,
         )
 
         for control in (who, did):

@@ -19,6 +19,11 @@ from tutelage.workflows.mine import mine
 _ROWS = 8  # requests of a cluster shown at once
 _BUDGET = 200  # requests a look from here keeps
 _MAY = ("expert", "engineer", "admin")
+_KINDS = {
+    "failure": "failed", "low_score": "scored low", "disagreement": "answered differently",
+    "uncertainty": "uncertain", "novelty": "new", "random": "drawn at random",
+    "held_out": "held out",
+}  # fmt: skip
 
 
 class _Desk:
@@ -78,7 +83,7 @@ class _Desk:
         with self._rows, card(self._name or "Requests"):
             own = next((one for one in self._look.clusters if one.name == self._name), None)
             if own is not None:
-                text("p", _about(own), "tt-muted")
+                text("p", _about(own, len(rows)), "tt-muted")
             for one in shown:
                 self._row(one)
             if not shown:
@@ -98,7 +103,8 @@ class _Desk:
         ):
             passage(one.text or "(the text was deleted)")
             with ui.column().classes("w-full gap-0"):
-                text("div", "Answered", "tt-muted")
+                many = f", one of {one.times:,} answers" if one.times > 1 else ""
+                text("div", f"Answered{many}", "tt-muted")
                 passage(one.answer or "(nothing)")
             with ui.row().classes("gap-2 items-center"):
                 if one.times > 1:
@@ -137,10 +143,13 @@ def _size(one: Cluster) -> str:
     return f"{words.count(one.requests, 'request')} · {words.percent(one.share, 0)} of these"
 
 
-def _about(one: Cluster) -> str:
-    kinds = ", ".join(f"{kind.replace('_', ' ')} {many}" for kind, many in one.kinds.items())
+def _about(one: Cluster, kept: int) -> str:
     chance = words.percent(one.score, 0)
-    return f"{words.count(one.texts, 'text')}; mean chance of a wrong answer {chance}. {kinds}"
+    texts = words.count(one.texts, "text")
+    shown = f"{kept:,} of {texts} are shown" if kept < one.texts else texts
+    said = f"{shown}; mean chance of a wrong answer {chance}."
+    kinds = ", ".join(f"{many:,} {_KINDS.get(kind, kind)}" for kind, many in one.kinds.items())
+    return f"{said} Of the texts: {kinds}." if kinds else said
 
 
 async def show(view: View) -> None:

@@ -44,12 +44,12 @@ async def show(view: View) -> None:
 
     await table(
         (
-            Column("study", "Study", show=lambda row: " against ".join(row["candidates"])),
+            Column("study", "Study", show=lambda row: _named(row["it"])),
             Column("kind", "How", show=lambda row: ", ".join(row["criteria"]) or "side by side"),
             Column("at", "Started", show=lambda row: words.ago(row["at"])),
             Column("judged", "Judged", show=lambda row: _judged(row["it"])),
             Column("mine", "Yours", show=lambda row: _yours(row["it"])),
-            Column("state", "", show=lambda row: Chip("verdict", "good") if row["it"].finished
+            Column("state", "State", show=lambda row: Chip("verdict", "good") if row["it"].finished
                    else Chip("being judged", "info")),
         ),
         rows, key="study", on_open="/compare-blind/{study}",
@@ -67,7 +67,7 @@ async def show_one(view: View, study: str) -> None:
         found = await view.call(standing, view.context, study, rater)
     how = ", ".join(found.criteria) or "the better of two"
     heading(
-        f"Blind: {' against '.join(found.candidates)}",
+        f"Blind: {_named(found)}",
         Action("All studies", "/compare-blind", "arrow_back"),
         note=f"{how} · {found.rows:,} of {found.of:,} rows · started {words.ago(found.at)}",
     )
@@ -168,6 +168,12 @@ def _who(found: Standing, rater: str) -> None:
     who.classes("w-60")
     if rater not in names:
         empty("Say who you are to begin.")
+
+
+def _named(one: Standing) -> str:
+    """Return who is compared, and the start of the id, which tells studies of the same apart."""
+    who = " against ".join(name.replace("_", "-") for name in one.candidates)
+    return f"{who} ({one.study[:6]})"
 
 
 def _judged(one: Standing) -> str:

@@ -46,7 +46,7 @@ class Deployments:
         with card("Newest rollouts", classes="w-full"):
             self.rollouts = Live(self._rollouts)
         with card("Servers", classes="w-full"):
-            self._servers()
+            await self._servers()
         await self.refresh()
         self.view.every(_EVERY_S, self.refresh)
 
@@ -69,14 +69,15 @@ class Deployments:
         cells: list[list[Cell]] = [
             [
                 partial(ui.link, row["name"], _path(row["name"])),
-                str(row["stable"]),
-                str(row["previous"] or "–"),
+                partial(_whole, row["stable"]),
+                partial(_whole, row["previous"] or "–"),
                 partial(_state, row["rollout"]),
                 partial(self._actions, row["name"]),
             ]
             for row in rows
         ]
-        headers = ("deployment", "answers", "before", "newest rollout", "actions")
+        headers = ("deployment", "release that answers", "release before", "newest rollout",
+                   "actions")  # fmt: skip
         sheet(headers, cells, name="deployments")
 
     def _actions(self, name: str) -> None:
@@ -128,7 +129,7 @@ class Deployments:
             [
                 when(at(row["started_at"])),
                 partial(ui.link, row["deployment"], _path(row["deployment"])),
-                row["candidate"],
+                partial(_whole, row["candidate"]),
                 row["strategy"].replace("_", "-"),
                 partial(_state, row["state"]),
                 row["why"],
@@ -138,9 +139,14 @@ class Deployments:
         headers = ("started", "deployment", "candidate", "strategy", "state", "why")
         sheet(headers, cells, name="newest rollouts")
 
-    def _servers(self) -> None:
+    async def _servers(self) -> None:
         engine = self.view.context.config.deploy.engine
-        text("p", f"The engine is {engine}.")
+        if engine == "embedded":
+            text("p", "The model runs beside the gateway; there is no other server.")
+            if not await self.view.attempt(pulses, self.view.context):
+                return
+        else:
+            text("p", f"The engine is {engine}.")
         place = ui.column().classes("w-full")
 
         async def ask() -> None:
@@ -187,6 +193,11 @@ def _state(state: str | None) -> None:
         text("span", "–")
     else:
         chip(words(state), ROLLOUT.get(state, "idle"))
+
+
+def _whole(name: object) -> None:
+    """Draw a name that is not broken at its hyphens."""
+    text("span", name, "whitespace-nowrap")
 
 
 def _path(name: str) -> str:

@@ -26,12 +26,15 @@ from tutelage.workflows.drift_watch import standings
 _EVERY_S = 15.0
 _WAYS = ("operator", "admin")
 _AGAINST = {
-    "auto": "What is normal: traffic accepted last, else the data set",
+    "auto": "What is normal now",
     "training": "The training rows",
     "golden": "The test rows",
     "accepted": "The traffic accepted last",
     "before": "The requests before",
 }
+
+_NORMAL = "Normal is the traffic accepted last; where none was, the data set."
+_KINDS = {"check": "comparison"}
 
 
 class Drift:
@@ -45,7 +48,7 @@ class Drift:
         self.root = ui.element("div").style("display: contents")
         heading("Drift", note="Whether requests, answers and scores are what they were.")
         with card("The watch", classes="w-full"):
-            text("p", "It reads every request once. Its false alarms are bounded for good.",
+            text("p", "It reads every request once. However long it runs, false alarms stay rare.",
                  "tt-muted")  # fmt: skip
             self.watches = Live(self._watches)
         if self.view.can(*_WAYS):
@@ -67,10 +70,12 @@ class Drift:
             with ui.row().classes("items-center gap-2"):
                 state = ("moved", "bad") if row["moved"] else ("as before", "good")
                 if not row["looked_at"]:
-                    state = ("not looked yet", "idle")
+                    state = ("nothing looked at yet", "idle")
                 chip(state[0], state[1])  # type: ignore[arg-type]
                 text("strong", row["deployment"])
-                text("span", f"{count(row['looked_at'], 'request')} looked at", "tt-muted")
+                if row["looked_at"]:
+                    said = f"{count(row['looked_at'], 'request')} looked at"
+                    text("span", said, "tt-muted")
             if row["reference"]:
                 text("p", f"Held against {row['reference']}", "tt-muted")
             if row["alarm"]:
@@ -107,7 +112,10 @@ class Drift:
         await self.refresh()
 
     def _form(self) -> None:
-        with card("Compare now", classes="w-full"), ui.row().classes("items-center gap-4"):
+        with card("Compare now", classes="w-full"):
+            text("p", _NORMAL, "tt-muted")
+            form = ui.row().classes("items-center gap-4")
+        with form:
             against = ui.select(_AGAINST, value="auto", label="With").classes("w-96")
             last = ui.number("Newest requests", value=1000, min=50, precision=0).classes("w-40")
             button = ui.button("Compare", icon="compare_arrows")
@@ -142,7 +150,7 @@ def _past(rows: list[dict[str, Any]]) -> None:
         [
             partial(ui.link, when(at(row["at"])), f"/drift/{quote(row['id'], safe='')}"),
             row["deployment"],
-            row["kind"],
+            _KINDS.get(row["kind"], row["kind"]),
             partial(chip, *(("moved", "bad") if row["moved"] else ("as before", "good"))),
             row["sentence"],
         ]
@@ -170,33 +178,47 @@ async def show_one(view: View, report: str) -> None:
     told = f"{found['recent']['what']}, against {found['reference']['what']}"
     text("p", told, "tt-muted")
     parts = found["parts"]
-    _topics(parts)
-    _labels(parts)
+    _topics(parts, found.get("level", 0.01))
+    _labels(parts, found.get("level", 0.01))
     _lengths(parts)
     with card("Every test", classes="w-full"):
         _parts(parts)
     _examples(parts)
 
 
-def _topics(parts: list[dict[str, Any]]) -> None:
-    topics = [one for part in parts for one in part["figures"].get("topics", [])]
+def _topics(parts: list[dict[str, Any]], level: float) -> None:
+    drawn = [part for part in parts if part["figures"].get("topics")]
+    topics = [one for part in drawn for one in part["figures"]["topics"]]
     rows = [(", ".join(one["about"]) or "none of these", one["reference"], one["recent"])
             for one in topics]  # fmt: skip
-    _pairs("What is asked about", "Shares of topics, before and now", rows)
+    _pairs("What is asked about", "Shares of topics, before and now", rows,
+           _still(drawn, level, "request"))  # fmt: skip
 
 
-def _labels(parts: list[dict[str, Any]]) -> None:
-    labels = [one for part in parts if part["segment"] is None
-              for one in part["figures"].get("labels", [])]  # fmt: skip
+def _labels(parts: list[dict[str, Any]], level: float) -> None:
+    drawn = [part for part in parts
+             if part["segment"] is None and part["figures"].get("labels")]  # fmt: skip
+    labels = [one for part in drawn for one in part["figures"]["labels"]]
     rows = [(str(one["label"]), one["reference"], one["recent"]) for one in labels]
-    _pairs("Labels of answers", "Shares of labels, before and now", rows)
+    _pairs("Labels of answers", "Shares of labels, before and now", rows,
+           _still(drawn, level, "answer"))  # fmt: skip
 
 
-def _pairs(title: str, name: str, rows: list[tuple[str, float, float]]) -> None:
+def _still(parts: list[dict[str, Any]], level: float, what: str) -> str:
+    """Return why what is drawn counts as before; nothing where it moved."""
+    if not parts or any(part["moved"] for part in parts):
+        return ""
+    fewest = min(int(part["recent"]) for part in parts)
+    if all(part["corrected"] >= level for part in parts):
+        return f" It counts as before: in {count(fewest, what)}, such differences can be chance."
+    return " It counts as before: the differences are too small to matter."
+
+
+def _pairs(title: str, name: str, rows: list[tuple[str, float, float]], why: str) -> None:
     if not rows:
         return
     most = max(rows, key=lambda row: abs(row[2] - row[1]))
-    says = f"Most moved {most[0]}: {percent(most[1])} before, {percent(most[2])} now."
+    says = f"Most moved: {most[0]}, {percent(most[1])} before, {percent(most[2])} now.{why}"
     with card(title, classes="w-full"):
         plots.Plot(name, f"{6 + 2 * len(rows)}rem").show(plots.pairs(rows), says)
         cells = [[row[0], percent(row[1]), percent(row[2])] for row in rows]

@@ -23,6 +23,10 @@ from tutelage.web.view import BUILD, Page, View
 from tutelage.workflows import evaluations
 
 _MOST = 4  # evaluations side by side
+_FRAME = (
+    "height: calc(100vh - 190px); min-height: 24rem; border: 1px solid var(--tt-line); "
+    "border-radius: var(--tt-radius)"
+)
 
 
 async def show(view: View) -> None:
@@ -92,7 +96,7 @@ async def full_report(view: View, prefix: str) -> None:
     page = await view.call(evaluations.report_page, view.context, prefix)
     back = Action("Back to the evaluation", f"/evaluations/{prefix}", "arrow_back")
     layout.heading("Full report", back)
-    frame = ui.element("iframe").classes("w-full").style("height: 80vh; border: 0")
+    frame = ui.element("iframe").classes("w-full").style(_FRAME)
     frame.props["sandbox"] = "allow-scripts"
     frame.props["srcdoc"] = page
     named(frame, "The report of the evaluation").props["title"] = "The report of the evaluation"

@@ -8,7 +8,7 @@ from nicegui import ui
 
 from tutelage.web.parts.layout import card, chip, empty, heading
 from tutelage.web.parts.text import text
-from tutelage.web.parts.words import ago
+from tutelage.web.parts.words import ago, capital, percent
 from tutelage.web.view import Page, View
 from tutelage.workflows.attention import Need, NextStep, attention, next_step
 
@@ -19,7 +19,7 @@ _GROUPS = (
     ("Building", ("prompt", "job", "verdict")),
 )
 _SIGNS = {"alert": "notifications", "rollout": "alt_route", "turn": "autorenew",
-          "label": "label", "decide": "gavel", "compare": "compare_arrows",
+          "label": "label", "decide": "gavel", "compare": "balance",
           "prompt": "edit_note", "job": "hourglass_top", "verdict": "fact_check"}  # fmt: skip
 _WORDS = {"bad": "failed", "warn": "waits for a person"}
 _WORDS_OF = {
@@ -71,9 +71,9 @@ def _need(need: Need) -> None:
     with ui.element("li"):
         ui.icon(_SIGNS[need.kind]).props('aria-hidden="true"').classes(f"tt-sign-{need.level}")
         with ui.element("div").classes("tt-need-text"):
-            ui.link(need.text, need.path)
+            ui.link(capital(need.text), need.path)
             if need.progress is not None:
-                text("span", f"{need.progress:.0%}", "tt-muted")
+                text("span", percent(need.progress, 0), "tt-muted")
             if need.since is not None:
                 text("span", ago(need.since), "tt-muted")
         if words := _WORDS_OF.get(need.kind, _WORDS).get(need.level):

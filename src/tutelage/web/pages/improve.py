@@ -29,7 +29,7 @@ _WHY = "improve:why"
 _NAMES = {
     "mine": "mine",
     "review": "review",
-    "dataset": "data set",
+    "dataset": "dataset",
     "start": "start",
     "train": "train",
     "gate": "gate",
@@ -47,7 +47,7 @@ class Improve:
 
     async def draw(self) -> None:
         """Draw the page and begin to follow."""
-        note = "Mine, review, new data set, train, gate, release, canary: one turn of the loop."
+        note = "Mine, review, new dataset, train, gate, release, canary: one turn of the loop."
         self.root = ui.element("div").style("display: contents")
         heading("Improve", note=note)
         self.kept = await restored(self.view, _WHY, "")
@@ -71,7 +71,7 @@ class Improve:
         self.turn.show(newest)
         self.levers.show((newest["state"], newest["waits"], newest["turn"]) if newest else None)
         self.journal.show(newest["journal"] if newest else [])
-        self.past.show(self.turns)
+        self.past.show(self.turns[1:])
         self.schedule.show(await self.view.call(schedule.show, ctx))
 
     def _turn(self, data: dict[str, Any] | None) -> None:
@@ -81,8 +81,6 @@ class Improve:
         _states(data)
         prose(data["sentence"])
         text("p", f"Begun {since(data['started_at'])}: {data['why']}", "tt-muted")
-        if data["waits"]:
-            notice(f"It waits: {data['waits']}", "warn")
         if data["problem"]:
             notice(str(data["problem"]), "bad")
 
@@ -100,7 +98,8 @@ class Improve:
                     )
                 self._lever("Accept and go on", "check", partial(self.decide, True))
                 self._lever("Reject", "close", partial(self.decide, False), "outline")
-            self._lever("Go on", "play_arrow", partial(self.run, "resume"), "outline")
+            name, icon = ("Check again", "refresh") if state[1] else ("Go on", "play_arrow")
+            self._lever(name, icon, partial(self.run, "resume"), "outline")
             self._lever("Cancel the turn", "stop", self.cancel, "outline color=negative")
 
     def _lever(
@@ -138,7 +137,7 @@ class Improve:
     async def cancel(self) -> None:
         """Ask, then give the turn up."""
         self.view.require(*_WAYS)
-        question = "Give this turn up? Labels and data sets stay; a running rollout is left alone."
+        question = "Give this turn up? Labels and datasets stay; a running rollout is left alone."
         if not await confirm(question, yes="Cancel the turn", danger=True):
             return
         told = await self.view.attempt(work.cancel, self.view.context, author=self.view.user.name)

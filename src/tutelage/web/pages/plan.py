@@ -20,6 +20,9 @@ from tutelage.workflows.context import Context, last_output
 from tutelage.workflows.plan_words import grouped, shown
 
 _ROLES = frozenset({"engineer", "admin"})
+_METHODS = {
+    "lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "cpt": "raw text", "dpo": "DPO", "kto": "KTO",
+}  # fmt: skip
 
 
 async def show(view: View) -> None:
@@ -136,11 +139,21 @@ def _plan(plan: Mapping[str, Any]) -> None:
             plain_table(
                 ("setting", "value", "why", "from"),
                 [
-                    (choice["name"], shown(choice["value"]), choice["reason"], choice["source"])
+                    (
+                        str(choice["name"]).replace("_", " "),
+                        _value(choice["value"]),
+                        choice["reason"],
+                        choice["source"],
+                    )
                     for choice in choices
                 ],
                 name=title,
             )
+
+
+def _value(value: object) -> str:
+    said = shown(value)
+    return _METHODS.get(said, said)
 
 
 def _memory(memory: Mapping[str, Any]) -> None:

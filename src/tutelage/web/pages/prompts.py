@@ -9,10 +9,12 @@ from nicegui import ui
 
 from tutelage.release import prompts as versions
 from tutelage.web.evaluations.start import AtWork
+from tutelage.web.operate.states import at
 from tutelage.web.parts import diff, layout
 from tutelage.web.parts.cells import Cell, cell_table
 from tutelage.web.parts.layout import Action
 from tutelage.web.parts.text import passage, text
+from tutelage.web.parts.words import when
 from tutelage.web.prompts.moves import Moves
 from tutelage.web.prompts.tested import evidence
 from tutelage.web.prompts.words import ACTIONS, outcome_chip, state_chip
@@ -89,7 +91,7 @@ def _line(row: Mapping[str, Any]) -> list[Cell]:
         lambda: state_chip(row["state"]),
         lambda: outcome_chip(row["test"]),
         row["note"],
-        row["created_at"][:16].replace("T", " "),
+        when(at(row["created_at"])),
     ]
 
 
@@ -143,7 +145,7 @@ async def _text(view: View, row: Mapping[str, Any], public: int | None) -> None:
 def _journal(events: Sequence[Mapping[str, Any]]) -> None:
     rows: list[list[Cell]] = [
         [
-            event["at"][:16].replace("T", " "),
+            when(at(event["at"])),
             f"{event['by'] or 'somebody'} {ACTIONS.get(event['action'], event['action'])}",
             event["note"] or str((event["evidence"] or {}).get("sentence") or ""),
         ]

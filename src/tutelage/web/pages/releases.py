@@ -30,8 +30,8 @@ async def show(view: View) -> None:
     """Draw the deployments, every release, and the way from an answer to its lineage."""
     found = await view.call(overview, view.context)
     layout.heading(
-        "Releases", note="Base model, adapter, prompt and decoding as one thing, named by the hash "
-        "of all that. It never changes; what moves is which one answers."
+        "Releases", note="Base model, adapter, prompt and decoding as one thing, identified by the "
+        "hash of all that. It never changes; what moves is which one answers."
     )  # fmt: skip
     with layout.card("Deployments"):
         deployments(view, found["deployments"])
@@ -43,7 +43,7 @@ async def show(view: View) -> None:
                 "There is no release yet. One is made of an adapter whose evaluation passes.",
                 command="tutelage release create",
             )
-    with layout.card("Where an answer comes from"), ui.row().classes("items-end gap-3 w-full"):
+    with layout.card("Where an answer comes from"), ui.row().classes("items-center gap-3 w-full"):
         what = ui.input("Id of an answer, a release or any output").classes("grow")
 
         def go() -> None:
@@ -74,6 +74,7 @@ async def one(view: View, name: str) -> None:
         keys["p"] = ("Promote", move)
     layout.heading(f"Release {row['name']}", *actions, note=f"made {words.ago(row['made_at'])}")
     box = ui.element("div").classes("w-full")
+    box.visible = False
     with layout.card("What it is made of"):
         layout.facts(_facts(about, row))
     with layout.card("Where it comes from"):
@@ -147,10 +148,12 @@ async def _trace(view: View, what: str, place: ui.element) -> None:
 
 async def _check(view: View, name: str, box: ui.element) -> None:
     box.clear()
+    box.visible = True
     with box, layout.card("Checks"):
         ui.spinner()
     found = await view.attempt(verify, view.context, name)
     box.clear()
+    box.visible = bool(found)
     if not found:
         return
     with box, layout.card("Checks"):

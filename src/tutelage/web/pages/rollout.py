@@ -127,7 +127,8 @@ class RolloutPage:
 
     def _lever(self, name: str, icon: str, move: Callable[..., dict[str, Any]]) -> ui.button:
         danger = move in (work.abort, work.rollback)
-        button = ui.button(name, icon=icon, on_click=lambda: self.move(move, button.text, danger))
+        button = ui.button(name, icon=icon)
+        button.on_click(lambda: self.move(move, button.text, danger))
         button.props("outline" if move is not work.promote else "")
         if danger:
             button.props("color=negative")

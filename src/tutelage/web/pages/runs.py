@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 
+from tutelage.release.bundle import list_releases, manifest_of
 from tutelage.web.parts.chart import line
 from tutelage.web.parts.layout import Action, card, chip, empty, facts, grid, heading, notice
 from tutelage.web.parts.table import Chip, Column, Query, Rows, plain_table, table
@@ -24,10 +27,13 @@ from tutelage.web.runs.start import (
 from tutelage.web.view import Page, View
 from tutelage.workflows import jobs
 from tutelage.workflows import training_watch as watch
+from tutelage.workflows.context import Context
 
 _ROLES = frozenset({"engineer", "operator", "admin"})
 _SHOWN = 200  # jobs that are listed
 _REJECTED = 50
+_USERS = {"prompt_test": "Test of a prompt"}  # what uses an adapter; others as they are called
+_JOBS = ".tt-jobs td:first-child { white-space: nowrap; }"
 
 
 async def show_list(view: View) -> None:
@@ -55,7 +61,8 @@ async def show_list(view: View) -> None:
         await _trained(view)
     with card("Searches of settings"):
         await _searches(view)
-    with card("Everything that was started here"):
+    ui.add_css(_JOBS)
+    with card("Everything that was started here", classes="tt-jobs"):
         await _jobs(listed)
 
 
@@ -166,7 +173,7 @@ async def _jobs(listed: list[jobs.Job]) -> None:
                 "state": Chip(*state(job.state)),
                 "started": ago(job.started_at),
                 "by": job.by or "–",
-                "message": short(job.message, 160),
+                "message": short(_last_word(job), 160),
             }
             for job in listed
         ],
@@ -175,6 +182,12 @@ async def _jobs(listed: list[jobs.Job]) -> None:
         nothing="Nothing was started from this page yet.",
         limit=15,
     )
+
+
+def _last_word(job: jobs.Job) -> str:
+    """Return how a job ended, or where it stands; a plan says nothing at its end but its gist."""
+    gist = job.result.get("headline") if job.state == jobs.DONE else None
+    return str(gist or job.message)
 
 
 async def show_one(view: View, run: str) -> None:
@@ -216,7 +229,7 @@ async def _show_job(view: View, job: jobs.Job) -> None:
 def _ending(job: jobs.Job) -> None:
     """Say how a job ended, and lead to what it made."""
     words, kind = state(job.state)
-    notice(f"{words.capitalize()}. {job.message}", kind)
+    notice(f"{words.capitalize()}. {_last_word(job)}", kind)
     made = {
         "adapter": "/runs/{}",
         "search": "/runs/{}",
@@ -254,18 +267,19 @@ async def _show_adapter(view: View, one: watch.Trained) -> None:
     )
     points = await view.call(watch.history, one)
     curve = watch.curve_of(points)
+    releases, models = await view.call(_released, view.context)
     with card("Loss"):
         if curve.train or curve.validation:
-            line(series(curve), name="Loss by step, nats")
+            line(series(curve), name="Loss by step", unit="nats")
         else:
             empty("The points of this run are not kept here.")
     with grid("20rem"):
         with card("The run"):
-            facts(_run_facts(one))
+            facts(_run_facts(one, models))
         with card("Label coverage"):
             _coverage(one)
         with card("Where it stands in the project"):
-            _relatives(one)
+            _relatives(one, releases)
     rejected = (meta.get("coverage") or {}).get("rejected") or {}
     if rejected:
         with card("Rows that could not be trained on"):
@@ -279,13 +293,20 @@ async def _show_adapter(view: View, one: watch.Trained) -> None:
         plain_table(("setting", "value"), list(recipe.items()), name="Settings")
 
 
-def _run_facts(one: watch.Trained) -> list[tuple[str, object]]:
+def _released(ctx: Context) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names of the releases by short hash, and of their base models by setting."""
+    rows = list_releases(ctx.store)
+    bases = [manifest_of(row).base for row in rows]
+    return {row.id[:12]: row.name for row in rows}, {base.spec: base.name for base in bases}
+
+
+def _run_facts(one: watch.Trained, models: Mapping[str, str]) -> list[tuple[str, object]]:
     meta = one.meta
     planned = meta.get("planned_seconds")
     kept = (meta.get("interpolation") or {}).get("share")
     return [
         ("Made", when(one.created_at)),
-        ("Base model", meta.get("model")),
+        ("Base model", models.get(str(meta.get("model")), meta.get("model"))),
         ("Method", meta.get("method")),
         ("Steps", f"{meta.get('steps', '–')}, best at {meta.get('best_step', '–')}"),
         ("Why it ended", meta.get("stopped") or "–"),
@@ -315,17 +336,23 @@ def _coverage(one: watch.Trained) -> None:
         ui.link("See it token by token", f"/data/{dataset}/tokens")
 
 
-def _relatives(one: watch.Trained) -> None:
+def _relatives(one: watch.Trained, releases: Mapping[str, str]) -> None:
     for dataset in one.datasets:
         ui.link(f"Trained on dataset {dataset}", f"/data/{dataset}")
     if not one.used_by:
         text("p", "It is not evaluated yet.", "tt-muted")
     for kind, digest in one.used_by:
-        path = f"/evaluations/{digest}" if kind == "evaluation" else run_path(digest)
-        if kind in ("evaluation", "adapter"):
-            ui.link(f"{kind.capitalize()} {digest}", path)
+        name = releases.get(digest, digest)
+        called = f"{_USERS.get(kind, kind.capitalize())} {name}"
+        paths = {
+            "evaluation": f"/evaluations/{digest}",
+            "adapter": run_path(digest),
+            "release": f"/releases/{quote(name, safe='')}",
+        }
+        if kind in paths:
+            ui.link(called, paths[kind])
         else:
-            text("span", f"{kind.capitalize()} {digest}")
+            text("span", called)
 
 
 async def _show_search(view: View, one: watch.Trained) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from nicegui import ui
 
 from tutelage.web.operate.answer import Answer
+from tutelage.web.operate.arms import ARMS
 from tutelage.web.operate.mining import Mining
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.operate.states import since
@@ -124,7 +125,7 @@ def _cells(row: dict[str, Any]) -> list[Any]:
         partial(ui.link, since(row["at"]), f"/traffic/{quote(row['id'], safe='')}"),
         short(row["question"], 120),
         partial(_answer, row),
-        f"{row['release']} ({row['arm']})",
+        f"{row['release']} ({ARMS.get(row['arm'], row['arm'])})",
         milliseconds(row["latency_ms"]),
         number(row["prompt_tokens"] + row["completion_tokens"]),
         ", ".join(f"{many} {kind}" for kind, many in row["said"].items()) or "–",

@@ -14,6 +14,7 @@ from tutelage.web.operate import plots
 from tutelage.web.operate.live import Live
 from tutelage.web.operate.sheet import sheet
 from tutelage.web.parts.layout import card, empty, figure, heading, notice
+from tutelage.web.parts.text import text
 from tutelage.web.parts.words import count, number, percent, when
 from tutelage.web.view import OPERATE, Page, View
 from tutelage.workflows import usage as work
@@ -44,7 +45,7 @@ class Usage:
         names = sorted({str(row["name"]) for row in await self.view.call(_names, self.view)})
         with ui.row().classes("items-center gap-4"):
             self._choice(_SPANS, "since", "Time")
-            self._choice(_BY, "by", "Lines by")
+            self._choice(_BY, "by", "Group by")
             if len(names) > 1:
                 self._choice([_ALL, *names], "deployment", "Deployment")
         self.sums = Live(_sums)
@@ -54,7 +55,7 @@ class Usage:
                 self.cost: plots.Plot | None = plots.Plot("Cost by day", "12rem")
             else:
                 self.cost = None
-        with card("Lines", classes="w-full"):
+        with card(classes="w-full"):
             self.table = Live(_table)
         with card("Budgets", classes="w-full"):
             self.budgets = Live(_budgets)
@@ -87,12 +88,12 @@ class Usage:
     def _days(self, daily: dict[str, Any]) -> None:
         rows, total = daily["rows"], daily["total"]
         fields = (("prompt_tokens", "asked"), ("completion_tokens", "answered"))
-        told = f"{number(total['tokens'])} tokens on {count(len(rows), 'day')}"
+        told = f"{number(total['tokens'])} tokens over {count(len(rows), 'day')}"
         self.tokens.show(plots.days(rows, fields, "tokens"), told + _most(rows))
         if self.cost is not None:
             priced = [{**row, "cost": row["cost"] or 0} for row in rows]
             unit = daily["currency"]
-            cost = f"{total['cost'] or 0:,.4f} {unit} on {count(len(rows), 'day')}."
+            cost = f"{total['cost'] or 0:,.4f} {unit} over {count(len(rows), 'day')}."
             self.cost.show(plots.days(priced, (("cost", "cost"),), unit), cost)
 
 
@@ -125,6 +126,8 @@ def _sums(found: dict[str, Any]) -> None:
 
 
 def _table(found: dict[str, Any]) -> None:
+    with ui.row().classes("tt-card-head"):
+        text("h2", f"Use by {' and '.join(found['by'])}")
     if not found["rows"]:
         empty("Nothing was asked in this time. Clients call the gateway at /v1/chat/completions.")
         return

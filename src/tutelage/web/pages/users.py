@@ -65,7 +65,7 @@ async def show(view: View) -> None:
 def _off() -> None:
     empty(
         "Nobody signs in here, because only this machine can reach the page. Accounts come on "
-        "when it listens on another address, or with web.auth in tutelage.yaml.",
+        "when Tutelage listens on another address, or with web.auth in tutelage.yaml.",
         'web: {auth: "on"}',
     )
 
@@ -207,7 +207,8 @@ async def _new_link(view: View, name: str) -> None:
 
 async def show_own(view: View) -> None:
     """Draw one's own account: roles, password, where one is signed in."""
-    heading("Your account", note=f"Signed in as {view.user.name}")
+    note = f"Signed in as {view.user.name}" if view.site.accounts else ""
+    heading("Your account", note=note)
     if not view.site.accounts:
         _off()
         return

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from nicegui import ui
 
+from tutelage.web.parts.table import number_columns
 from tutelage.web.parts.text import text
 
 RULE = "border-top: 1px solid var(--tt-line)"
@@ -22,21 +23,24 @@ def cell_table(
 ) -> ui.element:
     """Draw a table; the first cell of a row heads it. It scrolls by itself where it is too wide.
 
-    With `whole` cells no line is broken.
+    With `whole` no line of a cell is broken.
     """
+    lines = list(rows)
+    right = number_columns(lines)
     frame = ui.element("div").classes("tt-table-scroll w-full")
     named(frame.props("tabindex=0 role=region"), name)
     with frame, ui.element("table").classes("tt-table") as table:
         if whole:
             table.classes("whitespace-nowrap")
         with ui.element("thead"), ui.element("tr"):
-            for header in headers:
-                text("th", header).props("scope=col")
+            for place, header in enumerate(headers):
+                text("th", header, "tt-number" if place in right else "").props("scope=col")
         with ui.element("tbody"):
-            for row in rows:
+            for row in lines:
                 with ui.element("tr"):
                     for place, cell in enumerate(row):
-                        _cell(cell, heads=place == 0)
+                        drawn = _cell(cell, heads=place == 0)
+                        drawn.classes("tt-number" if place in right else "")
     return frame
 
 
@@ -59,9 +63,10 @@ def named(element: Named, name: str) -> Named:
     return element
 
 
-def _cell(cell: Cell, *, heads: bool) -> None:
-    with ui.element("th").props("scope=row") if heads else ui.element("td"):
+def _cell(cell: Cell, *, heads: bool) -> ui.element:
+    with ui.element("th").props("scope=row") if heads else ui.element("td") as place:
         if callable(cell):
             cell()
         else:
             text("span", cell)
+    return place

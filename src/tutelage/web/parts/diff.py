@@ -10,6 +10,7 @@ from nicegui import ui
 from rapidfuzz.distance import Indel
 
 from tutelage.web.parts.text import hidden, text
+from tutelage.web.parts.words import count
 
 _TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
 _LONGEST = 20_000  # words and spaces of both texts; longer ones are shown whole, old then new
@@ -61,10 +62,16 @@ def word_diff(old: str, new: str) -> ui.element:
 
 
 def summary(old: str, new: str) -> str:
-    """Return how much changed: "3 words inserted, 1 deleted", or "no change"."""
-    counts = {"inserted": 0, "deleted": 0}
+    """Return how much changed: "3 words inserted, 1 deleted", or that no word did."""
+    if old == new:
+        return "no change"
+    many = {"inserted": 0, "deleted": 0}
     for piece in changes(old, new):
         if piece.kind != "same":
-            counts[piece.kind] += len(re.findall(r"\w+|[^\w\s]", piece.text))
-    said = [f"{many} {name}" for name, many in counts.items() if many]
-    return ", ".join(said).replace(" inserted", " words inserted", 1) if said else "no change"
+            many[piece.kind] += len(re.findall(r"\w+", piece.text))
+    said = [(number, kind) for kind, number in many.items() if number]
+    if not said:
+        return "only punctuation or spaces changed"
+    (number, kind), *rest = said
+    told = [f"{count(number, 'word')} {kind}", *(f"{more:,} {name}" for more, name in rest)]
+    return ", ".join(told)

@@ -10,6 +10,7 @@ from typing import Literal
 from nicegui import ui
 
 from tutelage.web.parts.text import text
+from tutelage.web.parts.words import capital, key_name
 
 Kind = Literal["good", "bad", "warn", "info", "idle"]
 _ICONS = {"good": "check_circle", "bad": "error", "warn": "warning", "info": "info", "idle": ""}
@@ -41,7 +42,7 @@ def button(action: Action) -> ui.button:
         made.on_click(action.do)
     if action.key:
         with made:
-            text("kbd", action.key, "tt-key").props('aria-hidden="true"')
+            text("kbd", key_name(action.key), "tt-key").props('aria-hidden="true"')
     return made
 
 
@@ -96,7 +97,7 @@ def chip(words: str, kind: Kind = "idle") -> ui.element:
     with ui.element("span").classes(f"tt-chip tt-{kind}") as box:
         if _ICONS[kind]:
             ui.icon(_ICONS[kind]).props('aria-hidden="true"')
-        text("span", words)
+        text("span", words, "" if capital(words) == words else "tt-begins")
     return box
 
 
@@ -104,7 +105,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> ui.element:
     """Names with values, one a line. A value may be a function that draws it."""
     with ui.element("dl").classes("tt-facts") as box:
         for name, value in pairs:
-            text("dt", name)
+            text("dt", capital(name))
             if callable(value):
                 with ui.element("dd"):
                     value()
@@ -126,7 +127,7 @@ def notice(words: str, kind: Kind = "info") -> ui.element:
     with ui.element("div").classes(f"tt-notice tt-{kind}") as box:
         if _ICONS[kind]:
             ui.icon(_ICONS[kind]).props('aria-hidden="true"')
-        text("p", words)
+        text("p", capital(words))
     return box
 
 

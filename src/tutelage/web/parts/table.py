@@ -12,7 +12,7 @@ from nicegui import ui
 
 from tutelage.web.parts.layout import Kind, chip, empty
 from tutelage.web.parts.text import hidden, text
-from tutelage.web.parts.words import number
+from tutelage.web.parts.words import capital, is_number, number
 
 Row = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ class Table:
         *,
         key: str,
         on_open: Callable[[Row], object] | str | None,
-        nothing: str,
+        nothing: str | Callable[[], str],
         limit: int,
     ) -> None:
         self._columns, self._source, self._key = columns, source, key
@@ -89,7 +89,7 @@ class Table:
         self._box.clear()
         with self._box:
             if not rows.items:
-                empty(self._nothing)
+                empty(self._nothing() if callable(self._nothing) else self._nothing)
                 return
             scroll = ui.element("div").classes("tt-table-scroll").props("tabindex=0")
             with scroll, ui.element("table").classes("tt-table"):
@@ -190,7 +190,7 @@ async def table(
     *,
     key: str,
     on_open: Callable[[Row], object] | str | None = None,
-    nothing: str = "Nothing is here yet.",
+    nothing: str | Callable[[], str] = "Nothing is here yet.",
     limit: int = 25,
 ) -> Table:
     """Draw a table. `rows` are all of them, or a function that gives the rows of a Query.
@@ -229,16 +229,30 @@ class _Quoted(dict[str, Any]):
         return quote(str(super().__getitem__(name)), safe="")
 
 
+def number_columns(rows: Sequence[Sequence[object]]) -> set[int]:
+    """Return the places of the columns that hold numbers alone; a row's first cell names it."""
+    found = set()
+    for place, column in enumerate(zip(*rows, strict=False)):
+        cells = ["–" if cell is None or callable(cell) else str(cell) for cell in column]
+        drawn = any(callable(cell) for cell in column)
+        if place and not drawn and set(cells) != {"–"} and all(map(is_number, cells)):
+            found.add(place)
+    return found
+
+
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, name: str) -> None:
     """Add a small table of text, all of it at once; `name` is read before it."""
+    right = number_columns(rows)
     with ui.element("table").classes("tt-table"):
         with ui.element("caption"):
             hidden(name)
         with ui.element("thead"), ui.element("tr"):
-            for title in columns:
-                text("th", title).props('scope="col"')
+            for place, title in enumerate(columns):
+                head = text("th", capital(title), "tt-number" if place in right else "")
+                head.props('scope="col"')
         with ui.element("tbody"):
             for row in rows:
                 with ui.element("tr"):
-                    for value in row:
-                        text("td", "–" if value is None else value)
+                    for place, value in enumerate(row):
+                        said = "–" if value is None else value
+                        text("td", said, "tt-number" if place in right else "")

@@ -22,7 +22,9 @@ FAVICON = (
     '<rect width="32" height="32" rx="7" fill="#1f5aa8"/>'
     '<path d="M8 10h16v3h-6.4v11h-3.2V13H8z" fill="#fff"/></svg>'
 )
-PALETTE = ("#3b82d6", "#c8641b", "#2f9e6a", "#a06bd6", "#b8860b", "#d1527f")  # on light and dark
+PALETTE = (  # read on light and on dark
+    "#3b82d6", "#c8641b", "#2f9e6a", "#a06bd6", "#b8860b", "#d1527f", "#138a9c",
+)  # fmt: skip
 KINDS = ("good", "bad", "warn", "info", "idle")
 
 _look: ContextVar[bool | None] = ContextVar("look", default=None)

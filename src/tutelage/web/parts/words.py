@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 
 _STEPS = ((60, 1, "second"), (3600, 60, "minute"), (86_400, 3600, "hour"), (86_400 * 14, 86_400,
           "day"), (86_400 * 70, 86_400 * 7, "week"))  # fmt: skip
 _NOTHING = "–"
+_WORD = re.compile(r"(?:a\s|[a-z]['a-z]+[,.;?]?(?:\s|$))")
+_NUMBER = re.compile(r"[+−-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?(\s?(%|ms|s))?")
 
 
 def ago(at: datetime | None, now: datetime | None = None) -> str:
@@ -33,7 +36,7 @@ def when(at: datetime | None) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share of 1 in percent."""
-    return _NOTHING if share is None or math.isnan(share) else f"{share * 100:.{digits}f} %"
+    return _NOTHING if share is None or math.isnan(share) else f"{share * 100:.{digits}f}\u00a0%"
 
 
 def number(value: float | None, digits: int | None = None) -> str:
@@ -66,7 +69,7 @@ def milliseconds(value: float | None) -> str:
     """Return a latency given in milliseconds."""
     if value is None:
         return _NOTHING
-    return f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
+    return f"{value:,.0f}\u00a0ms" if value >= 10 else f"{value:.1f}\u00a0ms"
 
 
 def count(many: int, one: str, more: str | None = None) -> str:
@@ -78,6 +81,22 @@ def short(text: str, limit: int = 80) -> str:
     """Return the text on one line, cut at a limit with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def capital(text: str) -> str:
+    """Return a sentence or a heading with a capital; a name such as icd-coder or p95 stays."""
+    return text[:1].upper() + text[1:] if _WORD.match(text) else text
+
+
+def key_name(key: str) -> str:
+    """Return a key as it is printed on a button: "ctrl+Enter" as "Ctrl Enter"."""
+    parts = key.split("+") if len(key) > 1 else [key]
+    return " ".join(part[:1].upper() + part[1:] if len(part) > 1 else part for part in parts)
+
+
+def is_number(text: str) -> bool:
+    """Return whether a cell holds a number, with its unit or without; a dash stands for one."""
+    return text == _NOTHING or bool(_NUMBER.fullmatch(text))
 
 
 def _aware(at: datetime) -> datetime:

@@ -51,7 +51,8 @@ def _figures(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = document.get("difference")
     if found:
         ends = f"{change(found['low'], share, 1)} to {change(found['high'], share, 1)}"
-        facts.append(("Gain", f"{change(found['estimate'], share, 1)} ({ends})"))
+        gain = change(found["estimate"], share, 1) + (" points" if share else "")
+        facts.append(("Gain", f"{gain} ({ends})"))
     must, golden = document.get("must_pass") or {}, document.get("golden") or {}
     if must.get("rows"):
         facts.append(("Must-pass rows", f"{len(must['failed'])} of {must['rows']} fail"))

@@ -83,4 +83,5 @@ class Writing:
         self._said.set_text(diff.summary(self._base, str(value)).capitalize() + ".")
         self._box.clear()
         with self._box:
-            diff.word_diff(self._base, str(value))
+            if str(value) != self._base:
+                diff.word_diff(self._base, str(value))

@@ -51,7 +51,7 @@ def _line(view: View, row: Mapping[str, Any]) -> list[Cell]:
         if not row["previous"] or not view.can("operator"):
             text("span", "–")
             return
-        button = ui.button("Roll back", icon="undo", on_click=back).props("outline dense")
+        button = ui.button("Roll back", icon="undo", on_click=back).props('outline padding="xs sm"')
         button.props["aria-label"] = f"Roll {row['name']} back to {row['previous']}"
 
     return [

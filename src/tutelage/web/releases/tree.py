@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nicegui import ui
@@ -11,7 +12,6 @@ from nicegui import ui
 from tutelage.web.parts.cells import named
 from tutelage.web.parts.text import text
 from tutelage.web.parts.theme import PALETTE
-from tutelage.web.parts.words import short
 
 _COLOURS = {
     "record": PALETTE[3],
@@ -21,44 +21,47 @@ _COLOURS = {
     "evaluation": PALETTE[4],
     "people": PALETTE[5],
 }
-_LINE = 72  # pixels of height a leaf takes
+_EDGE = "#7c8592"  # seen on light and on dark
+_LINE = 72  # pixels of height a line of outputs takes
 _STEP = 180  # pixels from an output to what it was made from
-_LABEL = 48  # characters of a label in the drawing; the list has all of it
+_TOP, _BOTTOM = 60, 24  # pixels above the highest output, for its label, and below the lowest
+_FORK = 0.9  # how far towards the outputs to the right the line turns
+_LABEL = 46  # characters of a label in the drawing; the list has all of it
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:\d.]*\S*")
+
+
+@dataclass
+class _Spot:
+    """An output on the drawing: how many steps from the root, on which line from the top."""
+
+    node: Mapping[str, Any]
+    depth: int
+    line: float
+    below: list[_Spot]
+
+    def all(self) -> Iterator[_Spot]:
+        """Go through this and everything it was made from."""
+        yield self
+        for spot in self.below:
+            yield from spot.all()
+
+    def move(self, lines: float) -> None:
+        """Move this and everything it was made from down."""
+        for spot in self.all():
+            spot.line += lines
 
 
 def lineage(tree: Mapping[str, Any]) -> None:
     """Draw the tree with what it was made from to the right, and below it as a list."""
-    depth, leaves = _size(tree)
-    options = {
-        "animation": False,
-        "tooltip": {"show": False},
-        "series": [
-            {
-                "type": "tree",
-                "data": [_node(tree)],
-                "orient": "LR",
-                "left": 16,
-                "right": 168,
-                "top": 56,
-                "bottom": 8,
-                "symbol": "circle",
-                "symbolSize": 12,
-                "expandAndCollapse": False,
-                "edgeShape": "polyline",
-                "edgeForkPosition": "90%",
-                "label": {"position": "top", "align": "left", "verticalAlign": "bottom",
-                          "distance": 8, "offset": [-6, 0], "fontSize": 12, "lineHeight": 15,
-                          "width": 165, "overflow": "break",
-                          "textBorderWidth": 0, "textBorderColor": "transparent"},
-                "lineStyle": {"width": 1.5, "opacity": 0.5},
-            }
-        ],
-    }  # fmt: skip
+    root = _placed(tree)
+    root.move(-min(spot.line for spot in root.all()))
+    spots = list(root.all())
+    lines, depth = max(spot.line for spot in spots), max(spot.depth for spot in spots)
     with ui.element("div").classes("tt-table-scroll w-full") as frame:
         named(frame.props("tabindex=0 role=region"), "Lineage, drawn")
-        plot = ui.echart(options, renderer="svg").classes("tt-chart")
-        plot.style(f"height: {leaves * _LINE + 40}px; min-width: {depth * _STEP + 20}px")
+        plot = ui.echart(_options(spots, lines, depth), renderer="svg").classes("tt-chart")
+        height = lines * _LINE + _TOP + _BOTTOM
+        plot.style(f"height: {height:.0f}px; min-width: {(depth + 1) * _STEP + 20}px")
         named(plot.props("role=img"), f"Lineage of {_words(tree)}; the list below says the same")
     with ui.element("details").classes("tt-chart-text"):
         text("summary", "Lineage as a list")
@@ -66,11 +69,54 @@ def lineage(tree: Mapping[str, Any]) -> None:
             _item(tree)
 
 
-def _node(node: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(node: Mapping[str, Any], depth: int = 0) -> _Spot:
+    """Return the spots of a tree, as close to each other as their labels let them."""
+    below = [_placed(parent, depth + 1) for parent in _below(node)]
+    lowest: dict[int, float] = {}
+    for part in below:
+        inside = sorted(part.all(), key=lambda spot: -spot.line)
+        highest = {spot.depth: spot.line for spot in inside}
+        gaps = [lowest[at] + 1 - line for at, line in highest.items() if at in lowest]
+        part.move(max(gaps, default=0.0))
+        lowest |= {spot.depth: spot.line for spot in reversed(inside)}
+    line = (below[0].line + below[-1].line) / 2 if below else 0.0
+    return _Spot(node, depth, line, below)
+
+
+def _options(spots: list[_Spot], lines: float, depth: int) -> dict[str, Any]:
+    edges = [_elbow(spot, part) for spot in spots for part in spot.below]
     return {
-        "name": _label(node),
-        "itemStyle": {"color": _COLOURS.get(str(node["kind"]), "#808890")},
-        "children": [_node(parent) for parent in _below(node)],
+        "animation": False,
+        "tooltip": {"show": False},
+        "grid": {"left": 16, "right": 168, "top": _TOP, "bottom": _BOTTOM},
+        "xAxis": {"type": "value", "show": False, "min": 0, "max": max(depth, 1)},
+        "yAxis": {"type": "value", "show": False, "min": 0, "max": max(lines, 0.01),
+                  "inverse": True},
+        "series": [
+            {"type": "lines", "coordinateSystem": "cartesian2d", "polyline": True, "silent": True,
+             "data": [{"coords": coords} for coords in edges],
+             "lineStyle": {"color": _EDGE, "width": 1.5, "opacity": 1}},
+            {"type": "scatter", "silent": True, "symbolSize": 12, "clip": False,
+             "data": [_dot(spot) for spot in spots],
+             "itemStyle": {"opacity": 1},
+             "label": {"show": True, "formatter": "{b}", "position": "top", "align": "left",
+                       "verticalAlign": "bottom", "distance": 8, "offset": [-6, 0],
+                       "fontSize": 12, "lineHeight": 15, "width": 165, "overflow": "break",
+                       "textBorderWidth": 0, "textBorderColor": "transparent"}},
+        ],
+    }  # fmt: skip
+
+
+def _elbow(start: _Spot, end: _Spot) -> list[list[float]]:
+    turn = start.depth + _FORK
+    return [[start.depth, start.line], [turn, start.line], [turn, end.line], [end.depth, end.line]]
+
+
+def _dot(spot: _Spot) -> dict[str, Any]:
+    return {
+        "name": _label(spot.node),
+        "value": [spot.depth, spot.line],
+        "itemStyle": {"color": _COLOURS.get(str(spot.node["kind"]), "#808890")},
     }
 
 
@@ -82,13 +128,22 @@ def _below(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _label(node: Mapping[str, Any]) -> str:
-    said = short(_said(node), _LABEL)
+    said = _cut(_said(node))
     return f"{node['kind']}\n{said}" if said else str(node["kind"])
 
 
 def _said(node: Mapping[str, Any]) -> str:
-    facts = [str(value) for value in (node.get("facts") or {}).values() if value]
-    return _TIME.sub(r"\1 \2", "; ".join(facts)) or str(node.get("hash") or "")[:12]
+    """Return the first fact of a node, or how its hash begins."""
+    facts = (str(value) for value in (node.get("facts") or {}).values() if value)
+    return _TIME.sub(r"\1 \2", next(facts, "")) or str(node.get("hash") or "")[:12]
+
+
+def _cut(words: str) -> str:
+    """Return words on one line, those that are too many left out."""
+    line = " ".join(words.split())
+    if len(line) <= _LABEL:
+        return line
+    return line[:_LABEL].rpartition(" ")[0].rstrip(",;:") + "…" if " " in line[:_LABEL] else line
 
 
 def _words(node: Mapping[str, Any]) -> str:
@@ -106,11 +161,3 @@ def _item(node: Mapping[str, Any]) -> None:
             with ui.element("ul").classes("list-disc pl-6"):
                 for parent in below:
                     _item(parent)
-
-
-def _size(node: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how deep a tree is and how many leaves it has."""
-    sizes = [_size(parent) for parent in _below(node)]
-    if not sizes:
-        return 1, 1
-    return 1 + max(depth for depth, _ in sizes), sum(leaves for _, leaves in sizes)

@@ -73,7 +73,7 @@ class Live:
             self._chart.set(series(self._curve))
             return
         with self._plot, card("Loss"):
-            self._chart = line(series(self._curve), name="Loss by step, nats")
+            self._chart = line(series(self._curve), name="Loss by step", unit="nats")
 
 
 def _facts() -> list[TextElement]:

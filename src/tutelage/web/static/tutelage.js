@@ -177,6 +177,12 @@ window.tutelage = (() => {
     });
   }
 
+  // --- the menu: where one is stands in sight
+  function showHere() {
+    if (!matchMedia("(min-width: 1024px)").matches) return;
+    document.querySelector(".tt-nav [aria-current]")?.scrollIntoView({ block: "nearest" });
+  }
+
   // --- a POST without a page of its own; web/auth checks where it comes from
   function post(path) {
     const form = document.createElement("form");
@@ -203,6 +209,7 @@ window.tutelage = (() => {
     const popup = document.getElementById("popup");
     popup?.setAttribute("role", "status");
     watchDrafts();
+    whenReady(showHere);
   });
   return { look, saved, forget, post, fingerprint };
 })();

@@ -13,7 +13,11 @@ _ROLES = {"system": "Instructions", "user": "Asked", "assistant": "Answered", "t
 
 
 def conversation(messages: Sequence[Mapping[str, Any]]) -> ui.element:
-    """Draw the turns, each with who speaks; instructions are folded away behind their name."""
+    """Draw the turns, each with who speaks; instructions are folded away behind their name.
+
+    A single question needs no name.
+    """
+    alone = sum(turn["role"] != "system" for turn in messages) == 1
     with ui.column().classes("w-full gap-2") as box:
         for turn in messages:
             role, content = str(turn["role"]), str(turn["content"])
@@ -23,7 +27,8 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> ui.element:
                     passage(content)
                 continue
             with ui.column().classes("w-full gap-0"):
-                text("div", name, "tt-muted")
+                if not alone:
+                    text("div", name, "tt-muted")
                 passage(content)
     return box
 

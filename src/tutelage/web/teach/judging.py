@@ -26,7 +26,7 @@ _LONGEST_S = 3600.0  # a pair that stood open for longer was not looked at all t
 _CHOICES: tuple[tuple[str, Side, str], ...] = (
     ("1", "left", "The left one is better"),
     ("2", "right", "The right one is better"),
-    ("3", "tie", "Both are as good"),
+    ("3", "tie", "Both are equally good"),
 )
 
 

@@ -16,7 +16,7 @@ _CSS = """
 .tt-queue-entry[aria-current] { border-color: var(--tt-accent); background: var(--tt-hover); }
 .tt-pair { display: grid; gap: 16px; grid-template-columns: minmax(0, 1fr); width: 100%; }
 @media (min-width: 768px) { .tt-pair { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
-table.tt-plot th { min-width: 9rem; }
+.tt-review .nicegui-column > .nicegui-column:empty { display: none; }
 .tt-pair > .tt-card { height: 100%; }
 .tt-done { height: 8px; width: 100%; border-radius: 4px; background: var(--tt-sunk);
   border: 1px solid var(--tt-line); overflow: hidden; }

@@ -137,8 +137,8 @@ class Correction:
             self._busy = False
         if spread is not None:
             self._view.audit("mine.apply", batch=spread.batch or "", record=self._record)
-            self._view.tell(f"{len(found.applies):,} requests corrected. It can be undone below.",
-                            "good")  # fmt: skip
+            done = words.count(len(found.applies), "request")
+            self._view.tell(f"{done} corrected. It can be undone below.", "good")
             await self._done()
 
     async def _keep(self, right: str) -> bool:
@@ -212,5 +212,6 @@ class Applied:
         removed = await self._view.attempt(mine_similar.undo, self._view.context, batch)
         if removed is not None:
             self._view.audit("mine.undo", batch=batch)
-            self._view.tell(f"{removed:,} corrections taken back; the first one stays", "good")
+            back = words.count(removed, "correction")
+            self._view.tell(f"{back} taken back; the first one stays", "good")
             await self.draw()

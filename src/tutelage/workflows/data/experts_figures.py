@@ -9,8 +9,11 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,9 +26,9 @@ from tutelage.data.annotation.reliability import READABLE, Annotator, ratings_of
 from tutelage.data.annotation.votes import Voted
 from tutelage.data.quality.agreement import Agreement, agreement
 from tutelage.data.quality.ratings import Ratings
-from tutelage.store.annotations import AnnotatorRow, ItemRow
+from tutelage.store.annotations import AnnotationRow, AnnotatorRow, ItemRow
 from tutelage.store.base import Store
-from tutelage.workflows.context import Context
+from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.data.experts_progress import progress
 from tutelage.workflows.data.experts_rows import item_of
 from tutelage.workflows.data.experts_votes import (
@@ -37,6 +40,7 @@ from tutelage.workflows.data.experts_votes import (
 )
 
 FRESH_S = 10.0  # figures that are younger are not made anew
+_MANY = 20_000  # answers from which on a process of its own counts, so that others' pages go on
 _SHARE = 20.0  # nor such as are younger than so many times what making them took
 
 
@@ -70,10 +74,23 @@ class FiguresDesk:
             if kept is not None and kept[0] == key:
                 self._found[batch] = (key, now + FRESH_S, kept[2])
                 return kept[2]
-            made = _measure(self._ctx, batch)
+            made = (_measure_apart if key[0] > _MANY else _measure)(self._ctx, batch)
             done = self._clock()
             self._found[batch] = (key, done + max(FRESH_S, _SHARE * (done - now)), made)
             return made
+
+
+def _measure_apart(ctx: Context, batch: str | None) -> Figures:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_measure_project, ctx.workspace.root, batch).result()
+
+
+def _measure_project(root: Path, batch: str | None) -> Figures:
+    ctx = open_context(root)
+    try:
+        return _measure(ctx, batch)
+    finally:
+        ctx.store.close()
 
 
 def _measure(ctx: Context, batch: str | None) -> Figures:
@@ -94,7 +111,7 @@ def _with_texts(session: Session, voted: list[Voted]) -> list[Voted]:
     A text is no longer than the row that it is stored in.
     """
     size = func.length(cast(ItemRow.example, Text))
-    sizes = dict(session.execute(select(ItemRow.id, size)).tuples().all())
+    sizes: dict[str, int] = dict(session.execute(select(ItemRow.id, size)).tuples().all())
     hurried = [one.item.id for one in voted if _quickest(one) * READABLE < sizes[one.item.id]]
     items = {
         row.id: item_of(row)
@@ -125,7 +142,9 @@ def _state_of(ctx: Context) -> tuple[Any, ...]:
     with ctx.store.session() as session:
         active = select(func.count()).where(AnnotatorRow.active.is_(True))
         everybody = select(func.count()).select_from(AnnotatorRow)
-        return (*state_of(session), session.scalar(active), session.scalar(everybody))
+        answers = select(func.count()).select_from(AnnotationRow)
+        counts = (session.scalar(one) for one in (answers, active, everybody))
+        return (*counts, *state_of(session))
 
 
 _DESKS: WeakKeyDictionary[Store, FiguresDesk] = WeakKeyDictionary()
