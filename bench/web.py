@@ -1,8 +1,8 @@
 """The page under work: 10 experts label at once over a store with 100,000 items.
 
 Each expert is a client that speaks the page's own protocol: it opens the label page, keeps its
-websocket, presses keys, and answers the page's question whether the item is on the screen, as a
-browser does; only the drawing is left out. Between two keys it waits as a quick person does (1.5
+websocket, presses keys, and says as a browser does when an item is on the screen; only the drawing
+is left out. Between two keys it waits as a quick person does (1.5
 seconds in the mean). An action lasts from the key until the page has sent the next item. Every
 tenth answer is taken back and given again, and every twelfth item is skipped; meanwhile each
 opens other pages. At the end the store is read: nobody may have had another's item, and every
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +141,11 @@ class Expert:
             page = await answer.text()
         query = ast.literal_eval(_between(page, "query: ", ",\n"))
         self._client = query["client_id"]
-        self._key = _listener(page)
+        elements = json.loads(html.unescape(_between(page, "String.raw`", "`)")))
+        self._key = next(_listeners(elements, "ttKey"))
         self._note(page)
         self._wire.on("run_javascript", self._answer)
-        self._wire.on("update", lambda message: self._note(json.dumps(message)))
+        self._wire.on("update", self._drawn)
         query |= {"document_id": self.name, "tab_id": self.name, "old_tab_id": ""}
         words = "&".join(f"{key}={str(value).lower()}" for key, value in query.items())
         await self._wire.connect(
@@ -152,6 +154,7 @@ class Expert:
         )  # fmt: skip
         if not query.get("implicit_handshake"):
             assert await self._wire.call("handshake", query)
+        await self._drawn(elements)
         self.took.append(("open label", (time.perf_counter() - started) * 1000))
 
     async def _look(self, web: aiohttp.ClientSession, path: str) -> None:
@@ -164,24 +167,31 @@ class Expert:
     async def _press(self, what: str, key: str) -> None:
         self._shown.clear()
         started = time.perf_counter()
-        element, listener = self._key
-        await self._wire.emit(
-            "event",
-            {"id": element, "client_id": self._client, "listener_id": listener,
-             "args": [json.dumps(key)]},
-        )  # fmt: skip
+        await self._emit(*self._key, json.dumps(key))
         await asyncio.wait_for(self._shown.wait(), PATIENCE_S)
         self.took.append((what, (time.perf_counter() - started) * 1000))
 
+    async def _emit(self, element: int, listener: str, *arguments: str) -> None:
+        await self._wire.emit(
+            "event",
+            {"id": element, "client_id": self._client, "listener_id": listener,
+             "args": list(arguments)},
+        )  # fmt: skip
+
+    async def _drawn(self, elements: dict[str, Any]) -> None:
+        """Say, as a browser does once it has drawn an item, that it is on the screen."""
+        self._note(json.dumps(elements))
+        for element, listener in _listeners(elements, "vnodeMounted"):
+            await self._emit(element, listener)
+            self._shown.set()
+
     async def _answer(self, message: dict[str, Any]) -> None:
-        """Answer as a browser does; the question after the item says that it is on the screen."""
+        """Answer what the page asks of a browser."""
         if message.get("request_id"):
             await self._wire.emit(
                 "javascript_response",
                 {"request_id": message["request_id"], "client_id": self._client, "result": True},
             )
-            if message["code"].strip() == "return true":
-                self._shown.set()
 
     def _note(self, text: str) -> None:
         self.items |= set(re.findall(r"request (\d{6}):", text))
@@ -192,15 +202,12 @@ def _between(page: str, start: str, end: str) -> str:
     return page[at : page.index(end, at)]
 
 
-def _listener(page: str) -> tuple[int, str]:
-    """Return where the page hears of keys: the element and the listener."""
-    raw = _between(page, "String.raw`", "`)")
-    elements = json.loads(html.unescape(raw))
+def _listeners(elements: dict[str, Any], kind: str) -> Iterator[tuple[int, str]]:
+    """Yield the element and the listener of every event of a kind, whatever its case."""
     for number, element in elements.items():
-        for event in element.get("events", []):
-            if event["type"] in ("tt_key", "tt_Key"):
-                return int(number), str(event["listener_id"])
-    raise LookupError("the page listens to no keys")
+        for event in element.get("events", []) if isinstance(element, dict) else ():
+            if event["type"].replace("-", "").replace("_", "").lower() == kind.lower():
+                yield int(number), str(event["listener_id"])
 
 
 async def run(url: str, actions: int) -> list[Expert]:
