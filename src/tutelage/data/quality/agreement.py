@@ -239,6 +239,8 @@ class _Bootstrap:
         low, high = self.limits(drawn[:, index]) if agreed is not None else (None, None)
         rated = self.counts.sum(axis=1) >= 2
         answers = int(self.counts[rated, index] @ self.often[rated])
+        if agreed is not None and low == high:  # the bootstrap sees no spread where all agree
+            low, high = wilson(agreed * answers, answers, self.confidence)
         return LabelAgreement(self.ratings.categories[index], answers, agreed, low, high, alpha)
 
     def limits(self, drawn: Array) -> tuple[float | None, float | None]:

@@ -159,7 +159,7 @@ def scores(data: Data) -> None:
          or ("a drop is excluded" if row["excluded_drop"] else "no drop can be excluded yet")]
         for row in rows
     ]  # fmt: skip
-    headers = ("score", "candidate answers", "stable", "candidate", "what it shows")
+    headers = ("score", "scored", "stable", "candidate", "shows")
     sheet(headers, cells, name="live scores of both releases")
 
 

@@ -22,7 +22,7 @@ _COLOURS = {
     "people": PALETTE[5],
 }
 _EDGE = "#7c8592"  # seen on light and on dark
-_LINE = 72  # pixels of height a line of outputs takes
+_LINE = 88  # pixels of height a line of outputs takes
 _STEP = 180  # pixels from an output to what it was made from
 _TOP, _BOTTOM = 60, 24  # pixels above the highest output, for its label, and below the lowest
 _FORK = 0.9  # how far towards the outputs to the right the line turns
