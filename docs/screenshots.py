@@ -1,7 +1,8 @@
 """Takes a picture of every page, light and dark, into docs/assets/screens/: `make screenshots`.
 
 Shows the quickstart's project where there is one (`--project`, by default ./demo), filled as
-`tutelage up --demo` fills it, in a copy; else a small project without a model.
+`tutelage up --demo` fills it, in a copy; else a small project without a model. Pages about people
+are taken with accounts on, by somebody who signed in.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.fakes.web_process import CHROMIUM, look, opened, serving  # noqa: E40
 from tests.fakes.web_walk import addresses  # noqa: E402
 
 from tutelage.web.registry import pages  # noqa: E402
-from tutelage.workflows import jobs  # noqa: E402
+from tutelage.workflows import accounts, jobs  # noqa: E402
 from tutelage.workflows.context import open_context  # noqa: E402
 from tutelage.workflows.demo_site import prepare  # noqa: E402
 
@@ -37,6 +38,10 @@ LOOKS = ("light", "dark")
 SIZE = {"width": 1280, "height": 800}
 TALLEST = 1_600  # pixels of a picture
 COLOURS = 256
+SIGNED_IN = ("/users", "/account", "/audit")
+STAFF = {"dana": ["admin"], "anna": ["expert"], "ben": ["expert"], "emil": ["engineer"],
+         "olga": ["operator"]}  # fmt: skip
+PASSWORD = "seven lamps by the river"  # noqa: S105 (of the pictures alone)
 
 
 def main() -> int:
@@ -51,7 +56,13 @@ def main() -> int:
         )
         with serving(project) as url:
             for scheme in LOOKS:
-                _take(browser, url, wanted, scheme, args.out)
+                alone = {path: at for path, at in wanted.items() if path not in SIGNED_IN}
+                _take(browser, url, alone, scheme, args.out)
+        _open_accounts(project)
+        with serving(project) as url:
+            for scheme in LOOKS:
+                known = {path: at for path, at in wanted.items() if path in SIGNED_IN}
+                _take(browser, url, known, scheme, args.out, sign_in=True)
         browser.close()
     if args.out == TARGET:
         _write_gallery()
@@ -94,9 +105,30 @@ def _wanted(project: Path, only: str) -> dict[str, str]:
         ctx.store.close()
 
 
-def _take(browser: Any, url: str, wanted: dict[str, str], scheme: str, out: Path) -> None:
+def _open_accounts(project: Path) -> None:
+    config = project / "tutelage.yaml"
+    config.write_text(config.read_text(encoding="utf-8") + "web: {auth: on}\n", encoding="utf-8")
+    ctx = open_context(project)
+    for name, roles in STAFF.items():
+        accounts.add(ctx.store, name, roles, by="dana", password=f"{PASSWORD}, {name[::-1]}")
+    ctx.store.close()
+
+
+def _sign_in(page: Any, url: str) -> None:
+    page.goto(f"{url}/login")
+    page.get_by_label("Name").fill("dana")
+    page.locator("input[type=password]").fill(f"{PASSWORD}, anad")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{url}/")
+
+
+def _take(
+    browser: Any, url: str, wanted: dict[str, str], scheme: str, out: Path, sign_in: bool = False
+) -> None:
     context = look(browser, url, scheme, viewport=SIZE)
     page = context.new_page()
+    if sign_in:
+        _sign_in(page, url)
     for path, address in wanted.items():
         opened(page, url + address)
         page.wait_for_timeout(400)  # charts have drawn themselves by then
