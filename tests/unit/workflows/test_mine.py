@@ -20,6 +20,7 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.feedback.segment import corrected, trainable
 from tutelage.feedback.signals import read_feedback
 from tutelage.store.annotations import BatchRow
+from tutelage.store.artifacts import SplitRow
 from tutelage.store.judgements import JudgeVerdictRow
 from tutelage.store.mining import MinedRecordRow
 from tutelage.store.records import RecordRow, SignalRow
@@ -256,6 +257,21 @@ def test_mined_rows_are_labelled_and_a_test_row_goes_to_the_test_set_alone(ctx: 
              for side in version.splits}  # fmt: skip
     assert "a held out snowdrift" in texts["test"]
     assert "smouldering coals of the tower" in texts["train"]
+
+
+def test_a_request_that_was_moved_while_it_was_labelled_is_not_trained_on(ctx: Context) -> None:
+    """It turned out to be a twin of a held-out row after it was given out as a train row."""
+    add(ctx, "a", "smouldering coals of the tower", "broken")
+    add_annotators(ctx, ["anna"])
+    mine_and_give(ctx, ["anna"], 1)
+    with ctx.store.begin() as session:
+        session.get_one(RecordRow, "a").split = "test"
+    (shown,) = todo(ctx, "anna")
+    submit(ctx, Given(shown.item, "anna", label="warm"))
+    assert publish(ctx)["new"] == 1
+    with ctx.store.session() as session:
+        (side,) = session.scalars(select(SplitRow.split).where(SplitRow.reason == "production"))
+    assert side == "test"
 
 
 @pytest.fixture

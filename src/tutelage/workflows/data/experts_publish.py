@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError
-from tutelage.core.example import Example
+from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.core.workspace import atomic_write
 from tutelage.data.annotation.export import ANNOTATED, row_of
-from tutelage.data.annotation.items import item_id
+from tutelage.data.annotation.items import Item, item_id
 from tutelage.data.annotation.votes import Accept, Decision, Vote, Voted, decide
 from tutelage.data.repairs import Action, Repair
 from tutelage.data.version import json_lines
 from tutelage.store.annotations import DraftRow
 from tutelage.store.artifacts import SplitRow
+from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data import repairs as kept_repairs
 from tutelage.workflows.data.check import clean_step, columns_of, shaper_of
@@ -182,17 +184,26 @@ def _write(ctx: Context, new: Sequence[tuple[Voted, Decision]]) -> Path:
 
 
 def _freeze(ctx: Context, rows: Sequence[Example], items: Mapping[str, Voted]) -> None:
-    """Keep the side of requests from production, which was decided when they arrived."""
+    """Keep the side of requests from production, as their records have it now."""
     with ctx.store.begin() as session:
         for row in rows:
-            item = items[row.meta[ANNOTATED]["item"]].item
-            known = session.get(SplitRow, row.id)
-            if item.source == "production" and item.split is not None and known is None:
+            side = _side(session, items[row.meta[ANNOTATED]["item"]].item)
+            if side is not None and session.get(SplitRow, row.id) is None:
                 session.add(
-                    SplitRow(
-                        example_id=row.id, split=item.split, cluster=row.id, reason="production"
-                    )
+                    SplitRow(example_id=row.id, split=side, cluster=row.id, reason="production")
                 )
+
+
+def _side(session: Session, item: Item) -> SplitName | None:
+    """Return the side that a request was given out on, or the more held-out one it has by now.
+
+    It may have turned out to be a twin of a row that is held out while somebody labelled it.
+    """
+    if item.source != "production":
+        return None
+    record = session.get(RecordRow, item.example.origin.source or "")
+    sides = (item.split, record.split if record is not None else None)
+    return max((s for s in SPLITS if s in sides), key=SPLITS.index, default=None)
 
 
 def _drafts(ctx: Context, new: Sequence[tuple[Voted, Decision]]) -> dict[str, dict[str, Any]]:
