@@ -20,7 +20,9 @@ from tutelage.training.prefix_tree import Row
 from tutelage.training.shared_step import SharedStep, StepResult, decoder_of, plain_step
 
 NOISE_TIMES = 10.0  # how often the plain path's own rounding the two may differ by
-LOSS_BOUNDS = (1e-5, 1e-4)  # relative to the loss where it is above 1: always, and never, passes
+# Relative to the loss where it is above 1: always, and never, passes. 1.3e-5 was seen of an adapter
+# that had been trained before.
+LOSS_BOUNDS = (5e-5, 1e-4)
 # Norm of the difference over the norm, of all gradients together: the same for gradients. An error
 # of the method is far larger: a block left out of the attention changes them by some percent.
 # Rows supervised at every token round more than their plain repeat shows: 5e-5 was seen.
