@@ -54,10 +54,10 @@ def judge_edits(
     `everything` are all edits there are, by which authors are known; `decided` is what experts
     said, by item: their word goes before any edit.
     """
-    met = _met(everything, decided)
+    met = checked(everything, decided)
     known = {name for name, found in met.items() if len(found) >= _OWN}
-    trusted = {name: low for name, low in _trust(met).items() if low >= agreement}
-    together = _together(met)
+    trusted = {name: low for name, low in trust(met).items() if low >= agreement}
+    together = trust_together(met)
     pooled = together if together is not None and together >= agreement else None
     crowd = _Crowd(trusted, known, pooled)
     said: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -101,24 +101,11 @@ def _judge(
     return Judged(edit, False, "its author is not trusted yet, and nobody else says the same")
 
 
-def trust(everything: Sequence[Edit], decided: Mapping[str, str]) -> dict[str, float]:
-    """Return, by author, how often their edits are what experts say: at least, with 95 %.
+def checked(everything: Sequence[Edit], decided: Mapping[str, str]) -> dict[str, list[bool]]:
+    """Return whether each edit that experts checked is what they say, by author.
 
-    The lower end of Wilson's interval (1927), one-sided. Authors whom nobody checked are left out.
+    Authors whom nobody checked are left out.
     """
-    return _trust(_met(everything, decided))
-
-
-def trust_together(everything: Sequence[Edit], decided: Mapping[str, str]) -> float | None:
-    """Return the same of all authors as one; None while fewer than five people were checked.
-
-    Somebody who edits much counts as five edits, so that nobody speaks for the others.
-    """
-    return _together(_met(everything, decided))
-
-
-def _met(everything: Sequence[Edit], decided: Mapping[str, str]) -> dict[str, list[bool]]:
-    """Return whether each edit that experts checked is what they say, by author."""
     met: dict[str, list[bool]] = defaultdict(list)
     for one in everything:
         if one.item in decided:
@@ -126,11 +113,19 @@ def _met(everything: Sequence[Edit], decided: Mapping[str, str]) -> dict[str, li
     return met
 
 
-def _trust(met: Mapping[str, Sequence[bool]]) -> dict[str, float]:
+def trust(met: Mapping[str, Sequence[bool]]) -> dict[str, float]:
+    """Return, by author, how often their edits are what experts say: at least, with 95 %.
+
+    The lower end of Wilson's interval (1927), one-sided.
+    """
     return {name: _low(sum(found), len(found)) for name, found in met.items()}
 
 
-def _together(met: Mapping[str, Sequence[bool]]) -> float | None:
+def trust_together(met: Mapping[str, Sequence[bool]]) -> float | None:
+    """Return the same of all authors as one; None while fewer than five people were checked.
+
+    Somebody who edits much counts as five edits, so that nobody speaks for the others.
+    """
     if len(met) < _PEOPLE:
         return None
     counted = [(sum(found) / len(found), min(len(found), _OWN)) for found in met.values()]

@@ -21,7 +21,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_improve import Improve
 from tutelage.core.errors import Conflict, DataError, PlanRefused
 from tutelage.data.version import load_version
-from tutelage.feedback.edits import Edit, judge_edits, trust, trust_together
+from tutelage.feedback.edits import Edit, checked, judge_edits, trust, trust_together
 from tutelage.feedback.schedule import Seen, due, quiet_until, retry_at
 from tutelage.store.annotations import BatchRow
 from tutelage.store.improve import TurnRow
@@ -285,18 +285,18 @@ def test_edits_count_where_people_agree() -> None:
     def edit(item: str, value: str, author: str) -> Edit:
         return Edit(f"r-{item}-{author}", item, value, author, row)
 
-    checked = [edit(f"i{n}", "cold", "ann") for n in range(20)]
+    seen = [edit(f"i{n}", "cold", "ann") for n in range(20)]
     decided = {f"i{n}": "cold" for n in range(20)}
     fresh = [edit("a", "cold", "ann"), edit("b", "warm", "bob"), edit("c", "warm", "cat")]
-    everything = [*checked, *fresh, edit("b", "Warm ", "dan")]
+    everything = [*seen, *fresh, edit("b", "Warm ", "dan")]
     found = judge_edits(fresh, everything, decided, policy="agreed", agreement=0.8)
     assert [one.accepted for one in found] == [True, True, False]
     assert found[1].why == "2 people say the same"
-    assert trust(everything, decided)["ann"] == pytest.approx(0.8808, abs=1e-3)
+    assert trust(checked(everything, decided))["ann"] == pytest.approx(0.8808, abs=1e-3)
     wrong = dict.fromkeys(decided, "warm")
     found = judge_edits(fresh, everything, wrong, policy="agreed", agreement=0.8)
     assert not found[0].accepted
-    over = judge_edits(checked[:1], everything, decided, policy="all", agreement=0.8)
+    over = judge_edits(seen[:1], everything, decided, policy="all", agreement=0.8)
     assert over[0].why == "experts decided this one"
 
 
@@ -309,20 +309,22 @@ def test_edits_of_strangers_count_while_all_of_them_together_are_confirmed() -> 
     def edit(item: str, author: str) -> Edit:
         return Edit(f"r-{item}", item, "cold", author, row)
 
-    checked = [edit(f"i{n}", f"user {n}") for n in range(30)]
+    seen = [edit(f"i{n}", f"user {n}") for n in range(30)]
     bad = [edit(f"j{n}", "bad") for n in range(6)]
-    decided = {one.item: "cold" for one in checked} | {one.item: "warm" for one in bad}
+    decided = {one.item: "cold" for one in seen} | {one.item: "warm" for one in bad}
     fresh = [edit("a", "new"), edit("b", "bad")]
-    everything = [*checked, *bad, *fresh]
-    low = trust_together([*checked, *fresh], decided)
+    everything = [*seen, *bad, *fresh]
+    low = trust_together(checked([*seen, *fresh], decided))
     assert low == pytest.approx(0.917, abs=1e-3)  # Wilson's lower end of 30 in 30
-    assert trust_together(everything, decided) == pytest.approx(0.734, abs=1e-3)  # 30 in 35
+    assert trust_together(checked(everything, decided)) == pytest.approx(
+        0.734, abs=1e-3
+    )  # 30 in 35
     found = judge_edits(fresh, everything, decided, policy="agreed", agreement=0.7)
     assert [one.accepted for one in found] == [True, False]
     assert found[0].why == "users' edits are what experts say at least 73% of times"
     found = judge_edits(fresh, everything, decided, policy="agreed", agreement=0.8)
     assert not found[0].accepted
-    few = judge_edits(fresh, [*checked[:4], *fresh], decided, policy="agreed", agreement=0.1)
+    few = judge_edits(fresh, [*seen[:4], *fresh], decided, policy="agreed", agreement=0.1)
     assert not any(one.accepted for one in few), "four people do not speak for all"
 
 

@@ -186,12 +186,8 @@ def _bets(size: int, total: int, batch: int, *, both: bool = False) -> Floats:
 
     Counts that can't be are -inf.
     """
-    j = np.arange(size + 1)
-    ways = _log_chances(size, total, batch)
-    odds = np.log(np.array((*MORE, *LESS) if both else MORE))[:, None]
-    table = odds * j - np.logaddexp.reduce(ways + odds * j, axis=1)[:, None]
-    table[:, ~np.isfinite(ways)] = -np.inf
-    return np.asarray(table)
+    odds = np.log(np.array((*MORE, *LESS) if both else MORE))
+    return _log_e(_log_chances(size, total, batch), odds)
 
 
 def _odds_bets(size: int, total: int, batch: int) -> Floats:
@@ -199,16 +195,17 @@ def _odds_bets(size: int, total: int, batch: int) -> Floats:
 
     Log odds are normal around 0: the mean over them is by Gauss-Hermite quadrature.
     """
-    j = np.arange(size + 1)
     ways = _log_chances(size, total, batch)
-    rows = []
-    for spread in SPREADS:
-        odds = (spread * _NODES)[:, None]
-        table = odds * j - np.logaddexp.reduce(ways + odds * j, axis=1)[:, None]
-        rows.append(np.logaddexp.reduce(table + _LOG_WEIGHTS[:, None], axis=0))
-    found = np.stack(rows)
-    found[:, ~np.isfinite(ways)] = -np.inf
-    return found
+    each = _log_e(ways, np.outer(SPREADS, _NODES).ravel()).reshape(len(SPREADS), len(_NODES), -1)
+    return np.asarray(np.logaddexp.reduce(each + _LOG_WEIGHTS[:, None], axis=1))
+
+
+def _log_e(ways: Floats, odds: Floats) -> Floats:
+    """Return log e for every log odds (W,) and every count of new ones, (W, size + 1)."""
+    gains = odds[:, None] * np.arange(len(ways))
+    table = gains - np.logaddexp.reduce(ways + gains, axis=1)[:, None]
+    table[:, ~np.isfinite(ways)] = -np.inf
+    return np.asarray(table)
 
 
 def _log_chances(size: int, total: int, batch: int) -> Floats:
