@@ -137,17 +137,26 @@ def from_entropy(traffic: Traffic) -> tuple[Floats, NDArray[np.int64]]:
 
 def from_scores(traffic: Traffic, scores: Mapping[str, float]) -> tuple[Floats, NDArray[np.int64]]:
     """Return how low the scores of records are by text: 0 from 0.5 up, 1 at 0; and whose it is."""
-    low = np.zeros(len(traffic.keys), np.float32)
-    record = np.full(len(traffic.keys), -1, np.int64)
-    if scores:
-        for index, name in enumerate(traffic.ids):
-            score = scores.get(name)
-            if score is None:
-                continue
-            strength, text = 1 - 2 * score, traffic.text[index]
-            if strength > low[text]:
-                low[text], record[text] = strength, index
-    return low, record
+    low, record, _ = _lows(traffic, scores)
+    return low.astype(np.float32), record
+
+
+def _lows(
+    traffic: Traffic, scores: Mapping[str, float]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return how low the lowest score of each text is, whose it is (-1: nobody's), and the sum."""
+    size = len(traffic.keys)
+    low, summed = np.zeros(size), np.zeros(size)
+    record = np.full(size, -1, np.int64)
+    for index, name in enumerate(traffic.ids if scores else ()):
+        score = scores.get(name)
+        if score is None:
+            continue
+        strength, text = 1 - 2 * score, traffic.text[index]
+        summed[text] += max(strength, 0.0)
+        if strength > low[text]:
+            low[text], record[text] = strength, index
+    return low, record, summed
 
 
 def from_verdicts(
@@ -158,14 +167,9 @@ def from_verdicts(
     One complaint of ten that had the same answer says less than one of one: a complaint may be a
     slip, and who has none says nothing.
     """
-    _, record = from_scores(traffic, scores)
-    low = np.zeros(len(traffic.keys), np.float64)
-    for index, name in enumerate(traffic.ids if scores else ()):
-        score = scores.get(name)
-        if score is not None:
-            low[traffic.text[index]] += max(1 - 2 * score, 0.0)
+    _, record, summed = _lows(traffic, scores)
     times = np.maximum(numbers(traffic.count, np.int32), 1)
-    strength: Floats = np.minimum(low / times, 1).astype(np.float32)
+    strength: Floats = np.minimum(summed / times, 1).astype(np.float32)
     return strength, record
 
 
