@@ -185,8 +185,8 @@ def _show_watches(console: Console, found: list[dict[str, Any]]) -> None:
         elif one["looked_at"]:
             console.print("  as before", style="green")
         for series in one["series"]:
-            if series["batches"]:
-                told = f"p {series['p']:.2g} after {series['batches']:,} batches"
+            if series["looks"]:
+                told = f"p {series['p']:.2g} at look {series['looks']:,}"
                 console.print(f"  {series['series']:<18}{told}", markup=False)
 
 

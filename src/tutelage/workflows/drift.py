@@ -73,20 +73,22 @@ def accept(
     *,
     deployment: str | None = None,
     since: str | datetime | None = None,
+    until: datetime | None = None,
     note: str = "",
     author: str | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Make recent traffic the normal one; the watch begins anew from it, and its alarm ends.
 
-    Unset, `since` is where the alarm that stands began, else 30 days ago. Raises DataError if
-    fewer than 50 requests are there.
+    Unset, `since` is where the alarm that stands began, else 30 days ago, and `until` is now. What
+    came after `until` is looked at again. Raises DataError if fewer than 50 requests are there.
     """
     name = read.deployment_of(ctx, deployment)
     now = now or utc_now()
     begun = alarm_since(ctx, name) if since is None else None
     start = begun or _moment(since or "30d", now)
-    rows = read.count(ctx, name, start, now)
+    end = until or now
+    rows = read.count(ctx, name, start, end)
     if rows < 50:
         raise DataError(
             f"only {rows:,} requests since {start:%Y-%m-%d %H:%M} UTC can be accepted, it takes 50",
@@ -94,7 +96,7 @@ def accept(
             fix="Wait for more, or give --since a longer time",
         )
     row = DriftReferenceRow(
-        deployment=name, since=start, until=now, rows=rows, note=note,
+        deployment=name, since=start, until=end, rows=rows, note=note,
         author=author or getpass.getuser(), at=now,
     )  # fmt: skip
     with ctx.store.begin() as session:

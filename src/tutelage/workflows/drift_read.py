@@ -34,6 +34,7 @@ _AT_ONCE = 500  # ids in one question to the store
 _LANGUAGE = 400  # characters that a language is told by
 _LOCAL = "(no key)"
 
+Keep = Callable[[str, datetime], bool]  # whether the record of an id and time is looked at
 Place = tuple[datetime, str]  # where a reader stands: time and id of the last record
 
 
@@ -104,9 +105,9 @@ def items(ctx: Context, deployment: str, after: Place, until: datetime) -> Itera
     keep = _thinned(ctx, deployment, after[0], until)
     output = ctx.config.output.format()
     labelled = bool(output.field or output.labels)
-    for record in _stream(ctx, deployment, after, until):
+    for record in _stream(ctx, deployment, after, until, keep):
         item = _item(record, output if labelled else None)
-        if item.text and keep(record.id, record.at):
+        if item.text:
             yield item
 
 
@@ -170,12 +171,18 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _stream(ctx: Context, deployment: str, after: Place, until: datetime) -> Iterator[Any]:
-    """Yield the records after a place, oldest first, read a chunk at a time."""
+def _stream(
+    ctx: Context, deployment: str, after: Place, until: datetime, keep: Keep | None = None
+) -> Iterator[Any]:
+    """Yield the records after a place, oldest first, read a chunk at a time.
+
+    With `keep`, times and ids are read first, and the rest only of those that it wants.
+    """
+    columns = _COLUMNS if keep is None else (RecordRow.id, RecordRow.at)
     while True:
         at, name = after
         query = (
-            select(*_COLUMNS)
+            select(*columns)
             .where(
                 answered(deployment),
                 or_(RecordRow.at > at, and_(RecordRow.at == at, RecordRow.id > name)),
@@ -186,10 +193,18 @@ def _stream(ctx: Context, deployment: str, after: Place, until: datetime) -> Ite
         )
         with ctx.store.session() as session:
             found = session.execute(query).all()
-        yield from found
+        yield from found if keep is None else _whole(ctx, [r.id for r in found if keep(r.id, r.at)])
         if len(found) < _CHUNK:
             return
         after = (found[-1].at, found[-1].id)
+
+
+def _whole(ctx: Context, ids: Sequence[str]) -> Iterator[Any]:
+    """Yield the records of these ids, oldest first; ids are in that order."""
+    for start in range(0, len(ids), _AT_ONCE):
+        query = select(*_COLUMNS).where(RecordRow.id.in_(ids[start : start + _AT_ONCE]))
+        with ctx.store.session() as session:
+            yield from session.execute(query.order_by(RecordRow.at, RecordRow.id)).all()
 
 
 def _item(record: Any, output: OutputFormat | None) -> Item:
@@ -226,9 +241,7 @@ def _segments(ctx: Context, output: OutputFormat | None) -> Callable[[Any, str],
     return of
 
 
-def _thinned(
-    ctx: Context, deployment: str, since: datetime, until: datetime
-) -> Callable[[str, datetime], bool]:
+def _thinned(ctx: Context, deployment: str, since: datetime, until: datetime) -> Keep:
     """Return whether a record is looked at: of a day with more than `a_day`, a random part.
 
     What is kept depends on the id and on the day's traffic, never on what a request says. Of a day

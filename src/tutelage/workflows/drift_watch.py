@@ -1,8 +1,9 @@
 """Takes the watch over drift as far as the log reaches, and tells once when traffic has moved.
 
 One look reads what came since the last one. Its state is written after every part of it under a
-fence, so that a killed look loses nothing and of two at once one gives way. An alarm stands, and
-the watch rests, until traffic is accepted as normal (`accept` of drift.py).
+fence, so that a killed look loses nothing and of two at once one gives way. An alarm stands until
+traffic is accepted as normal (`accept` of drift.py); meanwhile the watch goes on with what came
+after it, so that traffic which moves once more is told too.
 """
 
 from __future__ import annotations
@@ -150,32 +151,24 @@ def _known(ctx: Context) -> list[str]:
 
 def _look(ctx: Context, deployment: str, now: datetime) -> None:
     reading = _open(ctx, deployment, now)
-    if reading is None:
-        return
     until = now - SETTLE
-    alarm, pending = None, 0
+    pending = 0
     for item in read.items(ctx, deployment, reading.cursor, until):
         alarm = reading.watch.add(item)
         reading.cursor = (datetime.fromisoformat(item.at), item.id)
         reading.looked_at += 1
         pending += 1
-        if alarm is not None:
-            break
-        if pending >= _PART:
-            _write(ctx, reading, None, now)
+        if alarm is not None or pending >= _PART:
+            _write(ctx, reading, alarm, now)
             ctx.emit(Event("drift", "progress", f"{reading.looked_at:,} requests looked at"))
             pending = 0
-    if alarm is None:
-        alarm = _take_verdicts(ctx, reading, now - VERDICTS)
-    _write(ctx, reading, alarm, now)
+    _write(ctx, reading, _take_verdicts(ctx, reading, now - VERDICTS), now)
 
 
-def _open(ctx: Context, deployment: str, now: datetime) -> _Reading | None:
-    """Return the watch where it was left, or a new one; None while an alarm stands."""
+def _open(ctx: Context, deployment: str, now: datetime) -> _Reading:
+    """Return the watch where it was left, or a new one."""
     with ctx.store.session() as session:
         row = session.get(DriftWatchRow, deployment)
-    if row is not None and row.alarm is not None:
-        return None
     reading = _fresh(ctx, deployment, now, row.reference if row is not None else None)
     if row is None:
         return reading
@@ -208,11 +201,16 @@ def _fresh(ctx: Context, deployment: str, now: datetime, reference: str | None) 
             items = read.dataset_items(examples)
             known = {item.id: item for item in items}
             name, told = f"dataset:{dataset.hash[:12]}", f"the rows of dataset {dataset.short}"
-    watch = DriftWatch(
-        embedding(ctx, POOL), alpha=drift.false_alarms, seed=drift.seed, reference=items
-    )
-    return _Reading(deployment, reference or name, told, watch, (start, ""), start,
+    return _Reading(deployment, reference or name, told, _watch(ctx, items), (start, ""), start,
                     now.isoformat(), known)  # fmt: skip
+
+
+def _watch(ctx: Context, reference: Iterable[Item] = ()) -> DriftWatch:
+    """Return a watch as the project wants it."""
+    drift = ctx.config.drift
+    return DriftWatch(
+        embedding(ctx, POOL), alpha=drift.false_alarms, seed=drift.seed, reference=reference
+    )
 
 
 def _drawn(items: Iterable[Item], seed: int) -> list[Item]:
@@ -249,9 +247,13 @@ def _take_verdicts(ctx: Context, reading: _Reading, until: datetime) -> Alarm | 
 def _write(ctx: Context, reading: _Reading, alarm: Alarm | None, now: datetime) -> None:
     """Keep how far the watch has come, with its alarm, in one transaction.
 
-    Raises Overtaken if the row is no longer the one that was read.
+    After an alarm the watch begins anew with what comes. Raises Overtaken if the row is no longer
+    the one that was read.
     """
     report = _explained(ctx, reading, alarm) if alarm is not None else None
+    if alarm is not None:
+        reading.watch, reading.began = _watch(ctx), now.isoformat()
+        reading.told = f"the requests since the alarm of {reading.cursor[0]:%Y-%m-%d %H:%M} UTC"
     with ctx.store.begin() as session:
         row = session.get(DriftWatchRow, reading.deployment)
         if (row.fence if row is not None else None) != reading.fence:

@@ -246,13 +246,18 @@ def canary(ctx: Context, turn: Turn) -> Move:
 
 
 def answer_drift(ctx: Context, turn: Turn, now: datetime | None = None) -> None:
-    """Let the traffic that an alarm told of be the normal one: the new release has learned it."""
+    """Let the traffic that an alarm told of be the normal one: the new release has learned it.
+
+    What moved after the turn began is news to the release, so its alarm stands.
+    """
     from tutelage.workflows.drift import accept
     from tutelage.workflows.drift_watch import alarm_since
 
-    if alarm_since(ctx, ctx.config.name) is not None:
+    since = alarm_since(ctx, ctx.config.name)
+    if since is not None and since < turn.started_at:
         with contextlib.suppress(DataError):  # too few requests yet: the alarm stands
-            accept(ctx, note=f"learned in turn {turn.id}", author="improve", now=now)
+            accept(ctx, until=turn.started_at, note=f"learned in turn {turn.id}",
+                   author="improve", now=now)  # fmt: skip
 
 
 def _awaiting(strategy: str) -> str:

@@ -287,9 +287,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def main(directory: str) -> int:
-    """Catch up for the project in `directory`, gently; return the exit status."""
-    if hasattr(os, "nice"):
-        os.nice(10)
+    """Catch up for the project in `directory`; return the exit status."""
     try:
         ctx = open_context(Path(directory), _to_stderr)
     except TutelageError as error:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
-import sys
 
 from tutelage.workflows.context import Context
+from tutelage.workflows.quiet_child import run_quietly
 from tutelage.workflows.registry import worth_a_child
 
 WAIT_S = 3.0  # a command that moved the releases itself needs no help
@@ -45,16 +44,6 @@ class RegistryChild:
     async def _run(self) -> None:
         command = ("-m", "tutelage.workflows.registry", str(self._ctx.workspace.root))
         log = self._ctx.workspace.logs / "registry.log"
-        with log.open("ab") as out:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, *command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True,
-            )  # fmt: skip
-        try:
-            status = await child.wait()
-        except asyncio.CancelledError:  # the gateway stops; what is missing is done next time
-            child.kill()
-            await child.wait()
-            raise
+        status = await run_quietly(command, log)  # cut off, the next one does what is missing
         if status != 0:
             _log.warning("MLflow's registry did not follow (status %d), see %s", status, log)

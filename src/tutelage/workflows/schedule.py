@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from tutelage.workflows import improve_turns as kept
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.improve import Parts, improve, sentence
 from tutelage.workflows.improve_turns import Turn
+from tutelage.workflows.quiet_child import run_quietly
 
 LOOK_S = 60.0  # between two looks
 _log = logging.getLogger(__name__)
@@ -223,17 +223,8 @@ class Schedule(BackgroundHook):
     async def _child(self, found: Look) -> None:
         self._events.tell(Happening("improve.turn", found.reason, subject=self._ctx.config.name))
         log = self._ctx.workspace.logs / "improve.log"
-        with log.open("ab") as out:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", __name__, str(self._ctx.workspace.root),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
-        try:
-            status = await child.wait()
-        except asyncio.CancelledError:
-            child.terminate()
-            await child.wait()
-            raise
+        command = ("-m", __name__, str(self._ctx.workspace.root))
+        status = await run_quietly(command, log, patient=True)
         if status:
             text = f"a turn of the loop went wrong (status {status}), see {log}"
             self._events.tell(

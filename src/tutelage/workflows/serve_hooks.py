@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tutelage.feedback.follow import Follow
 from tutelage.feedback.privacy.late import Forgetting
 from tutelage.serving.access.budgets import Budgets
 from tutelage.serving.access.limits import RateLimits
@@ -11,9 +10,9 @@ from tutelage.serving.mirror import Mirror
 from tutelage.serving.records.retention import Retention
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
-from tutelage.workflows.drift_child import drift_looks
 from tutelage.workflows.guards import drift_monitor
 from tutelage.workflows.live_evaluation import live_hooks
+from tutelage.workflows.looks import looks
 from tutelage.workflows.schedule import schedule_hooks
 from tutelage.workflows.serve_engine import keep_alive
 from tutelage.workflows.serve_monitor import monitor_hooks
@@ -24,12 +23,10 @@ def hooks(ctx: Context, state: GatewayState) -> tuple[Hook, ...]:
     found: list[Hook] = [RateLimits(state), Budgets(state), Retention(state)]
     found += monitor_hooks(ctx, state)
     found += drift_monitor(ctx, state)
-    found += drift_looks(ctx)
+    found += looks(ctx)
     found += live_hooks(ctx, state)
     found.append(keep_alive(ctx, state))
     found += schedule_hooks(ctx, state.events)
-    if ctx.config.feedback.from_traffic:
-        found.append(Follow(state))
     found.append(Forgetting(state))
     found.append(Mirror(state))
     return tuple(found)

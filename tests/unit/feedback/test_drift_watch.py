@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from tutelage.feedback.drift.scan import Scan, along, among, near
-from tutelage.feedback.drift.watch import POOL, DriftWatch, Item, Runs
+from tutelage.feedback.drift.watch import BLOCK, POOL, SPANS, Blocks, DriftWatch, Item, Standing
 
 
 def unit(values: np.ndarray) -> np.ndarray:
@@ -17,37 +18,37 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 
 def scans(kind: str, rng: np.random.Generator, *, moved: bool = False) -> Scan:
-    """One batch of 20 after 60 others."""
+    """The newest 20 after 60 others."""
     if kind == "near":
         points = rng.normal(size=(80, 8))
         points[-10:] += 4.0 * moved
-        return near(unit(points), 20, rng)
+        return near(unit(points), [20], rng)[0]
     if kind == "along":
         numbers = rng.poisson(6, 80)
         numbers[-10:] += 12 * moved
-        return along(numbers, 20, rng)
+        return along(numbers, [20], rng)[0]
     codes = rng.integers(0, 4, 80)
     if moved:
         codes[-12:] = 4
-    return among(codes, 20)
+    return among(codes, [20])[0]
 
 
 @pytest.mark.parametrize("kind", ["near", "along", "among"])
-def test_a_batch_like_the_others_has_an_e_value_of_one_on_average(kind: str) -> None:
+def test_new_ones_like_the_others_have_an_e_value_of_one_on_average(kind: str) -> None:
     rng = np.random.default_rng(5)
     values = [np.exp(scans(kind, rng).log_e) for _ in range(400)]
     assert np.mean(values) < 1.0 + 4 * np.std(values) / 20
 
 
 @pytest.mark.parametrize("kind", ["near", "along", "among"])
-def test_a_batch_that_gathers_somewhere_has_a_large_one_and_is_pointed_at(kind: str) -> None:
+def test_new_ones_that_gather_somewhere_have_a_large_one_and_are_pointed_at(kind: str) -> None:
     found = scans(kind, np.random.default_rng(2), moved=True)
     assert found.log_e > 5
     assert set(found.where) <= set(range(60, 80)) and len(set(found.where) & set(range(68, 80))) > 4
 
 
 def test_all_relabellings_together_are_fair_exactly() -> None:
-    """The mean over every choice of the batch is 1: 4 of 12, one label held by 5."""
+    """The mean over every choice of the newest is 1: 4 of 12, one label held by 5."""
     from itertools import combinations
 
     codes = np.array([0] * 5 + [1] * 7)
@@ -55,22 +56,40 @@ def test_all_relabellings_together_are_fair_exactly() -> None:
     choices = list(combinations(range(12), 4))
     for new in choices:
         order = [i for i in range(12) if i not in new] + list(new)
-        total += np.exp(among(codes[order], 4).log_e)
+        total += np.exp(among(codes[order], [4])[0].log_e)
     assert total / len(choices) == pytest.approx(1.0)
 
 
-def test_the_shares_of_all_runs_sum_to_one() -> None:
-    """Each run's p-value is e^-total over its share, so a lone huge batch shows its share."""
-    runs, shares = Runs(0.05), []
+def test_a_looks_p_value_is_the_spans_mean_over_the_looks_share_and_the_shares_sum_to_one() -> None:
+    standing, shares = Standing(0.05), []
     for _ in range(3):
-        runs.add(50.0, "t")
-        p, since = runs.best()
-        shares.append(p)
-        assert since == "t"
-    assert shares[0] == pytest.approx(np.exp(-50.0) * 101 * 2)
-    assert shares[2] == pytest.approx(np.exp(-150.0) * 101 * 12)
-    starts = sum(100 / ((99 + j) * (100 + j)) for j in range(1, 200_000))
-    assert starts == pytest.approx(1.0, abs=1e-3)
+        assert standing.take([2.0, 50.0], ["a", "b"]) == 1
+        shares.append(standing.p)
+        assert standing.since == "b"
+    mean = (np.exp(50.0) + np.exp(2.0)) / len(SPANS)
+    assert shares[0] == pytest.approx(101 / mean)
+    assert shares[2] == pytest.approx(102 * 103 / 100 / mean)
+    looks = sum(100 / ((99 + t) * (100 + t)) for t in range(1, 200_000))
+    assert looks == pytest.approx(1.0, abs=1e-3)
+    assert standing.take([1.0], ["c"]) is None and standing.p == 1.0 and standing.since is None
+
+
+def test_blocks_keep_what_the_longest_span_needs_and_a_part_of_what_was_before() -> None:
+    blocks: Blocks[int] = Blocks(10, 60, range(100))
+    rng = np.random.default_rng(0)
+    blocks.forget(rng)
+    assert len(blocks.pool) == 60
+    for number in range(1_000, 2_000):
+        if blocks.add(number):
+            blocks.forget(rng)
+    assert len(blocks.blocks) == SPANS[-1] - 1 and len(blocks.pool) == 60
+    last = list(range(2_000 - 10 * (SPANS[-1] - 1), 2_010))
+    for number in range(2_000, 2_010):
+        blocks.add(number)
+    rows, spans = blocks.rows(lambda one: True)
+    assert spans == {span: 10 * span for span in SPANS} and rows[-len(last) :] == last
+    late = blocks.rows(lambda one: one >= 1_900)[1]
+    assert late == {span: 10 * span for span in SPANS if 10 * span <= 60}
 
 
 CENTRES = np.random.default_rng(11).normal(size=(7, 16)) * 2.0
@@ -114,8 +133,8 @@ def test_a_new_kind_of_request_raises_the_alarm_and_is_pointed_at() -> None:
         if alarm is not None:
             break
     assert alarm is not None and alarm.series == "request wording" and alarm.p <= 0.05
-    assert "000900" <= alarm.since <= "001400"
-    assert alarm.ids and all(int(name[1:]) >= 1_000 - 250 for name in alarm.ids)
+    assert "000800" <= alarm.since <= "001400"
+    assert alarm.ids and all(int(name[1:]) >= 800 for name in alarm.ids)
 
 
 def test_years_without_a_change_stay_silent() -> None:
@@ -146,13 +165,21 @@ def test_verdicts_that_turn_are_told() -> None:
     assert score.p <= 0.05 and score.since is not None
 
 
-def test_a_persons_requests_in_a_row_count_once_a_batch() -> None:
-    """A thousand requests of one user would fill ten batches; they take one place in each."""
+def test_of_a_persons_requests_in_a_row_one_counts() -> None:
+    """Five thousand requests in five thousand minutes of one user are some eighty; none is lost
+    of a team of three who ask an hour apart."""
     rng = np.random.default_rng(3)
-    watch = DriftWatch(embed, reference=reference(rng))
-    for place in range(1_000):
-        watch.add(Item(f"r{place}", f"6 {place}", f"{place:06d}", user="one"))
-    assert all(one.batches == 0 for one in watch.evidence())
+    busy = DriftWatch(embed, reference=reference(rng))
+    team = DriftWatch(embed, reference=reference(rng))
+    begin = datetime(2026, 3, 1, tzinfo=UTC)
+    for place in range(5_000):
+        at = (begin + timedelta(minutes=place)).isoformat()
+        busy.add(Item(f"r{place}", f"6 {place}", at, user="one"))
+    assert all(one.looks == 0 for one in busy.evidence())
+    for place in range(BLOCK * SPANS[0]):
+        at = (begin + timedelta(minutes=20 * place)).isoformat()
+        team.add(Item(f"r{place}", f"3 {place}", at, user=f"nurse {place % 3}"))
+    assert team.evidence()[0].looks == 1
 
 
 def test_a_restored_watch_goes_on_as_if_it_had_never_stopped() -> None:
@@ -190,4 +217,4 @@ def test_requests_that_were_deleted_leave_the_watch() -> None:
     again = DriftWatch(embed, seed=3)
     again.restore(watch.state(), lambda ids: {})
     assert again.ids == set()
-    assert len(watch.ids) <= POOL + 500
+    assert len(watch.ids) <= POOL + BLOCK * SPANS[-1]

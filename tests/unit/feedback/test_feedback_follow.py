@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,20 @@ from tests.fakes.gateway import gateway_project
 from tests.fakes.openai_backend import FakeBackend
 from tests.unit.feedback.test_feedback_segment import post
 
-from tutelage.core.config_feedback import Feedback
 from tutelage.feedback.traffic_signals import TRAFFIC
 from tutelage.store.records import SignalRow
+from tutelage.workflows.context import open_context
 from tutelage.workflows.serve import Serving
 
 
 def test_a_repeated_question_is_a_signal_on_the_first_answer(tmp_path: Path) -> None:
     found: dict[str, Any] = {}
     with FakeBackend() as backend:
-        opened = gateway_project(tmp_path / "project", backend.url)
-        quick = opened.config.model_copy(update={"feedback": Feedback(every="1s")})
-        ctx = replace(opened, config=quick)
+        root = tmp_path / "project"
+        gateway_project(root, backend.url).store.close()
+        with (root / "tutelage.yaml").open("a") as settings:
+            settings.write("feedback: {every: 1s}\n")
+        ctx = open_context(root)
         with Serving(ctx) as serving:
             ask = {
                 "model": "colours", "user": "anna",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from tutelage.workflows.context import Context, open_context, run_stage
 from tutelage.workflows.drift import accept, check_traffic, forget_words, history, show
 from tutelage.workflows.drift_watch import look, standing
 from tutelage.workflows.forget import forget
+from tutelage.workflows.improve_steps import answer_drift
+from tutelage.workflows.improve_turns import Turn
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 NOUNS = {
@@ -100,7 +103,7 @@ def test_the_watch_alarms_once_says_what_moved_and_ends_when_it_is_accepted(ctx:
     log(ctx, 0, 350, asked)
     (quiet,) = look(ctx, now=at(349) + timedelta(days=2))  # users have had time to judge
     assert not quiet["moved"] and quiet["looked_at"] == 350
-    assert [one["batches"] for one in quiet["series"] if one["series"] == "score"] == [1]
+    assert [one["looks"] for one in quiet["series"] if one["series"] == "score"] == [1]
     log(ctx, 350, 400, turned)
     (found,) = look(ctx, now=at(750))
     assert found["moved"] and found["looked_at"] - 350 <= 400
@@ -120,6 +123,31 @@ def test_the_watch_alarms_once_says_what_moved_and_ends_when_it_is_accepted(ctx:
     (later,) = look(ctx, now=at(1_000))
     assert not later["moved"] and later["looked_at"] == 240
     assert "accepted on" in later["reference"]
+
+
+def test_traffic_that_moves_once_more_is_told_while_an_alarm_stands(ctx: Context) -> None:
+    def elsewhere(rng: random.Random) -> tuple[str, str]:
+        return f"my ladder {rng.randint(1, 99)} wobbles on wet grass", "cold"
+
+    log(ctx, 0, 350, asked)
+    log(ctx, 350, 400, turned)
+    (first,) = look(ctx, now=at(750))
+    turn = Turn(
+        "t", "colours", "canary", 1, "drift", None, None, 0, {}, 0.0, at(500), at(500), None
+    )
+    log(ctx, 750, 200, elsewhere)
+    (second,) = look(ctx, now=at(950))
+    assert first["moved"] and second["alarm"]["id"] != first["alarm"]["id"]
+    assert second["reference"].startswith("the requests since the alarm of 2026-03-01")
+    assert len(history(ctx)) == 2 and len(read_events(ctx.store, kind="drift.found")) == 2
+
+    answer_drift(ctx, turn, at(950))  # it began before traffic moved again
+    assert standing(ctx)["moved"]
+    late = replace(turn, started_at=at(900))
+    answer_drift(ctx, late, at(950))
+    assert not standing(ctx)["moved"]
+    (again,) = look(ctx, now=at(951))
+    assert again["looked_at"] == 48 and not again["moved"]  # those since the turn began
 
 
 def test_a_dataset_is_the_reference_and_looks_go_on_where_they_stopped(

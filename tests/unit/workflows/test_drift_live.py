@@ -10,14 +10,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.fakes.gateway import gateway_project
 from tests.fakes.openai_backend import FakeBackend
 
 from tutelage.core.artifact import utc_now
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.drift_child import DriftLooks, drift_looks
 from tutelage.workflows.drift_watch import standing
+from tutelage.workflows.looks import Looks, looks
 from tutelage.workflows.serve import Serving
 
 
@@ -48,7 +49,7 @@ def test_a_child_looks_and_the_gateway_tells_where_the_watch_stands(tmp_path: Pa
     with FakeBackend() as backend:
         ctx = gateway_project(tmp_path / "p", backend.url)
         log(ctx, 60)
-        asyncio.run(DriftLooks(ctx, 1.0)._look())
+        asyncio.run(Looks(ctx, ("drift", "look"), 1.0).look())
         assert standing(ctx)["looked_at"] == 60
         with Serving(ctx) as serving:
             status, told = get(f"{serving.base_url}/admin/drift")
@@ -60,5 +61,27 @@ def test_a_child_looks_and_the_gateway_tells_where_the_watch_stands(tmp_path: Pa
 
 
 def test_no_look_is_started_where_none_is_wanted(tmp_path: Path) -> None:
-    assert len(drift_looks(gateway_project(tmp_path / "a", "http://localhost:1"))) == 1
-    assert drift_looks(gateway_project(tmp_path / "b", "http://localhost:1", log="none")) == ()
+    def wanted(name: str, **options: Any) -> list[str]:
+        found = looks(gateway_project(tmp_path / name, "http://localhost:1", **options))
+        return [" ".join(one._command) for one in found if isinstance(one, Looks)]
+
+    assert wanted("a") == ["drift look", "feedback traffic"]
+    assert wanted("b", log="none") == ["feedback traffic"]
+
+
+def test_a_look_waits_for_requests_and_lingers_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = gateway_project(tmp_path / "p", "http://localhost:1")
+    clock = {"now": 100.0}
+    monkeypatch.setattr("tutelage.workflows.looks.time.monotonic", lambda: clock["now"])
+    hook = Looks(ctx, ("feedback", "traffic"), 1.0, least=2, linger_s=10.0)
+    assert hook.due()  # what came while no gateway ran
+    hook._new = 0
+    assert hook.due()  # a request may have ended just now
+    clock["now"] += 11
+    assert not hook.due()
+    for _ in range(2):
+        hook.finished(None, None)  # type: ignore[arg-type]
+    clock["now"] += 11
+    assert hook.due()

@@ -61,7 +61,7 @@ def watch_section(standing: Data) -> html.Html:
     scale = Scale(tuple(top * k / 5 for k in range(6)), lambda v: f"{10**-v:.1g}")
     lines = [
         Line(
-            (one["series"], f"{one['p']:.2g}", f"{one['batches']:,}", (one["since"] or "")[:16]),
+            (one["series"], f"{one['p']:.2g}", f"{one['looks']:,}", (one["since"] or "")[:16]),
             [
                 *bar(scale, _digits(one["p"]), "bad" if one["p"] <= alarm else 0),
                 *limit(scale, _digits(alarm)),
@@ -71,7 +71,7 @@ def watch_section(standing: Data) -> html.Html:
     ]
     drawn = chart(
         "evidence of the watch",
-        ("series", "chance", "batches", "since"),
+        ("series", "chance", "looks", "since"),
         lines,
         scale,
     )

@@ -1,7 +1,7 @@
-"""Is a batch of requests gathered somewhere that requests before it were not? One e-value a batch.
+"""Are the newest requests gathered somewhere that those before were not? E-values for that.
 
-**The bet.** Put N requests together, m of them the batch. If nothing has changed, all could have
-come in any order, so which m are the batch is a uniform draw. A region holds n of the N, chosen
+**The bet.** Put N requests together, m of them the newest. If nothing has changed, all could have
+come in any order, so which m are the newest is a uniform draw. A region holds n of the N, chosen
 without looking at who is new. How many of them are new, J, is then hypergeometric, and for w > 0
 
     e = w^J / E[w^J],   J ~ Hypergeometric(N, n, m)
@@ -17,12 +17,8 @@ groups, again without looking at who is new, and group after group its J is hype
 the groups before it. The product of their e-values has expectation 1, and so has its mean over the
 spread of the groups' log odds, one spread for all groups at a time.
 
-**Many batches.** The batch joins the others before the next one comes, and a random part is
-dropped so that their number stays. Given everything together, each batch is again a uniform draw
-whatever the order inside it was, so the product of the e-values of any run of batches has
-expectation 1 (the argument of conformal prediction: Vovk, Gammerman and Shafer 2022, theorem 8.1).
-
-Nothing here knows of texts, clocks or thresholds.
+Regions and groups are found once and asked about several m. Nothing here knows of texts, clocks or
+thresholds.
 """
 
 from __future__ import annotations
@@ -36,10 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZES = (5, 10, 20, 40, 80, 160, 320)  # requests of a region
-MORE = (1.7, 3.0, 6.0, 12.0, 40.0)  # odds by which a region gathers the batch
+MORE = (1.7, 3.0, 6.0, 12.0, 40.0)  # odds by which a region gathers the newest
 LESS = (0.6, 0.25)  # and by which it lacks it
 SPREADS = (0.3, 0.6, 1.2)  # standard deviations of the groups' log odds, together
 GROUPS = 80  # that texts are parted into, at most
+CLOSE, CLOSE_NEW = 1_500, 500  # old and new requests among which neighbours are looked for
+_FIT = 4_000  # rows that the groups are found on; all are parted by them
 _MOST = 3  # a region holds at most a third of all
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
@@ -52,85 +50,99 @@ Inside = Callable[[int, int], Ints]  # the places in a region, by its row and si
 
 @dataclass(frozen=True)
 class Scan:
-    """The batch's log e-value, and the places of the new requests in the region that says most."""
+    """The log e-value, and the places of the new requests in the region that says most."""
 
     log_e: float
     where: tuple[int, ...] = ()
 
 
 NOTHING = Scan(0.0)
+Scans = list[Scan]
 
 
-def near(vectors: NDArray[np.float32], batch: int, rng: np.random.Generator) -> Scan:
-    """Return what neighbours and groups say; unit rows (N, D), the last `batch` are new."""
+def near(vectors: NDArray[np.float32], newest: Sequence[int], rng: np.random.Generator) -> Scans:
+    """Return what neighbours and groups say of the last m rows, for every m; unit rows (N, D).
+
+    Groups are of all rows. Neighbours, which take the square of their number, are looked for among
+    the last CLOSE_NEW rows and CLOSE of those before, drawn at random; a larger m has groups alone.
+    """
     total = len(vectors)
-    sizes = [size for size in SIZES if size <= total // _MOST]
-    if not sizes or batch >= total:
-        return NOTHING
-    order = _nearest(vectors, sizes[-1])
-    running = np.cumsum(order >= total - batch, axis=1, dtype=np.int64)
-    counts = running[:, np.array(sizes) - 1]  # (N, S)
-    found = _best(counts, sizes, total, batch, lambda row, size: order[row, :size])
-    return _either(found, together(_grouped(vectors, rng), batch))
+    codes = _grouped(vectors, rng)
+    found = [together(codes, m) for m in newest]
+    few = [m for m in newest if m <= CLOSE_NEW]
+    before = np.arange(max(0, total - CLOSE_NEW))
+    if len(before) > CLOSE:
+        before = np.sort(rng.choice(before, CLOSE, replace=False))
+    some = np.concatenate((before, np.arange(max(0, total - CLOSE_NEW), total)))
+    for place, scan in enumerate(_neighbours(vectors[some], few)):
+        told = Scan(scan.log_e, tuple(int(i) for i in some[list(scan.where)]))
+        found[newest.index(few[place])] = _either(told, found[newest.index(few[place])])
+    return found
 
 
-def along(values: NDArray[np.generic], batch: int, rng: np.random.Generator) -> Scan:
+def along(values: NDArray[np.generic], newest: Sequence[int], rng: np.random.Generator) -> Scans:
     """Return what the order of a number says, shape (N,); equal numbers come in random order."""
     total = len(values)
     sizes = [size for size in SIZES if size <= total // _MOST]
-    if not sizes or batch >= total:
-        return NOTHING
     order = np.lexsort((rng.random(total), values))
-    running = np.concatenate(([0], np.cumsum(order >= total - batch)))
-    columns = []
-    for size in sizes:  # windows that would stick out at the end are drawn back inside
-        starts = np.minimum(np.arange(total), total - size)
-        columns.append(running[starts + size] - running[starts])
-    counts = np.stack(columns, axis=1)
 
     def inside(row: int, size: int) -> Ints:
         start = min(row, total - size)
         return np.asarray(order[start : start + size])
 
-    return _best(counts, sizes, total, batch, inside)
+    found = []
+    for m in newest:
+        running = np.concatenate(([0], np.cumsum(order >= total - m)))
+        columns = []
+        for size in sizes:  # windows that would stick out at the end are drawn back inside
+            starts = np.minimum(np.arange(total), total - size)
+            columns.append(running[starts + size] - running[starts])
+        counts = np.stack(columns, axis=1) if sizes else np.zeros((total, 0), dtype=np.int64)
+        found.append(_best(counts, sizes, total, m, inside))
+    return found
 
 
-def among(codes: Ints, batch: int) -> Scan:
+def among(codes: Ints, newest: Sequence[int]) -> Scans:
     """Return what labels say, as whole numbers from 0, shape (N,)."""
+    return [_either(_one_label(codes, m), together(codes, m)) for m in newest]
+
+
+def _one_label(codes: Ints, m: int) -> Scan:
+    """Return the mean over labels of what each says of the last m."""
     total = len(codes)
-    if batch >= total or not total:
+    if m >= total:
         return NOTHING
     sizes = np.bincount(codes)
-    found = np.bincount(codes[total - batch :], minlength=len(sizes))
+    found = np.bincount(codes[total - m :], minlength=len(sizes))
     logs = [
-        _bets(int(size), total, batch, both=True)[:, count]
+        _bets(int(size), total, m, both=True)[:, count]
         for size, count in zip(sizes, found, strict=True)
         if size
     ]
     each = np.array([_log_mean(log) for log in logs])
     label = np.flatnonzero(sizes)[int(each.argmax())]
     where = np.flatnonzero(codes == label)
-    one = Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - batch]))
-    return _either(one, together(codes, batch))
+    return Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - m]))
 
 
-def together(codes: Ints, batch: int) -> Scan:
-    """Return what all groups say at once, whole numbers from 0, shape (N,)."""
-    total, left = len(codes), batch
-    if batch >= total or not total:
+def together(codes: Ints, m: int) -> Scan:
+    """Return what all groups say at once of the last m, whole numbers from 0, shape (N,)."""
+    total, left = len(codes), m
+    if m >= total:
         return NOTHING
     sizes = np.bincount(codes)
-    found = np.bincount(codes[total - batch :], minlength=len(sizes))
-    rest, logs, telling = total, np.zeros(len(SPREADS)), np.zeros(len(sizes))
+    found = np.bincount(codes[total - m :], minlength=len(sizes))
+    rest, logs, telling = total, np.zeros(len(SPREADS)), np.full(len(sizes), -np.inf)
     for group, (size, count) in enumerate(zip(sizes.tolist(), found.tolist(), strict=True)):
         if not size:
             continue
         each = _odds_bets(size, rest, left)[:, count]
         logs += each
-        telling[group] = each.max() if count * total > size * batch else -np.inf
+        if count * total > size * m:
+            telling[group] = each.max()
         rest, left = rest - size, left - count
     where = np.flatnonzero(codes == int(telling.argmax()))
-    return Scan(_log_mean(logs), tuple(int(i) for i in where[where >= total - batch]))
+    return Scan(_log_mean(logs), tuple(int(i) for i in where[where >= total - m]))
 
 
 def _either(one: Scan, other: Scan) -> Scan:
@@ -139,20 +151,34 @@ def _either(one: Scan, other: Scan) -> Scan:
     return Scan(_log_mean(np.array([one.log_e, other.log_e])), best.where)
 
 
+def _neighbours(vectors: NDArray[np.float32], newest: Sequence[int]) -> Scans:
+    """Return what the nearest of each row say of the last m rows, for every m."""
+    total = len(vectors)
+    sizes = [size for size in SIZES if size <= total // _MOST]
+    if not sizes or not newest:
+        return [NOTHING for _ in newest]
+    order = _nearest(vectors, sizes[-1])
+    found = []
+    for m in newest:
+        running = np.cumsum(order >= total - m, axis=1, dtype=np.int64)
+        counts = running[:, np.array(sizes) - 1]  # (N, S)
+        found.append(_best(counts, sizes, total, m, lambda row, size: order[row, :size]))
+    return found
+
+
 def _grouped(vectors: NDArray[np.float32], rng: np.random.Generator) -> Ints:
     """Return the group of each row, (N,), by k-means on rows in random order: it sees no time."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    shuffled = rng.permutation(len(vectors))
+    some = rng.permutation(len(vectors))[:_FIT]
     count = min(GROUPS, max(2, len(vectors) // 15))
     means = KMeans(count, n_init=1, max_iter=10, random_state=int(rng.integers(2**31)))
-    groups = np.empty(len(vectors), dtype=np.int64)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ten rounds do
-        groups[shuffled] = means.fit_predict(vectors[shuffled])
-    return groups
+        means.fit(vectors[some])
+        return np.asarray(means.predict(vectors), dtype=np.int64)
 
 
 def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
@@ -167,35 +193,37 @@ def _nearest(vectors: NDArray[np.float32], count: int) -> Ints:
     return np.asarray(np.take_along_axis(part, rank, axis=1), dtype=np.int64)
 
 
-def _best(counts: Ints, sizes: Sequence[int], total: int, batch: int, inside: Inside) -> Scan:
+def _best(counts: Ints, sizes: Sequence[int], total: int, m: int, inside: Inside) -> Scan:
     """Return the mean over regions, shape (N, S), and the one that says most."""
+    if not sizes or m >= total:
+        return NOTHING
     logs = np.empty(counts.shape)
     for column, size in enumerate(sizes):
-        table = _bets(size, total, batch)  # (W, size + 1)
+        table = _bets(size, total, m)  # (W, size + 1)
         mixed = _log_means(table)
         logs[:, column] = mixed[counts[:, column]]
     row, place = divmod(int(logs.argmax()), len(sizes))
     members = inside(row, sizes[place])
-    where = tuple(int(i) for i in members if i >= total - batch)
+    where = tuple(int(i) for i in members if i >= total - m)
     return Scan(_log_mean(logs.ravel()), where)
 
 
 @lru_cache(maxsize=4096)
-def _bets(size: int, total: int, batch: int, *, both: bool = False) -> Floats:
+def _bets(size: int, total: int, m: int, *, both: bool = False) -> Floats:
     """Return log e for every odds and every count of new ones in a region, (W, size + 1).
 
     Counts that can't be are -inf.
     """
     odds = np.log(np.array((*MORE, *LESS) if both else MORE))
-    return _log_e(_log_chances(size, total, batch), odds)
+    return _log_e(_log_chances(size, total, m), odds)
 
 
-def _odds_bets(size: int, total: int, batch: int) -> Floats:
+def _odds_bets(size: int, total: int, m: int) -> Floats:
     """Return log e for every spread of log odds and every count of new ones, (S, size + 1).
 
     Log odds are normal around 0: the mean over them is by Gauss-Hermite quadrature.
     """
-    ways = _log_chances(size, total, batch)
+    ways = _log_chances(size, total, m)
     each = _log_e(ways, np.outer(SPREADS, _NODES).ravel()).reshape(len(SPREADS), len(_NODES), -1)
     return np.asarray(np.logaddexp.reduce(each + _LOG_WEIGHTS[:, None], axis=1))
 
@@ -208,19 +236,19 @@ def _log_e(ways: Floats, odds: Floats) -> Floats:
     return np.asarray(table)
 
 
-def _log_chances(size: int, total: int, batch: int) -> Floats:
+def _log_chances(size: int, total: int, m: int) -> Floats:
     """Return the log chance of every count of new ones in a region, (size + 1,); -inf for none."""
     from scipy.special import gammaln
 
     j = np.arange(size + 1)
-    possible = (j <= batch) & (size - j <= total - batch)
+    possible = (j <= m) & (size - j <= total - m)
     ways = np.full(size + 1, -np.inf)
     k = j[possible]
 
     def choose(n: int, r: Ints) -> Floats:
         return np.asarray(gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1))
 
-    ways[possible] = choose(batch, k) + choose(total - batch, size - k)
+    ways[possible] = choose(m, k) + choose(total - m, size - k)
     return np.asarray(ways - np.logaddexp.reduce(ways))
 
 

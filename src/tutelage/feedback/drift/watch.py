@@ -1,40 +1,42 @@
 """A watch that may look for years: an alarm while nothing changes has a chance fixed beforehand.
 
-Requests come in batches of three sizes: of 100 for what is large and quick, of 500 for what is
-small. Each batch gives an e-value for every series (scan.py): wording, lengths, labels, verdicts.
-The product over any run of batches has expectation at most 1 while nothing changes, so by Markov's
-inequality it reaches c with a chance of at most 1/c. Run (j, l), the l batches from the j-th on,
-has the share  w_j u_l  of the chance `alpha`, where
+After every fifty requests the newest 100, 200, 300, 400, 600, 1,000 and 2,000 are each compared
+with all that came before them: few tell at once what is large, many what is small. Each comparison
+gives an e-value for every series (scan.py): wording, lengths, labels, verdicts. The mean over the
+seven has expectation at most 1 while nothing changes, so by Markov's inequality it reaches c with a
+chance of at most 1/c. Look t has the share
 
-    w_j = s / ((s + j - 1)(s + j)),  s = 100,    u_l = 1 / (l (l + 1)),
+    w_t = s / ((s + t - 1)(s + t)),  s = 100
 
-which sum to 1. It raises the alarm where its product reaches 1 / (alpha w_j u_l): over all runs
-there will ever be, the chance of that is at most alpha, however many requests come and however
-often one looks. The series and sizes share `alpha` among them.
+of the chance `alpha`; the shares sum to 1. It raises the alarm where its mean reaches
+1 / (alpha w_t): over all looks there will ever be, the chance of that is at most alpha, however
+many requests come and however often one looks. The series share `alpha` among them.
 
-It holds only if, while nothing changes, requests come in no particular order: a person's requests
-in a row are thinned to one a batch. It knows no store and no clock.
+It holds only if, while nothing changes, requests come in no particular order: of a person's
+requests close to each other one counts. It knows no store and no clock.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.feedback.drift.scan import NOTHING, Scan, along, among, near
+from tutelage.feedback.drift.scan import Scans, along, among, near
 
-BATCHES = (100, 250, 500)  # requests
-SCORED = 25  # verdicts of a batch of them
-POOL = 1_500  # requests before a batch that it is compared with
-LEAST = 50  # of them, before anything is compared
-RUN = 30  # batches of the longest run
-_PACE = 100  # s of the weights: the batch until which half of the chance is spent
+BLOCK = 50  # requests between two looks
+SCORED = 12  # verdicts between two looks at them
+SPANS = (2, 4, 6, 8, 12, 20, 40)  # blocks that are compared with what came before them
+POOL = 6_000  # requests before those blocks, at most; then a random part
+VERDICTS = 1_500  # the same of verdicts
+LEAST = 50  # requests to compare with, before anything is compared
+APART = timedelta(hours=1)  # between two requests of a person that count
+_PACE = 100  # s of the weights: the look until which half of the chance is spent
 SHARES = {
     "request wording": 0.5, "request length": 0.125, "answer length": 0.125, "label": 0.125,
     "score": 0.125,
@@ -42,6 +44,7 @@ SHARES = {
 _BANDS = (1 / 3, 2 / 3)  # verdicts below are bad, between them neither, above good
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +59,35 @@ class Item:
     user: str | None = None
 
 
+class Verdict(NamedTuple):
+    """What users said of a record, 0 (bad) to 1 (good)."""
+
+    value: float
+    id: str
+    at: str
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What one series shows: `p` bounds the chance of this much while nothing changes.
 
-    It holds at any time and over all series (anytime-valid). `since` is where the run that says
-    most begins; `batches` were looked at.
+    It holds at any time and over all series (anytime-valid). `since` is where the span that says
+    most begins; `looks` were taken.
     """
 
     series: str
     p: float
-    batches: int
+    looks: int
     since: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
-        return {"series": self.series, "p": self.p, "batches": self.batches, "since": self.since}
+        return {"series": self.series, "p": self.p, "looks": self.looks, "since": self.since}
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A series has moved. `since` is when the run of batches began; `ids` are telling requests."""
+    """A series has moved. `since` is when the telling span began; `ids` are telling requests."""
 
     series: str
     p: float
@@ -84,63 +95,90 @@ class Alarm:
     ids: tuple[str, ...]
 
 
+class Blocks(Generic[T]):
+    """What came in order: the latest blocks, the one that fills, and a part of what was before."""
+
+    def __init__(self, size: int, most: int, before: Sequence[T] = ()) -> None:
+        self.size, self.most = size, most
+        self.pool, self.blocks, self.filling = list(before), list[list[T]](), list[T]()
+        self.ended = 0  # blocks, kept or not
+
+    def add(self, one: T) -> bool:
+        """Take the next; return whether that ends a block."""
+        self.filling.append(one)
+        if len(self.filling) < self.size:
+            return False
+        self.blocks.append(self.filling)
+        self.filling = []
+        self.ended += 1
+        return True
+
+    def forget(self, rng: np.random.Generator) -> None:
+        """Put the oldest block to those before if it is in no span; drop some at random."""
+        if len(self.blocks) >= SPANS[-1]:
+            self.pool += self.blocks.pop(0)
+        if len(self.pool) > self.most:
+            kept = np.sort(rng.choice(len(self.pool), self.most, replace=False))
+            self.pool = [self.pool[int(i)] for i in kept]
+
+    def rows(self, keep: Callable[[T], bool]) -> tuple[list[T], dict[int, int]]:
+        """Return all of the blocks and before that `keep` wants, and how many are in each span.
+
+        A span is left out if too few are before it, or are in it.
+        """
+        found = [one for one in self.pool if keep(one)]
+        ends = [len(found)]
+        for block in self.blocks:
+            found += [one for one in block if keep(one)]
+            ends.append(len(found))
+        spans = {}
+        for span in SPANS:
+            if span < len(ends) and ends[-1 - span] >= LEAST:
+                count = len(found) - ends[-1 - span]
+                if count >= span * self.size // 2:
+                    spans[span] = count
+        return found, spans
+
+    def state(self, of: Callable[[T], Any]) -> dict[str, Any]:
+        """Return what `restore` takes."""
+        return {
+            "pool": [of(one) for one in self.pool],
+            "blocks": [[of(one) for one in block] for block in self.blocks],
+            "filling": [of(one) for one in self.filling],
+            "ended": self.ended,
+        }
+
+    def restore(self, state: Mapping[str, Any], made: Callable[[list[Any]], list[T]]) -> None:
+        """Go on from a state."""
+        self.pool, self.filling = made(state["pool"]), made(state["filling"])
+        self.blocks = [made(block) for block in state["blocks"]]
+        self.ended = int(state["ended"])
+
+    def __iter__(self) -> Iterator[T]:
+        yield from self.pool
+        for block in self.blocks:
+            yield from block
+        yield from self.filling
+
+
 @dataclass
-class Runs:
-    """The log e-values of the latest batches of one series, and where each batch began."""
+class Standing:
+    """What the last look at a series showed: its p-value, and where the telling span begins."""
 
     alpha: float  # this series' part of the chance
     looks: int = 0
-    log_e: deque[float] = field(default_factory=lambda: deque(maxlen=RUN))
-    since: deque[str] = field(default_factory=lambda: deque(maxlen=RUN))
+    p: float = 1.0  # the least alpha at which this look would raise the alarm; 1: none would
+    since: str | None = None
 
-    def add(self, log_e: float, since: str) -> None:
-        """Take the next batch's."""
+    def take(self, logs: Sequence[float], begins: Sequence[str]) -> int | None:
+        """Take the log e-values of a look's spans; return the span that tells, None: no alarm."""
         self.looks += 1
-        self.log_e.append(log_e)
-        self.since.append(since)
-
-    def best(self) -> tuple[float, str | None]:
-        """Return the p-value of the run that says most, and where that begins.
-
-        p <= 1 is the least alpha at which the run would raise the alarm.
-        """
-        best, since, total = 0.0, None, 0.0
-        for length in range(1, len(self.log_e) + 1):
-            total += self.log_e[-length]
-            start = self.looks - length + 1
-            cost = math.log((_PACE + start - 1) * (_PACE + start) / _PACE * length * (length + 1))
-            if total - cost > best:
-                best, since = total - cost, self.since[-length]
-        return math.exp(-best), since
-
-
-class _Stream:
-    """One size of batch: what came before, what has come of the batch, a run for each series."""
-
-    def __init__(self, size: int, runs: dict[str, Runs], pool: Iterable[Item]) -> None:
-        self.size, self.runs = size, runs
-        self.pool = list(pool)
-        self.batch: list[Item] = []
-        self.users: set[str] = set()
-        self.ended = 0  # batches, looked at or not
-
-    def add(self, item: Item) -> bool:
-        """Take a request; return whether the batch is full."""
-        if item.user is not None:
-            if item.user in self.users:
-                return False
-            self.users.add(item.user)
-        self.batch.append(item)
-        return len(self.batch) >= self.size
-
-    def absorb(self, rng: np.random.Generator) -> None:
-        """Put the batch to the others, and drop some at random so that their number stays."""
-        together = self.pool + self.batch
-        if len(together) > POOL:
-            kept = np.sort(rng.choice(len(together), POOL, replace=False))
-            together = [together[int(i)] for i in kept]
-        self.pool, self.batch, self.users = together, [], set()
-        self.ended += 1
+        best = int(np.argmax(logs))
+        mean = float(np.logaddexp.reduce(logs)) - math.log(len(SPANS))
+        cost = math.log((_PACE + self.looks - 1) * (_PACE + self.looks) / _PACE)
+        self.p = math.exp(-max(0.0, mean - cost))
+        self.since = begins[best] if self.p < 1 else None
+        return best if self.p <= self.alpha else None
 
 
 class DriftWatch:
@@ -150,157 +188,135 @@ class DriftWatch:
         self, embed: Embed, *, alpha: float = 0.05, seed: int = 7, reference: Iterable[Item] = ()
     ) -> None:
         self._embed, self._alpha, self._seed = embed, alpha, seed
-        start = list(reference)
-        if len(start) > POOL:
-            kept = np.random.default_rng(seed).choice(len(start), POOL, replace=False)
-            start = [start[int(i)] for i in np.sort(kept)]
-        self._streams = [_Stream(size, self._fresh(), start) for size in BATCHES]
-        self._scores = Runs(alpha * SHARES["score"])
-        self._verdicts: list[float] = []  # those before the batch
-        self._waiting: list[tuple[float, str, str]] = []  # the batch: value, id, time
-
-    def _fresh(self) -> dict[str, Runs]:
-        part = self._alpha / len(BATCHES)
-        return {name: Runs(part * share) for name, share in SHARES.items() if name != "score"}
+        self._requests: Blocks[Item] = Blocks(BLOCK, POOL, list(reference))
+        self._verdicts: Blocks[Verdict] = Blocks(SCORED, VERDICTS)
+        self._standings = {name: Standing(alpha * share) for name, share in SHARES.items()}
+        self._users: dict[str, datetime] = {}  # when a request of each was last taken
+        self._requests.forget(np.random.default_rng(seed))
 
     def add(self, item: Item) -> Alarm | None:
         """Take the next request; return the alarm that it raises, if any."""
-        alarm = None
-        for place, stream in enumerate(self._streams):
-            if stream.add(item):
-                rng = np.random.default_rng((self._seed, place, stream.ended))
-                alarm = self._look(stream, rng) or alarm
-                stream.absorb(rng)
-        return alarm
+        if not self._counts(item) or not self._requests.add(item):
+            return None
+        rng = np.random.default_rng((self._seed, 0, self._requests.ended))
+        alarms = [self._look(name, rng) for name in SHARES if name != "score"]
+        self._requests.forget(rng)
+        self._users = _latest(self._users)
+        return min((a for a in alarms if a is not None), key=lambda a: a.p, default=None)
+
+    def _counts(self, item: Item) -> bool:
+        """Note whose request it is; return whether the last of theirs is long enough ago."""
+        if item.user is None or not item.at:
+            return True
+        at = datetime.fromisoformat(item.at)
+        last = self._users.get(item.user)
+        if last is not None and at - last < APART:
+            return False
+        self._users[item.user] = at
+        return True
 
     def add_score(self, value: float, record: str, at: str) -> Alarm | None:
         """Take the next verdict, 0 (bad) to 1 (good); return the alarm that it raises, if any."""
-        self._waiting.append((value, record, at))
-        if len(self._waiting) < SCORED:
+        if not self._verdicts.add(Verdict(value, record, at)):
             return None
-        batch, self._waiting = self._waiting, []
-        bands = np.searchsorted(_BANDS, [*self._verdicts, *(v for v, _, _ in batch)])
+        rows, spans = self._verdicts.rows(lambda one: True)
         alarm = None
-        if len(self._verdicts) >= LEAST:
-            scan = among(bands.astype(np.int64), SCORED)
-            self._scores.add(scan.log_e, batch[0][2])
-            told = [batch[i - len(self._verdicts)][1] for i in scan.where]
-            alarm = self._alarm("score", self._scores, told)
-        rng = np.random.default_rng((self._seed, 9, self._scores.looks))
-        together = np.array([*self._verdicts, *(v for v, _, _ in batch)])
-        if len(together) > POOL:
-            together = rng.choice(together, POOL, replace=False)
-        self._verdicts = together.tolist()
+        if spans:
+            bands = np.searchsorted(_BANDS, [one.value for one in rows]).astype(np.int64)
+            alarm = self._take("score", rows, spans, among(bands, list(spans.values())))
+        self._verdicts.forget(np.random.default_rng((self._seed, 1, self._verdicts.ended)))
         return alarm
 
-    def _look(self, stream: _Stream, rng: np.random.Generator) -> Alarm | None:
-        alarms = []
-        for name, runs in stream.runs.items():
-            together, new = _of(name, stream.pool), _of(name, stream.batch)
-            if len(together) < LEAST or len(new) < stream.size // 2:
-                continue
-            scan = self._scan(name, [*together, *new], len(new), rng)
-            runs.add(scan.log_e, stream.batch[0].at)
-            told = [new[i - len(together)].id for i in scan.where]
-            alarms.append(self._alarm(name, runs, told))
-        return min((a for a in alarms if a is not None), key=lambda a: a.p, default=None)
-
-    def _scan(self, name: str, items: list[Item], new: int, rng: np.random.Generator) -> Scan:
-        if name == "request wording":
-            return near(self._embed([item.text for item in items]), new, rng)
-        if name == "request length":
-            return along(np.array([len(item.text) for item in items]), new, rng)
-        if name == "answer length":
-            return along(np.array([item.answer_length for item in items]), new, rng)
-        codes = np.unique([item.label or "" for item in items], return_inverse=True)[1]
-        return among(codes.astype(np.int64), new) if len(items) else NOTHING
-
-    def _alarm(self, name: str, runs: Runs, told: Sequence[str]) -> Alarm | None:
-        p, since = runs.best()
-        if since is None or p > runs.alpha:
+    def _look(self, name: str, rng: np.random.Generator) -> Alarm | None:
+        rows, spans = self._requests.rows(_TELLS[name])
+        if not spans:
             return None
-        return Alarm(name, self._overall(p, runs), since, tuple(dict.fromkeys(told)))
+        return self._take(name, rows, spans, self._scans(name, rows, list(spans.values()), rng))
 
-    def _overall(self, p: float, runs: Runs) -> float:
-        """Return a run's p-value over all series and sizes."""
-        return min(1.0, p * self._alpha / runs.alpha)
+    def _scans(
+        self, name: str, rows: list[Item], newest: list[int], rng: np.random.Generator
+    ) -> Scans:
+        if name == "request wording":
+            return near(self._embed([item.text for item in rows]), newest, rng)
+        if name == "request length":
+            return along(np.array([len(item.text) for item in rows]), newest, rng)
+        if name == "answer length":
+            return along(np.array([item.answer_length for item in rows]), newest, rng)
+        codes = np.unique([item.label or "" for item in rows], return_inverse=True)[1]
+        return among(codes.astype(np.int64), newest)
+
+    def _take(
+        self, name: str, rows: Sequence[Item | Verdict], spans: Mapping[int, int], scans: Scans
+    ) -> Alarm | None:
+        standing = self._standings[name]
+        begins = [rows[len(rows) - count].at for count in spans.values()]
+        best = standing.take([scan.log_e for scan in scans], begins)
+        if best is None:
+            return None
+        told = dict.fromkeys(rows[i].id for i in scans[best].where)
+        return Alarm(name, self._overall(standing), begins[best], tuple(told))
+
+    def _overall(self, standing: Standing) -> float:
+        """Return a p-value over all series."""
+        return min(1.0, standing.p * self._alpha / standing.alpha)
 
     def evidence(self) -> tuple[Evidence, ...]:
-        """Return what every series shows now, of the size of batch that shows most."""
-        found = []
-        for name in SHARES:
-            each = [s.runs[name] for s in self._streams] if name != "score" else [self._scores]
-            shown = []
-            for runs in each:
-                p, since = runs.best()
-                shown.append(Evidence(name, self._overall(p, runs), runs.looks, since))
-            best = min(shown, key=lambda one: one.p)
-            looks = max(one.batches for one in shown)
-            found.append(Evidence(name, best.p, looks, best.since))
-        return tuple(found)
+        """Return what the last look at every series showed."""
+        return tuple(
+            Evidence(name, self._overall(one), one.looks, one.since)
+            for name, one in self._standings.items()
+        )
 
     def before(self, since: str) -> list[Item]:
-        """Return the requests of the largest pool that came before a time."""
-        return [item for item in self._streams[-1].pool if item.at < since]
+        """Return the requests that are kept from before a time."""
+        return [item for item in self._requests if item.at < since]
 
     @property
     def ids(self) -> set[str]:
         """The requests that `restore` will ask for."""
-        return {item.id for s in self._streams for item in (*s.pool, *s.batch)}
+        return {item.id for item in self._requests}
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` takes: ids and figures, no texts."""
         return {
-            "streams": [
-                {
-                    "size": s.size,
-                    "ended": s.ended,
-                    "pool": [item.id for item in s.pool],
-                    "batch": [item.id for item in s.batch],
-                    "runs": {name: _kept(runs) for name, runs in s.runs.items()},
-                }
-                for s in self._streams
-            ],
-            "scores": {
-                "runs": _kept(self._scores),
-                "verdicts": self._verdicts,
-                "waiting": [{"value": v, "id": name, "at": at} for v, name, at in self._waiting],
-            },
+            "requests": self._requests.state(lambda item: item.id),
+            "verdicts": self._verdicts.state(list),
+            "series": {name: asdict(one) for name, one in self._standings.items()},
         }
 
     def restore(
         self, state: Mapping[str, Any], find: Callable[[set[str]], Mapping[str, Item]]
     ) -> None:
-        """Go on from a state; `find` gives requests by id, and those it lacks are left out."""
-        streams = state["streams"]
-        items = find({name for s in streams for name in (*s["pool"], *s["batch"])})
-        for stream, kept in zip(self._streams, streams, strict=True):
-            stream.pool = [items[name] for name in kept["pool"] if name in items]
-            stream.batch = [items[name] for name in kept["batch"] if name in items]
-            stream.users = {item.user for item in stream.batch if item.user is not None}
-            stream.ended = int(kept["ended"])
-            for name, runs in stream.runs.items():
-                _put_back(runs, kept["runs"][name])
-        scores = state["scores"]
-        _put_back(self._scores, scores["runs"])
-        self._verdicts = [float(value) for value in scores["verdicts"]]
-        self._waiting = [(float(w["value"]), w["id"], w["at"]) for w in scores["waiting"]]
+        """Go on from a state; `find` gives requests by id, and those it lacks are left out.
+
+        The state of an earlier form of the watch is not taken: it begins anew with what comes.
+        """
+        if "requests" not in state:
+            self._requests.pool = []
+            return
+        kept = state["requests"]
+        items = find({name for part in (kept["pool"], *kept["blocks"], kept["filling"])
+                      for name in part})  # fmt: skip
+        self._requests.restore(kept, lambda ids: [items[name] for name in ids if name in items])
+        self._verdicts.restore(state["verdicts"], lambda rows: [Verdict(*row) for row in rows])
+        self._users = {
+            item.user: datetime.fromisoformat(item.at)
+            for item in self._requests
+            if item.user is not None and item.at
+        }
+        for name, one in state["series"].items():
+            self._standings[name] = Standing(**one)
 
 
-def _of(name: str, items: Sequence[Item]) -> list[Item]:
-    """Return the requests that a series can be told of."""
-    if name == "answer length":
-        return [item for item in items if item.answer_length is not None]
-    if name == "label":
-        return [item for item in items if item.label is not None]
-    return list(items)
+def _latest(users: dict[str, datetime]) -> dict[str, datetime]:
+    """Return those whose next request may be too soon, whoever asked last."""
+    newest = max(users.values(), default=None)
+    return {u: at for u, at in users.items() if newest is not None and newest - at < APART}
 
 
-def _kept(runs: Runs) -> dict[str, Any]:
-    return {"looks": runs.looks, "log_e": list(runs.log_e), "since": list(runs.since)}
-
-
-def _put_back(runs: Runs, kept: Mapping[str, Any]) -> None:
-    runs.looks = int(kept["looks"])
-    runs.log_e = deque((float(value) for value in kept["log_e"]), maxlen=RUN)
-    runs.since = deque(kept["since"], maxlen=RUN)
+_TELLS: dict[str, Callable[[Item], bool]] = {
+    "request wording": lambda item: True,
+    "request length": lambda item: True,
+    "answer length": lambda item: item.answer_length is not None,
+    "label": lambda item: item.label is not None,
+}

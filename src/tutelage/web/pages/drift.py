@@ -80,11 +80,11 @@ class Drift:
                 text("p", f"Held against {row['reference']}", "tt-muted")
             if row["alarm"]:
                 self._alarm(row)
-            series = [one for one in row["series"] if one["batches"]]
+            series = [one for one in row["series"] if one["looks"]]
             if series:
-                cells = [[one["series"], number(one["batches"]), f"{one['p']:.2g}"]
+                cells = [[one["series"], number(one["looks"]), f"{one['p']:.2g}"]
                          for one in series]  # fmt: skip
-                sheet(("series", "batches", "p"), cells, name=f"the watch of {row['deployment']}")
+                sheet(("series", "looks", "p"), cells, name=f"the watch of {row['deployment']}")
 
     def _alarm(self, row: dict[str, Any]) -> None:
         notice(row["alarm"]["sentence"], "bad")
