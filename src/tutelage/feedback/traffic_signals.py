@@ -23,13 +23,13 @@ from tutelage.core.durations import seconds
 from tutelage.core.example import normalise
 from tutelage.store.base import Store, insert_into
 from tutelage.store.feedback import MarkRow
+from tutelage.store.in_time import in_time
 from tutelage.store.records import RecordRow, SignalRow
 
 TRAFFIC = "traffic"  # the author of these signals
 NEXT, RETRIED, ABANDONED = "time_to_next", "retried", "abandoned"
 _MARK = "traffic"
 _LEFT = 499  # the client closed the connection
-_ROWS = 1_000  # fetched at a time
 _AT_ONCE = 500  # records whose signals one transaction holds
 _LATE = timedelta(minutes=5)  # a record may reach the store this long after it was made
 
@@ -149,24 +149,18 @@ def read_traffic(
 
 def _requests(store: Store, since: datetime | None) -> Iterator[Asked]:
     """Yield the requests of named users that were answered, failed, or were left by the client."""
-    query = (
-        select(
-            RecordRow.id, RecordRow.deployment, RecordRow.key_name, RecordRow.user, RecordRow.at,
-            RecordRow.latency_ms, RecordRow.status, RecordRow.messages,
-        )
-        .where(
-            RecordRow.user.is_not(None), RecordRow.arm != "shadow",
-            (RecordRow.status < 400) | (RecordRow.status >= _LEFT),
-        )
-        .order_by(RecordRow.at, RecordRow.id)
+    columns = (
+        RecordRow.id, RecordRow.deployment, RecordRow.key_name, RecordRow.user, RecordRow.at,
+        RecordRow.latency_ms, RecordRow.status, RecordRow.messages,
     )  # fmt: skip
-    if since is not None:
-        query = query.where(RecordRow.at >= since)
-    with store.session() as session:
-        for row in session.execute(query.execution_options(yield_per=_ROWS)):
-            user = (row.deployment, row.key_name, row.user)
-            text = next((m["content"] for m in reversed(row.messages) if m["role"] == "user"), "")
-            yield Asked(row.id, user, row.at, row.latency_ms / 1000, row.status, text)
+    where = (
+        RecordRow.user.is_not(None), RecordRow.arm != "shadow",
+        (RecordRow.status < 400) | (RecordRow.status >= _LEFT),
+    )  # fmt: skip
+    for row in in_time(store, columns, where, None if since is None else (since, "")):
+        user = (row.deployment, row.key_name, row.user)
+        text = next((m["content"] for m in reversed(row.messages) if m["role"] == "user"), "")
+        yield Asked(row.id, user, row.at, row.latency_ms / 1000, row.status, text)
 
 
 def _keep(store: Store, part: Sequence[Read]) -> tuple[int, int]:

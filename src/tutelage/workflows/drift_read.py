@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, func, select
 
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError, did_you_mean
@@ -24,18 +25,17 @@ from tutelage.feedback.signals import declare
 from tutelage.release.bundle import manifest_of
 from tutelage.release.routes import deployments
 from tutelage.serving.guards.window import OTHER, label_of, language_of
+from tutelage.store.in_time import Place, in_time
 from tutelage.store.records import RecordRow
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context, find_artifact, last_output
 
 ROW = "row:"  # before the id of a dataset's row, to tell it from a record's
-_CHUNK = 2_000  # records read at once
 _AT_ONCE = 500  # ids in one question to the store
 _LANGUAGE = 400  # characters that a language is told by
 _LOCAL = "(no key)"
 
 Keep = Callable[[str, datetime], bool]  # whether the record of an id and time is looked at
-Place = tuple[datetime, str]  # where a reader stands: time and id of the last record
 
 
 def deployment_of(ctx: Context, name: str | None) -> str:
@@ -174,37 +174,24 @@ _COLUMNS = (
 def _stream(
     ctx: Context, deployment: str, after: Place, until: datetime, keep: Keep | None = None
 ) -> Iterator[Any]:
-    """Yield the records after a place, oldest first, read a chunk at a time.
+    """Yield the records after a place, oldest first.
 
     With `keep`, times and ids are read first, and the rest only of those that it wants.
     """
-    columns = _COLUMNS if keep is None else (RecordRow.id, RecordRow.at)
-    while True:
-        at, name = after
-        query = (
-            select(*columns)
-            .where(
-                answered(deployment),
-                or_(RecordRow.at > at, and_(RecordRow.at == at, RecordRow.id > name)),
-                RecordRow.at < until,
-            )
-            .order_by(RecordRow.at, RecordRow.id)
-            .limit(_CHUNK)
-        )
-        with ctx.store.session() as session:
-            found = session.execute(query).all()
-        yield from found if keep is None else _whole(ctx, [r.id for r in found if keep(r.id, r.at)])
-        if len(found) < _CHUNK:
-            return
-        after = (found[-1].at, found[-1].id)
+    where = (answered(deployment), RecordRow.at < until)
+    if keep is None:
+        return in_time(ctx.store, _COLUMNS, where, after)
+    places = in_time(ctx.store, (RecordRow.at, RecordRow.id), where, after)
+    return _whole(ctx, (place.id for place in places if keep(place.id, place.at)))
 
 
-def _whole(ctx: Context, ids: Sequence[str]) -> Iterator[Any]:
+def _whole(ctx: Context, ids: Iterator[str]) -> Iterator[Any]:
     """Yield the records of these ids, oldest first; ids are in that order."""
-    for start in range(0, len(ids), _AT_ONCE):
-        query = select(*_COLUMNS).where(RecordRow.id.in_(ids[start : start + _AT_ONCE]))
+    while part := list(islice(ids, _AT_ONCE)):
+        query = select(*_COLUMNS).where(RecordRow.id.in_(part))
         with ctx.store.session() as session:
-            yield from session.execute(query.order_by(RecordRow.at, RecordRow.id)).all()
+            rows = session.execute(query.order_by(RecordRow.at, RecordRow.id)).all()
+        yield from rows
 
 
 def _item(record: Any, output: OutputFormat | None) -> Item:

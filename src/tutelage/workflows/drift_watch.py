@@ -29,6 +29,7 @@ from tutelage.feedback.signals import declare
 from tutelage.release.routes import deployments
 from tutelage.serving.monitoring.events import Happening, add_event
 from tutelage.store.drift import DriftReportRow, DriftWatchRow
+from tutelage.store.in_time import Place
 from tutelage.store.records import RecordRow
 from tutelage.workflows import drift_read as read
 from tutelage.workflows.context import Context
@@ -55,7 +56,7 @@ class _Reading:
     reference: str
     told: str
     watch: DriftWatch
-    cursor: read.Place
+    cursor: Place
     verdicts: datetime  # those of records before it were taken
     began: str
     known: dict[str, Item]
