@@ -133,9 +133,9 @@ async def speeds(adapters: list[Path], size: Size, peers: str) -> list[dict[str,
             servers.append(await enter(llamacpp(chosen, AT_ONCE)))
             if releases == 1 and peers == "all":
                 servers.append(await enter(transformers_serve()))
-            for server in servers:  # the first requests load what is loaded late
-                warm = Case(1, False, releases)
-                await rate(server, warm, conversations(warm, 10**6, 0)[:releases], 2)
+            for server in servers:  # what is loaded late, and the brief in every slot
+                warm = Case(AT_ONCE, False, releases)
+                await rate(server, warm, conversations(warm, 10**6, 0), 2)
             for case in (case for case in CASES if case.releases == releases):
                 rows.append(await _row(case, servers, size))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
