@@ -26,26 +26,34 @@ def embedding(ctx: Context, texts: int) -> Embed:
     name = resolve(ctx.config.drift.embedder, texts)
     if name == "tfidf":
         return TfidfEmbedder(DIMENSIONS).embed
-    embedder = load_embedder(
-        name, texts, endpoint=ctx.config.data.quality.endpoint, root=ctx.workspace.root
-    )
-    return _Kept(ctx, embedder).embed if embedder.fingerprint else embedder.embed
+    return _Kept(ctx, name, texts).embed
 
 
 class _Kept:
-    """An embedder that reads and writes the disk for texts it has not seen in this command."""
+    """An embedder that is loaded for the first text it is asked for.
 
-    def __init__(self, ctx: Context, embedder: Embedder) -> None:
-        self._embedder, self._folder = embedder, ctx.workspace.home / "embeddings"
+    It reads and writes the disk for texts it has not seen in this command, where its vectors can
+    be told from those of another.
+    """
+
+    def __init__(self, ctx: Context, name: str, texts: int) -> None:
+        self._ctx, self._name, self._texts = ctx, name, texts
+        self._embedder: Embedder | None = None
         self._seen: dict[str, NDArray[np.float32]] = {}
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit row a text, shape (N, D)."""
+        if self._embedder is None:
+            self._embedder = load_embedder(
+                self._name, self._texts, endpoint=self._ctx.config.data.quality.endpoint,
+                root=self._ctx.workspace.root,
+            )  # fmt: skip
+        if not self._embedder.fingerprint:
+            return self._embedder.embed(texts)
         new = [text for text in dict.fromkeys(texts) if text not in self._seen]
         if new:
-            self._seen.update(
-                zip(new, embed_cached(self._embedder, new, self._folder), strict=True)
-            )
+            folder = self._ctx.workspace.home / "embeddings"
+            self._seen.update(zip(new, embed_cached(self._embedder, new, folder), strict=True))
         found = np.stack([self._seen[text] for text in texts])
         if len(self._seen) > 20_000:
             self._seen.clear()
