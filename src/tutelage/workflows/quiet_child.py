@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_NICE = 15  # of 19: requests are answered first, what nobody waits for takes the rest
+_NICE = 15  # of 19: requests are answered first
 
 
 async def run_quietly(
@@ -22,9 +23,10 @@ async def run_quietly(
 ) -> int:
     """Run this Python with arguments to its end, at a low priority; return the exit status.
 
-    What it says goes to the end of `log`, its standard output only with `keep_output`. Cancelled,
-    the child is killed, or asked to end and waited for if `patient`. Raises OSError if it can't
-    be started.
+    It gets what processors nobody else wants; a `patient` one, whose end people wait for, gets its
+    small share always. What it says goes to the end of `log`, its standard output only with
+    `keep_output`. Cancelled, it is killed, or asked to end and waited for if `patient`. Raises
+    OSError if it can't be started.
     """
     with log.open("ab") as out:
         child = await asyncio.create_subprocess_exec(
@@ -32,7 +34,7 @@ async def run_quietly(
             stdout=out if keep_output else subprocess.DEVNULL, stderr=out,
             start_new_session=True, env={**os.environ, **(environment or {})},
         )  # fmt: skip
-    _give_way(child.pid)
+    _give_way(child.pid, idle=not patient)
     try:
         return await child.wait()
     except asyncio.CancelledError:
@@ -41,11 +43,14 @@ async def run_quietly(
         raise
 
 
-def _give_way(pid: int) -> None:
-    """Lower a process's priority, where the system has such."""
-    if not hasattr(os, "setpriority"):
-        return
-    try:
-        os.setpriority(os.PRIO_PROCESS, pid, _NICE)
-    except OSError:  # it has ended already, or a policy forbids it: it runs as it is
-        return
+def _give_way(pid: int, *, idle: bool) -> None:
+    """Lower a process's priority, where the system has such.
+
+    Linux lets any other process take an idle one's place at once; a merely nice one keeps a
+    processor for some milliseconds more, which requests would feel at every step.
+    """
+    with contextlib.suppress(OSError):  # it has ended already, or a policy forbids it
+        if idle and sys.platform == "linux":
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, pid, _NICE)
