@@ -19,12 +19,13 @@ class RecordRow(Base):
 
     __tablename__ = "records"
     __table_args__ = (
+        Index("ix_records_deployment_at", "deployment", "at"),
         Index("ix_records_release_at", "release", "at"),
         Index("ix_records_rollout_at", "rollout", "at"),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # the response id
-    deployment: Mapped[str] = mapped_column(String(80), index=True)
+    deployment: Mapped[str] = mapped_column(String(80))
     release: Mapped[str] = mapped_column(String(64))
     rollout: Mapped[str | None] = mapped_column(String(32), index=True)
     step: Mapped[int | None]
