@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, Message, Origin, SplitName, normalise
 from tutelage.core.output import OutputFormat
+from tutelage.data.annotation.export import ANNOTATED
 from tutelage.feedback.segment_twins import HeldOut, Twin, find_twins, held_out_inputs
 from tutelage.feedback.signals import newest
 from tutelage.store.artifacts import SplitRow
@@ -112,7 +113,7 @@ def held_out_rows(store: Store, rows: Iterable[Example]) -> Iterator[tuple[Examp
             if sides.get(row.id, "train") != "train":
                 yield row, f"it is a {sides[row.id]} row"
                 continue
-            for name in _records_of(row):
+            for name in records_of(row):
                 if records.get(name, "train") != "train":
                     yield row, moved.get(name) or f"its record arrived on the {records[name]} side"
                     break
@@ -122,7 +123,7 @@ def _sides(
     store: Store, rows: list[Example]
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """Return the frozen sides by row, and the sides and the reasons of moves by record."""
-    names = [name for row in rows for name in _records_of(row)]
+    names = [name for row in rows for name in records_of(row)]
     frozen = select(SplitRow.example_id, SplitRow.split)
     with store.session() as session:
         sides = session.execute(frozen.where(SplitRow.example_id.in_([row.id for row in rows])))
@@ -137,10 +138,17 @@ def _sides(
         )
 
 
-def _records_of(row: Example) -> list[str]:
-    if row.origin.kind != "production":
-        return []
-    return [name for name in (row.origin.source, str(row.meta.get("record", ""))) if name]
+def records_of(row: Example) -> list[str]:
+    """Return the records that a row may come from: names of others are among them.
+
+    A row from the log names its record as its source, one of a file of edits in the field
+    `record`, and one that experts answered in what was told of their answer.
+    """
+    told = row.meta.get(ANNOTATED)
+    names = [str(told.get("source") or "")] if isinstance(told, dict) else []
+    if row.origin.kind == "production":
+        names += [row.origin.source or "", str(row.meta.get("record", ""))]
+    return [name for name in names if name]
 
 
 def _told(row: SideMoveRow) -> str:

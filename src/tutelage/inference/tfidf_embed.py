@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.inference.base import OnBatch
 
-_FIT_ROWS = 20_000  # the reduction is fitted on this many texts at most; all are projected
+FIT_ROWS = 20_000  # the reduction is fitted on this many texts at most; all are projected
 _SPARE = 16  # dimensions of the sketch beyond those asked for
 _MANY = 500  # texts from which on an n-gram must be in two of them
 _SIZES = (3, 4, 5)  # letters of an n-gram
@@ -30,15 +30,14 @@ class TfidfEmbedder:
 
     fingerprint: str | None = None
 
-    def __init__(self, dimensions: int = 256, seed: int = 7) -> None:
-        self._dimensions = dimensions
-        self._seed = seed
+    def __init__(self, dimensions: int = 256, seed: int = 7, fit_rows: int = FIT_ROWS) -> None:
+        self._dimensions, self._seed, self._fit_rows = dimensions, seed, fit_rows
 
     def embed(self, texts: Sequence[str], on_batch: OnBatch | None = None) -> NDArray[np.float32]:
         """Return one L2-normalised row a text, shape (N, D), D at most `dimensions`."""
         if not texts:
             return np.zeros((0, 1), dtype=np.float32)
-        vectors = reduce(tfidf(texts), self._dimensions, self._seed)
+        vectors = reduce(tfidf(texts), self._dimensions, self._seed, fit_rows=self._fit_rows)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
         if on_batch is not None:
@@ -111,11 +110,14 @@ def _weighted(counts: Any) -> Any:
     return normalize(weighted, copy=False)
 
 
-def reduce(matrix: Any, dimensions: int, seed: int = 7, rounds: int = 2) -> NDArray[np.float32]:
+def reduce(
+    matrix: Any, dimensions: int, seed: int = 7, rounds: int = 2, fit_rows: int = FIT_ROWS
+) -> NDArray[np.float32]:
     """Return the rows of a sparse matrix on its first right singular vectors, shape (N, D).
 
     A randomised SVD (Halko, Martinsson, Tropp 2011, algorithm 4.4) whose last step is the
-    eigenproblem of a D × D matrix. With more than 20,000 rows the vectors are those of a sample.
+    eigenproblem of a D × D matrix. With more than `fit_rows` rows the
+    vectors are those of a sample.
     """
     from threadpoolctl import threadpool_limits
 
@@ -126,8 +128,8 @@ def reduce(matrix: Any, dimensions: int, seed: int = 7, rounds: int = 2) -> NDAr
         return dense
     rng = np.random.default_rng(seed)
     sample = matrix
-    if rows > _FIT_ROWS:
-        sample = matrix[np.sort(rng.choice(rows, _FIT_ROWS, replace=False))]
+    if rows > fit_rows:
+        sample = matrix[np.sort(rng.choice(rows, fit_rows, replace=False))]
     with threadpool_limits(1, user_api="blas"):  # threads that wait for a busy core cost tenfold
         right = right_vectors(sample, size, rounds, rng)
     reduced: NDArray[np.float32] = matrix @ right

@@ -19,13 +19,14 @@ from tutelage.inference.tfidf_embed import TfidfEmbedder
 from tutelage.workflows.context import Context
 
 DIMENSIONS = 128  # of the space of words
+_FIT_ROWS = 3_000  # that it is fitted on
 
 
 def embedding(ctx: Context, texts: int) -> Embed:
     """Return what turns texts into unit rows; about `texts` of them are to come."""
     name = resolve(ctx.config.drift.embedder, texts)
     if name == "tfidf":
-        return TfidfEmbedder(DIMENSIONS).embed
+        return TfidfEmbedder(DIMENSIONS, fit_rows=_FIT_ROWS).embed
     return _Kept(ctx, name, texts).embed
 
 

@@ -96,10 +96,9 @@ def test_the_reduction_is_a_truncated_svd() -> None:
     np.testing.assert_allclose(reduced @ reduced.T, expected @ expected.T, rtol=0, atol=0.05)
 
 
-def test_the_reduction_of_many_rows_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tfidf_embed, "_FIT_ROWS", 50)
+def test_the_reduction_of_many_rows_is_fitted_on_a_sample() -> None:
     texts = [f"{colour} thing {i}" for i in range(60) for colour in ("red", "blue", "green")]
-    vectors = tfidf_embed.TfidfEmbedder(16).embed(texts)
+    vectors = tfidf_embed.TfidfEmbedder(16, fit_rows=50).embed(texts)
     assert vectors.shape == (180, 16)
     same, other = vectors[::3] @ vectors[::3].T, vectors[::3] @ vectors[1::3].T
     assert same.mean() > other.mean()

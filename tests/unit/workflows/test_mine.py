@@ -21,6 +21,7 @@ from tutelage.feedback.segment import corrected, trainable
 from tutelage.feedback.signals import read_feedback
 from tutelage.store.annotations import BatchRow
 from tutelage.store.artifacts import SplitRow
+from tutelage.store.feedback import SideMoveRow
 from tutelage.store.judgements import JudgeVerdictRow
 from tutelage.store.mining import MinedRecordRow
 from tutelage.store.records import RecordRow, SignalRow
@@ -272,6 +273,34 @@ def test_a_request_that_was_moved_while_it_was_labelled_is_not_trained_on(ctx: C
     with ctx.store.session() as session:
         (side,) = session.scalars(select(SplitRow.split).where(SplitRow.reason == "production"))
     assert side == "test"
+
+
+def test_a_published_request_that_is_moved_later_leaves_training(ctx: Context) -> None:
+    """Its row names its record in what was told of the answer, not as its source."""
+    add(ctx, "a", "smouldering coals of the tower", "broken")
+    with ctx.store.begin() as session:
+        session.get_one(RecordRow, "a").split = "train"
+    add_annotators(ctx, ["anna"])
+    mine_and_give(ctx, ["anna"], 1)
+    (shown,) = todo(ctx, "anna")
+    submit(ctx, Given(shown.item, "anna", label="warm"))
+    publish(ctx)
+    config = ctx.workspace.config_path
+    config.write_text(config.read_text().replace("[data/rows.jsonl]", "[data/*.jsonl]"))
+    again = open_context(ctx.workspace.root)
+
+    def trained_on() -> list[str]:
+        curate(again)
+        version = newest_version(again)
+        assert version is not None
+        return [row.input_text for row in version.rows("train")]
+
+    assert "smouldering coals of the tower" in trained_on()
+    with ctx.store.begin() as session:
+        session.get_one(RecordRow, "a").split = "test"
+        session.add(SideMoveRow(record="a", before="train", after="test", how="near",
+                                similarity=0.9, twin="b"))  # fmt: skip
+    assert "smouldering coals of the tower" not in trained_on()
 
 
 @pytest.fixture

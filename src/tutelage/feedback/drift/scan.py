@@ -168,16 +168,17 @@ def _neighbours(vectors: NDArray[np.float32], newest: Sequence[int]) -> Scans:
 
 def _grouped(vectors: NDArray[np.float32], rng: np.random.Generator) -> Ints:
     """Return the group of each row, (N,), by k-means on rows in random order: it sees no time."""
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import KMeans, kmeans_plusplus
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     some = rng.permutation(len(vectors))[:_FIT]
     count = min(GROUPS, max(2, len(vectors) // 15))
-    means = KMeans(count, n_init=1, max_iter=10, random_state=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # ten rounds do
-        means.fit(vectors[some])
+        begin = kmeans_plusplus(vectors[some], count, random_state=seed, n_local_trials=1)[0]
+        means = KMeans(count, init=begin, n_init=1, max_iter=10).fit(vectors[some])
         return np.asarray(means.predict(vectors), dtype=np.int64)
 
 
@@ -225,13 +226,13 @@ def _odds_bets(size: int, total: int, m: int) -> Floats:
     """
     ways = _log_chances(size, total, m)
     each = _log_e(ways, np.outer(SPREADS, _NODES).ravel()).reshape(len(SPREADS), len(_NODES), -1)
-    return np.asarray(np.logaddexp.reduce(each + _LOG_WEIGHTS[:, None], axis=1))
+    return np.asarray(_log_sums(each + _LOG_WEIGHTS[:, None], axis=1))
 
 
 def _log_e(ways: Floats, odds: Floats) -> Floats:
     """Return log e for every log odds (W,) and every count of new ones, (W, size + 1)."""
     gains = odds[:, None] * np.arange(len(ways))
-    table = gains - np.logaddexp.reduce(ways + gains, axis=1)[:, None]
+    table = gains - _log_sums(ways + gains, axis=1)[:, None]
     table[:, ~np.isfinite(ways)] = -np.inf
     return np.asarray(table)
 
@@ -249,13 +250,22 @@ def _log_chances(size: int, total: int, m: int) -> Floats:
         return np.asarray(gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1))
 
     ways[possible] = choose(m, k) + choose(total - m, size - k)
-    return np.asarray(ways - np.logaddexp.reduce(ways))
+    return np.asarray(ways - _log_sums(ways, axis=0))
 
 
 def _log_means(logs: Floats) -> Floats:
     """Return the log of the mean over the first axis."""
-    return np.asarray(np.logaddexp.reduce(logs, axis=0) - np.log(len(logs)))
+    return np.asarray(_log_sums(logs, axis=0) - np.log(len(logs)))
 
 
 def _log_mean(logs: Floats) -> float:
-    return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
+    return float(_log_sums(logs, axis=0) - np.log(len(logs)))
+
+
+def _log_sums(logs: Floats, axis: int) -> Floats:
+    """Return the log of the sum of exponentials over an axis; -inf where nothing is finite."""
+    most = np.max(logs, axis=axis, keepdims=True)
+    safe = np.where(np.isfinite(most), most, 0.0)
+    with np.errstate(divide="ignore"):
+        found = np.log(np.exp(logs - safe).sum(axis=axis)) + np.squeeze(safe, axis=axis)
+    return np.asarray(found)

@@ -237,7 +237,9 @@ class DriftWatch:
         self, name: str, rows: list[Item], newest: list[int], rng: np.random.Generator
     ) -> Scans:
         if name == "request wording":
-            return near(self._embed([item.text for item in rows]), newest, rng)
+            mixed = rng.permutation(len(rows))  # an embedder fitted on some rows must see no order
+            vectors = self._embed([rows[int(i)].text for i in mixed])
+            return near(vectors[np.argsort(mixed)], newest, rng)
         if name == "request length":
             return along(np.array([len(item.text) for item in rows]), newest, rng)
         if name == "answer length":

@@ -21,7 +21,7 @@ from tutelage.data.findings import Finding, reason
 from tutelage.data.leakage import SEMANTIC, LeakCertificate
 from tutelage.data.pipeline import Dropped
 from tutelage.data.version import load_version
-from tutelage.feedback.segment import held_out_rows
+from tutelage.feedback.segment import held_out_rows, records_of
 from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.store.artifacts import SplitRow
@@ -131,14 +131,12 @@ def frozen_sides(store: Store) -> dict[str, SplitName]:
 def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]:
     """Return the side that production rows got when they arrived, by example id.
 
-    A row names its record in `origin.source`, or in a field `record` if it came from a file. Of
-    equal rows that arrived on several sides the most held-out one counts.
+    Of equal rows that arrived on several sides the most held-out one counts.
     """
     records: dict[str, list[str]] = {}
     for row in rows:
-        if row.origin.kind == "production":
-            for name in {row.origin.source, str(row.meta.get("record", ""))} - {""}:
-                records.setdefault(name, []).append(row.id)
+        for name in dict.fromkeys(records_of(row)):
+            records.setdefault(name, []).append(row.id)
     names = list(records)
     sides: dict[str, SplitName] = {}
     with store.session() as session:
