@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -283,7 +283,10 @@ class DriftWatch:
         return {
             "requests": self._requests.state(lambda item: item.id),
             "verdicts": self._verdicts.state(list),
-            "series": {name: asdict(one) for name, one in self._standings.items()},
+            "series": {
+                name: {"looks": one.looks, "p": one.p, "since": one.since}
+                for name, one in self._standings.items()
+            },
         }
 
     def restore(
@@ -307,7 +310,7 @@ class DriftWatch:
             if item.user is not None and item.at
         }
         for name, one in state["series"].items():
-            self._standings[name] = Standing(**one)
+            self._standings[name] = Standing(self._standings[name].alpha, **one)
 
 
 def _latest(users: dict[str, datetime]) -> dict[str, datetime]:
