@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import numpy as np
 import pytest
@@ -97,9 +98,13 @@ CENTRES = np.random.default_rng(11).normal(size=(7, 16)) * 2.0
 
 def embed(texts: Sequence[str]) -> np.ndarray:
     """A text is "centre seed": a point near that centre."""
-    pairs = [text.split() for text in texts]
-    noise = [np.random.default_rng(int(seed)).normal(size=16) for _, seed in pairs]
-    return unit(np.stack([CENTRES[int(c)] for c, _ in pairs]) + np.array(noise))
+    return unit(np.stack([point(text) for text in texts]))
+
+
+@cache
+def point(text: str) -> np.ndarray:
+    centre, seed = text.split()
+    return np.asarray(CENTRES[int(centre)] + np.random.default_rng(int(seed)).normal(size=16))
 
 
 def request(rng: np.random.Generator, place: int, centres: Sequence[int]) -> Item:
