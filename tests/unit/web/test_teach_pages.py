@@ -69,7 +69,8 @@ def test_a_third_person_decides_what_two_answered_differently(site: Site, page: 
     assert kept[0].why == "the guideline names it"
 
 
-def test_a_decision_that_came_second_is_refused(site: Site) -> None:
+def test_a_decision_that_came_second_is_refused(site: Site, page: Any) -> None:
+    """The first one was made on the page."""
     ctx = site.context
     with ctx.store.session() as session:
         row = session.scalars(select(AdjudicationRow)).first()

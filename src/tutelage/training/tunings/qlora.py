@@ -76,6 +76,9 @@ def quantise(model: Any) -> None:
             module.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
         )
         made.bias = module.bias
+        # Else a look without gradients, on processors with AVX512-BF16, packs the weights in place,
+        # rounds their scales to 16 bits and fails where a row is no whole number of blocks.
+        made.support_avx512bf16_for_cpu = False
         model.set_submodule(name, made.to(module.weight.device))
     model.is_loaded_in_4bit = True
 
