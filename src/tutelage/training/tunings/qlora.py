@@ -49,6 +49,7 @@ class QloraTuning:
             )
         if not getattr(model, "is_loaded_in_4bit", False):
             quantise(model)
+        keep_packing(model)
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.float()
@@ -76,11 +77,21 @@ def quantise(model: Any) -> None:
             module.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
         )
         made.bias = module.bias
-        # Else a look without gradients, on processors with AVX512-BF16, packs the weights in place,
-        # rounds their scales to 16 bits and fails where a row is no whole number of blocks.
-        made.support_avx512bf16_for_cpu = False
         model.set_submodule(name, made.to(module.weight.device))
     model.is_loaded_in_4bit = True
+
+
+def keep_packing(model: Any) -> None:
+    """Let the 4-bit layers of `model` stay as they are packed.
+
+    On processors with AVX512-BF16 a pass without gradients packs them anew in place, which rounds
+    their scales to 16 bits and fails where a row is no whole number of blocks (bitsandbytes 0.50).
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def require_bitsandbytes() -> None:
