@@ -35,7 +35,8 @@ SIZES = (5, 10, 20, 40, 80, 160, 320)  # requests of a region
 MORE = (1.7, 3.0, 6.0, 12.0, 40.0)  # odds by which a region gathers the newest
 LESS = (0.6, 0.25)  # and by which it lacks it
 SPREADS = (0.3, 0.6, 1.2)  # standard deviations of the groups' log odds, together
-GROUPS = 80  # that texts are parted into, at most
+GROUPS = 100  # that texts are parted into, at most
+_PARTINGS = 2  # as k-means finds others from another start
 CLOSE, CLOSE_NEW = 1_500, 500  # old and new requests among which neighbours are looked for
 _FIT = 4_000  # rows that the groups are found on; all are parted by them
 _MOST = 3  # a region holds at most a third of all
@@ -67,8 +68,8 @@ def near(vectors: NDArray[np.float32], newest: Sequence[int], rng: np.random.Gen
     the last CLOSE_NEW rows and CLOSE of those before, drawn at random; a larger m has groups alone.
     """
     total = len(vectors)
-    codes = _grouped(vectors, rng)
-    found = [together(codes, m) for m in newest]
+    partings = [_grouped(vectors, rng) for _ in range(_PARTINGS)]
+    found = [_mean([together(codes, m) for codes in partings]) for m in newest]
     few = [m for m in newest if m <= CLOSE_NEW]
     before = np.arange(max(0, total - CLOSE_NEW))
     if len(before) > CLOSE:
@@ -76,7 +77,8 @@ def near(vectors: NDArray[np.float32], newest: Sequence[int], rng: np.random.Gen
     some = np.concatenate((before, np.arange(max(0, total - CLOSE_NEW), total)))
     for place, scan in enumerate(_neighbours(vectors[some], few)):
         told = Scan(scan.log_e, tuple(int(i) for i in some[list(scan.where)]))
-        found[newest.index(few[place])] = _either(told, found[newest.index(few[place])])
+        at = newest.index(few[place])
+        found[at] = _mean([told, found[at]])
     return found
 
 
@@ -104,7 +106,7 @@ def along(values: NDArray[np.generic], newest: Sequence[int], rng: np.random.Gen
 
 def among(codes: Ints, newest: Sequence[int]) -> Scans:
     """Return what labels say, as whole numbers from 0, shape (N,)."""
-    return [_either(_one_label(codes, m), together(codes, m)) for m in newest]
+    return [_mean([_one_label(codes, m), together(codes, m)]) for m in newest]
 
 
 def _one_label(codes: Ints, m: int) -> Scan:
@@ -145,10 +147,10 @@ def together(codes: Ints, m: int) -> Scan:
     return Scan(_log_mean(logs), tuple(int(i) for i in where[where >= total - m]))
 
 
-def _either(one: Scan, other: Scan) -> Scan:
-    """Return the mean of two e-values, with the place that the larger one names."""
-    best = max(one, other, key=lambda scan: scan.log_e)
-    return Scan(_log_mean(np.array([one.log_e, other.log_e])), best.where)
+def _mean(scans: Sequence[Scan]) -> Scan:
+    """Return the mean of e-values, with the place that the largest one names."""
+    best = max(scans, key=lambda scan: scan.log_e)
+    return Scan(_log_mean(np.array([scan.log_e for scan in scans])), best.where)
 
 
 def _neighbours(vectors: NDArray[np.float32], newest: Sequence[int]) -> Scans:
@@ -176,9 +178,9 @@ def _grouped(vectors: NDArray[np.float32], rng: np.random.Generator) -> Ints:
     count = min(GROUPS, max(2, len(vectors) // 15))
     seed = int(rng.integers(2**31))
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # ten rounds do
+        warnings.simplefilter("ignore", ConvergenceWarning)  # six rounds do
         begin = kmeans_plusplus(vectors[some], count, random_state=seed, n_local_trials=1)[0]
-        means = KMeans(count, init=begin, n_init=1, max_iter=10).fit(vectors[some])
+        means = KMeans(count, init=begin, n_init=1, max_iter=6).fit(vectors[some])
         return np.asarray(means.predict(vectors), dtype=np.int64)
 
 
