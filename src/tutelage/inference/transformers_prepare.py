@@ -13,6 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def quiet() -> Iterator[None]:
     """Keep transformers' bars and advice off the terminal; errors still come as exceptions."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    getLogger("bitsandbytes").setLevel("ERROR")  # it asks for kernels of a hub when it is imported
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
