@@ -207,13 +207,16 @@ def slope(rows: list[dict[str, Any]], name: str) -> float:
     return statistics.median(slopes) * 60 if slopes else 0.0
 
 
-def bench(minutes: float, say: Callable[[Any], None]) -> dict[str, Any]:
-    """Return the benchmark's JSON object."""
+def bench(minutes: float, say: Callable[[Any], None], looks: str | None = None) -> dict[str, Any]:
+    """Return the benchmark's JSON object; `looks` is how often drift and traffic are looked at."""
     told, port = Told(), free_port()
     window_s = min(60.0, minutes * 60 / 12)
     with tempfile.TemporaryDirectory() as folder, engine_process(port, latency_ms=ENGINE_MS):
         root = Path(folder)
         ctx = gateway_project(root, f"http://127.0.0.1:{port}", concurrency=256, queue=512)
+        if looks:
+            with (root / "tutelage.yaml").open("a") as settings:
+                settings.write(f"drift: {{every: {looks}}}\nfeedback: {{every: {looks}}}\n")
         with GatewayProcess(root) as gateway:
             capacity, rows = asyncio.run(
                 soak(gateway.url, gateway.pid, told,
@@ -254,6 +257,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     parser.add_argument("--quick", action="store_true", help="two minutes")
     parser.add_argument("--minutes", type=float, help="how long (30)")
+    parser.add_argument("--looks", help="time between looks for drift and signals (15m and 5m)")
     options = parser.parse_args()
     minutes = options.minutes or (2.0 if options.quick else 30.0)
 
@@ -261,7 +265,7 @@ def main() -> None:
         if not options.json:
             print(json.dumps(row), flush=True)
 
-    result = bench(minutes, say)
+    result = bench(minutes, say, options.looks)
     if options.json:
         print(json.dumps(result))
     else:
