@@ -26,15 +26,17 @@ class Looks(BackgroundHook):
     """Runs a command of the program every so often, if `least` requests have come since.
 
     With `linger_s` it also runs while the last request is not older than that: silence may tell
-    something too. A look under way is cut off at the end.
+    something too. Looks that share a `turn` wait for each other. A look under way is cut off at
+    the end.
     """
 
     def __init__(
         self, ctx: Context, command: Sequence[str], every_s: float, *, least: int = 1,
-        linger_s: float = 0.0,
+        linger_s: float = 0.0, turn: asyncio.Lock | None = None,
     ) -> None:  # fmt: skip
         self._ctx, self._command, self._every_s = ctx, tuple(command), every_s
         self._least, self._linger_s = least, linger_s
+        self._turn = turn or asyncio.Lock()
         self._new = least  # what came while no gateway ran is looked at first
         self._last = time.monotonic()  # when a request ended
 
@@ -65,7 +67,8 @@ class Looks(BackgroundHook):
                 continue
             self._new = 0
             try:
-                await self.look()
+                async with self._turn:
+                    await self.look()
             except OSError:
                 _log.exception("`tutelage %s` could not be started", " ".join(self._command))
 
@@ -73,11 +76,14 @@ class Looks(BackgroundHook):
 def looks(ctx: Context) -> tuple[Hook, ...]:
     """Return the looks that the project wants; without texts in the log there is no drift."""
     found: list[Hook] = []
+    turn = asyncio.Lock()
     drift, feedback = ctx.config.drift, ctx.config.feedback
     if drift.every is not None and ctx.config.deploy.log == "all":
-        found.append(Looks(ctx, ("drift", "look"), seconds(drift.every), least=BLOCK * SPANS[0]))
+        found.append(
+            Looks(ctx, ("drift", "look"), seconds(drift.every), least=BLOCK * SPANS[0], turn=turn)
+        )
     if feedback.from_traffic:
         every = seconds(feedback.every)
         linger = seconds(feedback.session) + 2 * every
-        found.append(Looks(ctx, ("feedback", "traffic"), every, linger_s=linger))
+        found.append(Looks(ctx, ("feedback", "traffic"), every, linger_s=linger, turn=turn))
     return tuple(found)
