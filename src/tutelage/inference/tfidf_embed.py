@@ -116,8 +116,8 @@ def reduce(
     """Return the rows of a sparse matrix on its first right singular vectors, shape (N, D).
 
     A randomised SVD (Halko, Martinsson, Tropp 2011, algorithm 4.4) whose last step is the
-    eigenproblem of a D × D matrix. With more than `fit_rows` rows the
-    vectors are those of a sample.
+    eigenproblem of a D × D matrix. With more than `fit_rows` rows the vectors are those of
+    a sample.
     """
     from threadpoolctl import threadpool_limits
 

@@ -69,17 +69,16 @@ def near(vectors: NDArray[np.float32], newest: Sequence[int], rng: np.random.Gen
     """
     total = len(vectors)
     partings = [_grouped(vectors, rng) for _ in range(_PARTINGS)]
-    found = [_mean([together(codes, m) for codes in partings]) for m in newest]
+    found = {m: _mean([together(codes, m) for codes in partings]) for m in newest}
     few = [m for m in newest if m <= CLOSE_NEW]
     before = np.arange(max(0, total - CLOSE_NEW))
     if len(before) > CLOSE:
         before = np.sort(rng.choice(before, CLOSE, replace=False))
     some = np.concatenate((before, np.arange(max(0, total - CLOSE_NEW), total)))
-    for place, scan in enumerate(_neighbours(vectors[some], few)):
+    for m, scan in zip(few, _neighbours(vectors[some], few), strict=True):
         told = Scan(scan.log_e, tuple(int(i) for i in some[list(scan.where)]))
-        at = newest.index(few[place])
-        found[at] = _mean([told, found[at]])
-    return found
+        found[m] = _mean([told, found[m]])
+    return [found[m] for m in newest]
 
 
 def along(values: NDArray[np.generic], newest: Sequence[int], rng: np.random.Generator) -> Scans:
