@@ -287,7 +287,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def main(directory: str) -> int:
-    """Catch up for the project in `directory`; return the exit status."""
+    """Catch up for the project in `directory`, gently; return the exit status."""
+    if hasattr(os, "nice"):
+        os.nice(10)
     try:
         ctx = open_context(Path(directory), _to_stderr)
     except TutelageError as error:
