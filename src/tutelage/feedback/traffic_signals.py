@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from tutelage.core.artifact import content_hash, utc_now
 from tutelage.core.config_feedback import Feedback
@@ -29,6 +29,7 @@ from tutelage.store.records import RecordRow, SignalRow
 TRAFFIC = "traffic"  # the author of these signals
 NEXT, RETRIED, ABANDONED = "time_to_next", "retried", "abandoned"
 _MARK = "traffic"
+_FAILED = 400  # and above: no whole answer
 _LEFT = 499  # the client closed the connection
 _AT_ONCE = 500  # records whose signals one transaction holds
 _LATE = timedelta(minutes=5)  # a record may reach the store this long after it was made
@@ -72,19 +73,24 @@ class Reader:
         self._retry = timedelta(seconds=seconds(settings.retry_within))
         self._session = timedelta(seconds=seconds(settings.session))
 
-    def read(self, requests: Iterable[Asked], now: datetime) -> Iterator[Read]:
+    def read(
+        self, requests: Iterable[Asked], now: datetime, earlier: Iterable[Asked] = ()
+    ) -> Iterator[Read]:
         """Yield what is known of each request once its user asked again or was silent long enough.
 
         Requests of users who may still come back before `now` have passed are not yielded.
+        `earlier` are the last requests of users before these; one that was answered whole and
+        followed by none has nothing to say and is not yielded either.
         """
-        last: dict[tuple[str, str | None, str], Asked] = {}
+        last = {request.user: request for request in earlier}
+        known = {request.record for request in last.values() if request.status < _FAILED}
         for request in requests:
             before = last.get(request.user)
             last[request.user] = request
             if before is not None:
                 yield self._between(before, request)
         for request in last.values():
-            if now - request.at > self._session:
+            if now - request.at > self._session and request.record not in known:
                 yield self._silent(request)
 
     def _between(self, one: Asked, two: Asked) -> Read:
@@ -96,7 +102,7 @@ class Reader:
         return Read(one.record, found, (one.text, two.text, two.at) if asked else None)
 
     def _silent(self, one: Asked) -> Read:
-        whole = one.status < 400
+        whole = one.status < _FAILED
         signals = () if whole else ((ABANDONED, True, one.at + self._session),)
         return Read(one.record, signals)
 
@@ -134,33 +140,58 @@ def read_traffic(
     now = now or utc_now()
     with store.session() as session:
         mark = session.get(MarkRow, _MARK)
-    since = None
+    since, earlier = None, list[Asked]()
     if mark is not None and not everything:
-        since = mark.at - timedelta(seconds=seconds(settings.session)) - _LATE
+        since = mark.at - _LATE
+        session_s = timedelta(seconds=seconds(settings.session))
+        earlier = _last_requests(store, since - session_s, since)
     looked = written = removed = 0
-    found = Reader(settings).read(_requests(store, since), now)
+    found = Reader(settings).read(_requests(store, since), now, earlier)
     while part := list(islice(found, _AT_ONCE)):
         new, old = _keep(store, with_repeats(part, settings.alike))
         looked, written, removed = looked + len(part), written + new, removed + old
-    with store.begin() as session:
+    with store.begin(lazy=True) as session:  # it is not on the disk before the signals are
         session.merge(MarkRow(name=_MARK, at=now))
     return Look(looked, written, removed)
 
 
+_COLUMNS = (
+    RecordRow.id, RecordRow.deployment, RecordRow.key_name, RecordRow.user, RecordRow.at,
+    RecordRow.latency_ms, RecordRow.status, RecordRow.messages,
+)  # fmt: skip
+_LOOKED_AT = (
+    RecordRow.user.is_not(None), RecordRow.arm != "shadow",
+    (RecordRow.status < _FAILED) | (RecordRow.status >= _LEFT),
+)  # fmt: skip
+
+
 def _requests(store: Store, since: datetime | None) -> Iterator[Asked]:
     """Yield the requests of named users that were answered, failed, or were left by the client."""
-    columns = (
-        RecordRow.id, RecordRow.deployment, RecordRow.key_name, RecordRow.user, RecordRow.at,
-        RecordRow.latency_ms, RecordRow.status, RecordRow.messages,
-    )  # fmt: skip
-    where = (
-        RecordRow.user.is_not(None), RecordRow.arm != "shadow",
-        (RecordRow.status < 400) | (RecordRow.status >= _LEFT),
-    )  # fmt: skip
-    for row in in_time(store, columns, where, None if since is None else (since, "")):
-        user = (row.deployment, row.key_name, row.user)
-        text = next((m["content"] for m in reversed(row.messages) if m["role"] == "user"), "")
-        yield Asked(row.id, user, row.at, row.latency_ms / 1000, row.status, text)
+    for row in in_time(store, _COLUMNS, _LOOKED_AT, None if since is None else (since, "")):
+        yield _asked(row)
+
+
+def _last_requests(store: Store, since: datetime, until: datetime) -> list[Asked]:
+    """Return the last request of each user from `since` to before `until`."""
+    at = RecordRow.at
+    user = (RecordRow.deployment, RecordRow.key_name, RecordRow.user)
+    place = func.row_number().over(partition_by=user, order_by=(at.desc(), RecordRow.id.desc()))
+    ranked = (
+        select(RecordRow.id, place.label("place"))
+        .where(*_LOOKED_AT, at >= since, at < until)
+        .subquery()
+    )
+    query = select(*_COLUMNS).where(
+        RecordRow.id.in_(select(ranked.c.id).where(ranked.c.place == 1))
+    )
+    with store.session() as session:
+        return [_asked(row) for row in session.execute(query)]
+
+
+def _asked(row: Any) -> Asked:
+    text = next((m["content"] for m in reversed(row.messages) if m["role"] == "user"), "")
+    user = (row.deployment, row.key_name, row.user)
+    return Asked(row.id, user, row.at, row.latency_ms / 1000, row.status, text)
 
 
 def _keep(store: Store, part: Sequence[Read]) -> tuple[int, int]:
@@ -180,7 +211,7 @@ def _keep(store: Store, part: Sequence[Read]) -> tuple[int, int]:
             index_elements=[table.c.key],
             set_={"value": add.excluded.value, "at": add.excluded.at},
         )
-        with store.begin() as session:
+        with store.begin(lazy=True) as session:  # what is lost, the next look reads again
             if stale:
                 session.execute(delete(SignalRow).where(SignalRow.key.in_(stale)))
             if fresh:

@@ -47,17 +47,25 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._read = sessionmaker(engine, expire_on_commit=False)
-        self._write = sessionmaker(
-            engine.execution_options(tutelage_write=True), expire_on_commit=False
+        self._write, self._write_lazily = (
+            sessionmaker(
+                engine.execution_options(tutelage_write=True, tutelage_lazy=lazy),
+                expire_on_commit=False,
+            )
+            for lazy in (False, True)
         )
 
     def session(self) -> Session:
         """Return a session for reading; use it as a context manager."""
         return self._read()
 
-    def begin(self) -> AbstractContextManager[Session]:
-        """Return a context manager: a session in one write transaction, committed at the end."""
-        return self._write.begin()
+    def begin(self, *, lazy: bool = False) -> AbstractContextManager[Session]:
+        """Return a context manager: a session in one write transaction, committed at the end.
+
+        A `lazy` one is not waited for until it is on the disk, and no other writer waits for that
+        either: if the machine's power fails, it may be gone, with the lazy ones after it.
+        """
+        return (self._write_lazily if lazy else self._write).begin()
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -84,8 +92,18 @@ def _durable(connection: Any, _record: Any) -> None:
 
 def _begin(connection: Connection) -> None:
     """Take SQLite's write lock at the start, so that a read-then-write can't be overtaken."""
-    write = connection.get_execution_options().get("tutelage_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    options = connection.get_execution_options()
+    lazy = options.get("tutelage_lazy", False)
+    if connection.info.get("tutelage_lazy", False) != lazy:
+        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if lazy else 'FULL'}")
+        connection.info["tutelage_lazy"] = lazy
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("tutelage_write") else "BEGIN")
+
+
+def _begin_lazily(connection: Connection) -> None:
+    """Let PostgreSQL not wait for the disk in this transaction, if it is a lazy one."""
+    if connection.get_execution_options().get("tutelage_lazy"):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
 
 
 def _no_autobegin(connection: Any, _record: Any) -> None:
@@ -107,13 +125,15 @@ def make_engine(url: str) -> Engine:
         event.listen(engine, "begin", _begin)
         return engine
     try:
-        return create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
+        engine = create_engine(parsed, pool_pre_ping=True, connect_args=_patience(parsed))
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise EnvironmentProblem(
             f"the driver for the store is not installed ({parsed.drivername})",
             where=parsed.render_as_string(hide_password=True),
             fix="For PostgreSQL: pip install 'tutelage[postgres]'",
         ) from error
+    event.listen(engine, "begin", _begin_lazily)
+    return engine
 
 
 def _parse(url: str) -> URL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -111,3 +112,36 @@ def test_without_texts_nobody_knows_what_was_repeated(store: Store) -> None:
     add(store, "rec_2", 10)
     read_traffic(store, Feedback(), now=LATER)
     assert said(store) == {("rec_1", "time_to_next"): 8.0}
+
+
+def test_looks_now_and_then_say_what_one_over_everything_says(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    often, once = (open_store(f"sqlite:///{tmp_path / name}.db") for name in ("often", "once"))
+    at_s, settings = 0.0, Feedback()
+    for number in range(300):
+        at_s += rng.choice((1.0, 20.0, 400.0, 2_000.0))
+        text = rng.choice(("where is my card", "Where is my card?", "what is the fee"))
+        status, user = rng.choice((200, 200, 200, 499, 502)), rng.choice(("anna", "bo", "cy"))
+        for store in (often, once):
+            add(store, f"rec_{number}", at_s, text, status=status, user=user)
+        if rng.random() < 0.2:
+            read_traffic(often, settings, now=START + timedelta(seconds=at_s + rng.random()))
+    now = START + timedelta(seconds=at_s + 10_000)
+    read_traffic(often, settings, now=now)
+    again = read_traffic(often, settings, now=now, everything=True)
+    assert (again.written, again.removed) == (0, 0)
+    read_traffic(once, settings, now=now)
+    assert said(often) == said(once)
+    assert {kind for _, kind in said(once)} == {"time_to_next", "retried", "abandoned"}
+    often.close()
+    once.close()
+
+
+def test_a_later_look_reads_what_came_since_and_the_last_request_of_each_user(store: Store) -> None:
+    for number in range(20):
+        add(store, f"rec_{number}", number * 30, f"question {number}")
+    read_traffic(store, Feedback(), now=START + timedelta(seconds=600))
+    add(store, "rec_new", 1_000, "a new one")
+    look = read_traffic(store, Feedback(), now=START + timedelta(seconds=1_000))
+    assert look == Look(records=11, written=1, removed=0)  # ten of the last five minutes again
+    assert said(store)["rec_19", "time_to_next"] == 428.0

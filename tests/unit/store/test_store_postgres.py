@@ -122,3 +122,11 @@ def test_use_is_added_up_and_stays_when_records_go(store: Store) -> None:
     assert delete_old(store, utc_now() + day) == 5
     assert read_usage(store, utc_now() - day, utc_now() + day) == before
     assert sum(line.requests for line in before) == 5
+
+
+def test_only_a_lazy_write_is_not_waited_for(store: Store) -> None:
+    told = []
+    for lazy in (False, True, False):
+        with store.begin(lazy=lazy) as session:
+            told.append(session.execute(text("SHOW synchronous_commit")).scalar_one())
+    assert told == ["on", "off", "on"]
