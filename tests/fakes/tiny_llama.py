@@ -13,7 +13,7 @@ CHATML = (
 )
 
 
-def build_tiny_model(directory: Path, **overrides: Any) -> Path:
+def build_tiny_model(directory: Path, *, std: float = 0.08, **overrides: Any) -> Path:
     """Write a random Llama (hidden 64, 2 layers, grouped keys) and its tokenizer."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -49,7 +49,7 @@ def build_tiny_model(directory: Path, **overrides: Any) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.08)
+                parameter.normal_(std=std)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
