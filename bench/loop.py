@@ -353,7 +353,7 @@ class Loop:
 
 
 def test_rows_trained(ctx: Context) -> int:
-    """Return how many rows stood on a version's train side when they were known to be the test's.
+    """Return how many rows a version gave to training when they were known to be the test's.
 
     A request that turns out later to be a twin of a test row is moved to the test side then: a
     version made before did not know, one made afterwards may not train on it.
@@ -374,7 +374,8 @@ def test_rows_trained(ctx: Context) -> int:
         }
     found: set[str] = set()
     for name, at in made.items():
-        for row in load_version(ctx.workspace.artifact_dir("datasets", name)).rows("train"):
+        version = load_version(ctx.workspace.artifact_dir("datasets", name))
+        for row in (*version.rows("train"), *version.rows("validation")):
             if row.id in held or asked.get(row.input_text, at) < at:
                 found.add(row.id)
     return len(found)
