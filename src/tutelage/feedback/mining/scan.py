@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 
 from tutelage.core.example import SPLITS, normalise
 from tutelage.feedback.mining.failure import Forms, failure_of
 from tutelage.release.evidence import TURNED_AWAY
 from tutelage.store.base import Store
+from tutelage.store.in_time import chunks_in_time
 from tutelage.store.records import RecordRow
 
 CHUNK = 20_000  # records read at once
@@ -151,22 +152,7 @@ def scan(
 
 def chunks(store: Store, window: Window, *, newest: bool = False) -> Iterator[Sequence[Any]]:
     """Yield the records of a window by time, a chunk a transaction; with `newest` backwards."""
-    at, name = RecordRow.at, RecordRow.id
-    order = (at.desc(), name.desc()) if newest else (at, name)
-    place: tuple[datetime, str] | None = None
-    while True:
-        query = select(*_COLUMNS).where(*_inside(window))
-        if place is not None:
-            here, last = place
-            further = or_(at < here, name < last) if newest else or_(at > here, name > last)
-            query = query.where(at <= here if newest else at >= here, further)
-        with store.session() as session:
-            rows = session.execute(query.order_by(*order).limit(CHUNK)).all()
-        if rows:
-            yield rows
-        if len(rows) < CHUNK:
-            return
-        place = rows[-1].at, rows[-1].id
+    return chunks_in_time(store, _COLUMNS, _inside(window), newest=newest, size=CHUNK)
 
 
 def _inside(window: Window) -> list[Any]:
