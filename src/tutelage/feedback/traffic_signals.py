@@ -71,7 +71,7 @@ class Reader:
 
     def __init__(self, settings: Feedback) -> None:
         self._retry = timedelta(seconds=seconds(settings.retry_within))
-        self._session = timedelta(seconds=seconds(settings.session))
+        self.session = timedelta(seconds=seconds(settings.session))
 
     def read(
         self, requests: Iterable[Asked], now: datetime, earlier: Iterable[Asked] = ()
@@ -83,19 +83,19 @@ class Reader:
         followed by none has nothing to say and is not yielded either.
         """
         last = {request.user: request for request in earlier}
-        known = {request.record for request in last.values() if request.status < _FAILED}
+        nothing = {request.record for request in last.values() if request.status < _FAILED}
         for request in requests:
             before = last.get(request.user)
             last[request.user] = request
             if before is not None:
                 yield self._between(before, request)
         for request in last.values():
-            if now - request.at > self._session and request.record not in known:
+            if now - request.at > self.session and request.record not in nothing:
                 yield self._silent(request)
 
     def _between(self, one: Asked, two: Asked) -> Read:
         gap = max(two.at - timedelta(seconds=two.latency_s) - one.at, timedelta(0))
-        if gap > self._session:
+        if gap > self.session:
             return self._silent(one)
         found = ((NEXT, round(gap.total_seconds(), 3), two.at),)
         asked = gap <= self._retry and one.text and two.text
@@ -103,7 +103,7 @@ class Reader:
 
     def _silent(self, one: Asked) -> Read:
         whole = one.status < _FAILED
-        signals = () if whole else ((ABANDONED, True, one.at + self._session),)
+        signals = () if whole else ((ABANDONED, True, one.at + self.session),)
         return Read(one.record, signals)
 
 
@@ -140,13 +140,13 @@ def read_traffic(
     now = now or utc_now()
     with store.session() as session:
         mark = session.get(MarkRow, _MARK)
+    reader = Reader(settings)
     since, earlier = None, list[Asked]()
     if mark is not None and not everything:
         since = mark.at - _LATE
-        session_s = timedelta(seconds=seconds(settings.session))
-        earlier = _last_requests(store, since - session_s, since)
+        earlier = _last_requests(store, since - reader.session, since)
     looked = written = removed = 0
-    found = Reader(settings).read(_requests(store, since), now, earlier)
+    found = reader.read(_requests(store, since), now, earlier)
     while part := list(islice(found, _AT_ONCE)):
         new, old = _keep(store, with_repeats(part, settings.alike))
         looked, written, removed = looked + len(part), written + new, removed + old
