@@ -41,6 +41,19 @@ def test_the_menu_marks_where_one_is(page: Any, path: str, entry: str) -> None:
     assert marked.locator("span").all_inner_texts() == [entry]
 
 
+def test_on_a_phone_the_navigation_comes_by_its_button_and_goes_again(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    ready(page, "/")
+    drawer = page.locator(".tt-drawer")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(drawer).not_to_be_in_viewport()
+    for _ in range(2):
+        page.get_by_role("button", name="Navigation").click()
+        expect(drawer).to_be_in_viewport()
+        page.locator(".q-drawer__backdrop").click(position={"x": 350, "y": 500})
+        expect(drawer).not_to_be_in_viewport()
+
+
 def test_question_mark_shows_the_keys_and_g_h_goes_home(page: Any, allowed: list[str]) -> None:
     allowed.append("404")
     ready(page, "/no/such/page")

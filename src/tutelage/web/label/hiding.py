@@ -20,7 +20,7 @@ return inside ? chosen.toString() : '';
 
 async def ask_to_hide(view: View) -> tuple[str, str] | None:
     """Return the words to hide and their kind, or None if the person thought better of it."""
-    marked = str(await ui.run_javascript(_MARKED, timeout=3.0) or "").strip()
+    marked = await _marked()
     kind = await view.call(kind_of, view.context, marked) if marked else "name"
     kinds = {name: one.title[0].upper() + one.title[1:] for name, one in KINDS.items()}
     with ui.dialog() as dialog, ui.card().classes("tt-card tt-question"):
@@ -40,3 +40,11 @@ async def ask_to_hide(view: View) -> tuple[str, str] | None:
     answer = await dialog
     dialog.delete()
     return answer if isinstance(answer, tuple) else None
+
+
+async def _marked() -> str:
+    """Return the words that are marked in the item; none where the browser does not say."""
+    try:
+        return str(await ui.run_javascript(_MARKED, timeout=3.0) or "").strip()
+    except TimeoutError:  # the person writes the words instead
+        return ""
