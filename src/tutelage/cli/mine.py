@@ -38,10 +38,10 @@ def run(
     held_out: Annotated[
         float,
         typer.Option("--held-out", help="Share drawn at random to judge models, not to train."),
-    ] = 0.2,
+    ] = 0.15,
     explore: Annotated[
         float, typer.Option("--explore", help="Share drawn at random from what may be trained on.")
-    ] = 0.1,
+    ] = 0.05,
     to: PeopleOption = None,
     overlap: OverlapOption = 1,
     shared: SharedOption = False,

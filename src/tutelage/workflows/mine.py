@@ -40,6 +40,7 @@ from tutelage.feedback.mining.scan import (
     sample_texts,
     scan,
 )
+from tutelage.feedback.mining.served import fade, serving
 from tutelage.feedback.mining.strengths import (
     OFTEN,
     WEIGHTS,
@@ -65,7 +66,7 @@ from tutelage.workflows.data.experts_answer import is_labelled
 from tutelage.workflows.data.experts_items import production_item
 from tutelage.workflows.data.experts_rows import known_rows
 from tutelage.workflows.data.pool import given_items
-from tutelage.workflows.mine_known import Bench, left_out_keys, make_bench
+from tutelage.workflows.mine_known import Bench, left_out_keys, live_releases, make_bench
 
 STAGE = "mine"
 _SPARE = 1.25  # rows ranked a row wanted: some turn out to be known once redacted
@@ -80,6 +81,7 @@ class _Looked:
     strengths: Strengths
     live: dict[str, tuple[float, str]]
     judges: dict[str, Split]
+    serving: set[str]  # releases; none where nothing is deployed
     until: datetime
 
 
@@ -100,8 +102,8 @@ def mine(
     budget: int = 50,
     now: datetime | None = None,
     since: datetime | None = None,
-    held_out: float = 0.2,
-    explore: float = 0.1,
+    held_out: float = 0.15,
+    explore: float = 0.05,
     seed: int = 7,
 ) -> Mined:
     """Return up to `budget` requests that are worth a label, the most wanted first, and keep them.
@@ -129,6 +131,7 @@ def mine(
     chosen = _choose(ctx, looked, bench, (barred.mask, sample), shares, seed)
     explainer = Explainer(ctx.store, looked.traffic, looked.strengths, forms, bench.knowledge)
     explainer.live, explainer.judges = looked.live, looked.judges
+    explainer.serving = looked.serving
     explainer.declared = declare(ctx.config.feedback)
     rows = _rows(ctx, looked, chosen, explainer, bench, budget)
     if not rows:
@@ -188,11 +191,16 @@ def _look(ctx: Context, window: Window, forms: Forms, bench: Bench, total: int) 
     apart = {name: (1 - split.strength) / 2 for name, split in judges.items()}
     values["judges"], record["judges"] = from_scores(traffic, apart)
     values["entropy"], record["entropy"] = from_entropy(traffic)
-    values["releases"], values["varies"] = from_answers(traffic)
+    now = live_releases(ctx)
+    served = serving(traffic, now)
+    values["releases"], values["varies"] = from_answers(traffic, served)
     if not is_labelled(ctx.config):
         soften(ctx.store, traffic, [values["releases"], values["varies"]])
     values |= looker.strengths()
-    return _Looked(traffic, Strengths(values, record), live, judges, window.until)
+    newest = numbers(traffic.newest, np.int32).astype(np.int64)
+    for name, whose in {**record, "against": newest}.items():
+        fade(values[name], whose, served)
+    return _Looked(traffic, Strengths(values, record), live, judges, now, window.until)
 
 
 def _live(ctx: Context, window: Window) -> dict[str, tuple[float, str]]:
@@ -241,7 +249,7 @@ def _choose(
     times, side = numbers(traffic.count, np.int32), numbers(traffic.side, np.int8)
     score = strengths.score()
     fresh = freshness(traffic, looked.until)
-    value = (score * fresh * np.maximum(times, 1) ** OFTEN).astype(np.float32)
+    value = (score**2 * fresh * np.maximum(times, 1) ** OFTEN).astype(np.float32)
     asked = (times * fresh).astype(np.float32)
     train, held = ~barred & (side == 0), ~barred & (side > 0)
     judged = pick.drawn(asked, held, aside, seed).tolist()

@@ -24,8 +24,8 @@ class MiningDesk:
         budget: int = 50,
         *,
         since: datetime | None = None,
-        held_out: float = 0.2,
-        explore: float = 0.1,
+        held_out: float = 0.15,
+        explore: float = 0.05,
         seed: int = 7,
     ) -> Mined:
         """Look at production and return the rows worth a label, ranked, with their reasons."""

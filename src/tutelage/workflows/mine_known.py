@@ -19,6 +19,7 @@ from tutelage.feedback.mining.scan import CHUNK, asked_text, text_key
 from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.inference.word_space import fit_word_space
+from tutelage.release.routes import deployments, route
 from tutelage.store.annotations import AnnotatorRow, ItemRow
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.context import Context
@@ -72,6 +73,15 @@ def _known_rows(ctx: Context) -> list[Example]:
     """Return the train and validation rows of the newest version; test rows are not looked at."""
     version = newest_version(ctx)
     return [*version.rows("train"), *version.rows("validation")] if version is not None else []
+
+
+def live_releases(ctx: Context) -> set[str]:
+    """Return the releases that answer now, a candidate among them; none without a deployment."""
+    found: set[str] = set()
+    for deployment in deployments(ctx.store):
+        way = route(ctx.store, deployment.name)
+        found |= {name for name in (way.stable, way.canary) if name is not None}
+    return found
 
 
 def left_out_keys(ctx: Context, *, any_edit: bool = False) -> dict[str, set[int]]:

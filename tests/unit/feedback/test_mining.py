@@ -15,6 +15,7 @@ from tutelage.feedback.mining.failure import Forms, failure_of
 from tutelage.feedback.mining.known import Knowledge
 from tutelage.feedback.mining.pick import candidates, drawn, interleave, spread
 from tutelage.feedback.mining.scan import Traffic, text_key
+from tutelage.feedback.mining.served import fade, serving
 from tutelage.feedback.mining.strengths import Strengths, from_answers, from_scores
 from tutelage.inference.word_space import fit_word_space
 
@@ -79,9 +80,28 @@ def test_releases_that_differ_are_told_from_one_that_wavers() -> None:
         (2, 0, "warm"), (2, 1, "warm"), (2, 1, ""),  # no answer is no difference
         (3, 0, "warm"), (3, 0, "warm"), (3, 0, "warm"), (3, 0, "cold"),
     )  # fmt: skip
-    apart, varies = from_answers(traffic)
+    apart, varies = from_answers(traffic, np.ones(len(traffic.ids), bool))
     assert apart.tolist() == [1, 0, 0, 0]
     assert varies.tolist() == [0, 1, 0, 0.5]
+
+
+def test_answers_of_releases_that_serve_no_more_count_a_quarter() -> None:
+    traffic = answers(
+        (0, 0, "warm"), (0, 1, "cold"),  # the one that serves differs with the one before
+        (1, 1, "warm"), (1, 1, "cold"),  # the one that serves wavers
+        (2, 0, "warm"), (2, 0, "cold"),  # the one before wavered
+    )  # fmt: skip
+    traffic.releases = ["before", "now"]
+    served = serving(traffic, {"now", "next"})
+    assert served.tolist() == [False, True, True, True, False, False]
+    apart, varies = from_answers(traffic, served)
+    assert apart.tolist() == [0.25, 0, 0]
+    assert varies.tolist() == [0, 1, 0.25]
+    strength = np.array([0.8, 0.8, 0.8], np.float32)
+    fade(strength, np.array([0, 2, -1]), served)
+    assert strength.tolist() == pytest.approx([0.2, 0.8, 0.8])
+    assert serving(traffic, {"of another log"}).all(), "nothing tells old answers from new ones"
+    assert serving(traffic, ()).all()
 
 
 def test_the_lowest_score_of_a_text_counts() -> None:

@@ -19,12 +19,14 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.feedback.segment import corrected, trainable
 from tutelage.feedback.signals import read_feedback
+from tutelage.release.deployments import ensure_deployment
 from tutelage.store.annotations import BatchRow
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.feedback import SideMoveRow
 from tutelage.store.judgements import JudgeVerdictRow
 from tutelage.store.mining import MinedRecordRow
 from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.releases import ReleaseRow
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.curate import curate
@@ -202,8 +204,26 @@ def test_the_newest_answer_is_the_one_that_is_looked_at(ctx: Context) -> None:
     assert not any(reason.words.startswith("the model said") for reason in row.reasons)
 
 
+def test_a_complaint_of_a_release_that_serves_no_more_says_less_and_says_so(ctx: Context) -> None:
+    for name, release in (("of-before", "r1"), ("of-now", "r2")):
+        add(ctx, name, f"ember and lava near the tower {release}", WARM, release=release)
+        say(ctx, name, signals={"escalated": True})
+    deploy(ctx, "r2")
+    found = {row.record: row for row in mine(ctx, budget=5, held_out=0, explore=0).rows}
+    assert found["of-now"].score > 2 * found["of-before"].score
+    assert "users: escalated" in [reason.words for reason in found["of-now"].reasons]
+    before = [reason.words for reason in found["of-before"].reasons]
+    assert "users: escalated (of r1, which serves no more)" in before
+
+
+def deploy(ctx: Context, release: str) -> None:
+    with ctx.store.begin() as session:
+        session.add(ReleaseRow(id=release, name=release, kind="base", manifest={}, path=""))
+    ensure_deployment(ctx.store, "d", release)
+
+
 def test_what_was_asked_lately_goes_first(ctx: Context) -> None:
-    at = utc_now() - timedelta(days=90)
+    at = utc_now() - timedelta(days=360)
     for number in range(6):
         add(ctx, f"old{number}", f"ember and lava near the tower {number}", "broken", at=at)
     add(ctx, "new", "snow and hail near the bridge", "broken")

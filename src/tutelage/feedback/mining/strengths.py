@@ -19,6 +19,7 @@ from tutelage.data.linear import Vectors
 from tutelage.feedback.mining.known import Knowledge
 from tutelage.feedback.mining.mined import Kind
 from tutelage.feedback.mining.scan import Traffic, fetch, numbers
+from tutelage.feedback.mining.served import GONE
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow
 
@@ -40,7 +41,7 @@ WEIGHTS: dict[Source, tuple[Kind, float]] = {
     "doubt": ("uncertainty", 0.5),
     "novel": ("novelty", 0.4),
 }
-HALF_LIFE_S = 30 * 86_400.0  # after which a text counts half: releases and users change
+HALF_LIFE_S = 90 * 86_400.0  # after which a text counts half: users ask other things
 OFTEN = 0.25  # power of how often a text is asked: 16 times counts double, as neighbours count too
 SURE = 0.8  # margin of the two likeliest labels from which on there is no doubt
 LEAST = 0.1  # strength below which a signal is no reason
@@ -114,7 +115,7 @@ class Looker:
 
 
 def freshness(traffic: Traffic, until: datetime) -> Floats:
-    """Return how much each text still counts: half as much for each 30 days since it was asked."""
+    """Return how much each text still counts: half as much for each 90 days since it was asked."""
     age_s = until.timestamp() - numbers(traffic.last, np.float64)
     fresh: Floats = np.exp2(-np.maximum(age_s, 0) / HALF_LIFE_S).astype(np.float32)
     return fresh
@@ -173,17 +174,27 @@ def from_verdicts(
     return strength, record
 
 
-def from_answers(traffic: Traffic) -> tuple[Floats, Floats]:
+def from_answers(traffic: Traffic, served: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Return how far releases differ on each text, and how far one release differs with itself.
 
     Releases differ (1) where their usual answers do. Of one release it is twice the share of
-    answers besides the usual one, 1 at most. Copies to a candidate (shadow) count.
+    answers besides the usual one, 1 at most. Copies to a candidate (shadow) count. What only shows
+    in answers of releases that serve no more, where `served`, (N,), is false, counts a quarter.
     """
+    told = numbers(traffic.answer, np.int64) != 0
+    every = _from_answers(traffic, np.flatnonzero(told))
+    if served.all():
+        return every
+    now = _from_answers(traffic, np.flatnonzero(told & served))
+    apart, varies = (np.maximum(GONE * a, b) for a, b in zip(every, now, strict=True))
+    return apart, varies
+
+
+def _from_answers(traffic: Traffic, told: NDArray[np.int64]) -> tuple[Floats, Floats]:
     size = len(traffic.keys)
     apart, varies = np.zeros(size, np.float32), np.zeros(size, np.float32)
     text, answer = numbers(traffic.text, np.int32), numbers(traffic.answer, np.int64)
     release = numbers(traffic.release, np.int16)
-    told = np.flatnonzero(answer)
     if not len(told):
         return apart, varies
     order = told[np.lexsort((answer[told], release[told], text[told]))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Explainer:
         self.live: Mapping[str, tuple[float, str]] = {}  # record -> (score, metric)
         self.judges: Mapping[str, Split] = {}
         self.declared: Mapping[str, Declared] = {}
+        self.serving: Collection[str] = ()  # releases
 
     def reasons(self, texts: Sequence[int], vectors: Vectors) -> list[tuple[Reason, ...]]:
         """Return the reasons of each text, the weightiest first; `vectors` are theirs, (N, D)."""
@@ -63,6 +64,7 @@ class Explainer:
                 row = rows.get(names.get(causes.get((source, text), -1), ""))
                 said = signals.get(row.id, []) if row is not None else []
                 words = self._words(source, row, said, answers[text], (look, place))
+                words += self._of_whom(row) if words else ""
                 kind = WEIGHTS[source][0]
                 if words and kind in reasons:
                     both = f"{reasons[kind].words}; {words}"
@@ -71,6 +73,11 @@ class Explainer:
                     reasons[kind] = Reason(kind, round(strength, 3), words)
             found.append(tuple(reasons.values()))
         return found
+
+    def _of_whom(self, row: Any) -> str:
+        if row is None or not self.serving or row.release in self.serving:
+            return ""
+        return f" (of {self.shown.get(row.release, row.release[:12])}, which serves no more)"
 
     def _words(
         self,
@@ -121,7 +128,7 @@ class Explainer:
                 f"the dataset leaves it open: {top!r} {look.chance[place] * 100:.0f} %, "
                 f"{second!r} {look.runner[place] * 100:.0f} %"
             )
-        answer = answers[0][1] if answers else ""
+        answer = answers[-1][1] if answers else ""
         return (
             f"the model said {_quoted(answer)}, the dataset's rows say {top!r} "
             f"({look.chance[place] * 100:.0f} %)"
