@@ -204,6 +204,7 @@ def _item(record: Any, output: OutputFormat | None) -> Item:
         len(response) if response and output is None else None,
         label_of(response, output) if response and output is not None else None,
         record.user,
+        record.release,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import numpy as np
 import pytest
 
+from tutelage.feedback.drift.begun import begun
 from tutelage.feedback.drift.scan import Scan, along, among, near
 from tutelage.feedback.drift.watch import BLOCK, POOL, SPANS, Blocks, DriftWatch, Item, Standing
 
@@ -140,6 +142,60 @@ def test_a_new_kind_of_request_raises_the_alarm_and_is_pointed_at() -> None:
     assert alarm is not None and alarm.series == "request wording" and alarm.p <= 0.05
     assert "000800" <= alarm.since <= "001400"
     assert alarm.ids and all(int(name[1:]) >= 800 for name in alarm.ids)
+
+
+MANY = np.random.default_rng(12).normal(size=(60, 16)) * 2.0
+
+
+def embed_many(texts: Sequence[str]) -> np.ndarray:
+    places = [text.split() for text in texts]
+    return unit(np.stack([MANY[int(kind)] + np.random.default_rng(int(seed)).normal(size=16)
+                          for kind, seed in places]))  # fmt: skip
+
+
+def test_an_alarm_says_when_the_change_began_though_a_longer_span_tells() -> None:
+    """A small change at 2,000, which raises no alarm yet, and a large one at 2,900."""
+    rng = np.random.default_rng(6)
+    watch = DriftWatch(embed_many)
+    alarm = None
+    for place in range(3_500):
+        more = 1.0 if place < 2_000 else 1.3 if place < 2_900 else 1.9
+        kind = rng.choice(60, p=np.repeat([more, 2 - more], 30) / 60)
+        text = f"{kind} {rng.integers(10**6)}"
+        alarm = watch.add(Item(f"r{place}", text, f"{place:06d}"))
+        if alarm is not None:
+            break
+    assert alarm is not None and alarm.series == "request wording"
+    assert "002850" <= alarm.since <= "002950"
+    assert len(alarm.ids) > 10 and all(int(name[1:]) >= int(alarm.since) for name in alarm.ids)
+
+
+def test_where_more_of_them_come_from_on_is_found_and_chance_is_not() -> None:
+    rng = np.random.default_rng(6)
+    inside = np.flatnonzero(rng.random(1_000) < np.repeat([0.1, 0.4], 500))
+    assert 450 <= begun(inside.tolist(), 1_000) <= 550
+    even = [begun(np.flatnonzero(rng.random(600) < 0.2).tolist(), 600) for _ in range(100)]
+    assert sum(place > 0 for place in even) <= 5
+    fewer = np.flatnonzero(rng.random(1_000) < np.repeat([0.4, 0.1], 500))
+    assert begun(fewer.tolist(), 1_000) == 0, "they became fewer"
+    assert begun([], 1_000) == begun([3], 20) == 0
+
+
+def test_a_new_release_that_answers_otherwise_is_no_drift() -> None:
+    rng = np.random.default_rng(8)
+    watch = DriftWatch(embed, reference=reference(rng))
+    for place in range(2_400):
+        item = request(rng, place, range(6))
+        new = place >= 1_200 and rng.random() < min(1.0, (place - 1_200) / 600)
+        if new:  # it calls zeros ones, from its first answer on
+            item = replace(item, label="1" if item.label == "0" else item.label)
+        assert watch.add(replace(item, release="after" if new else "before")) is None
+    for place in range(2_400, 2_900):  # and then it begins to err
+        item = replace(request(rng, place, range(6)), label="1", release="after")
+        alarm = watch.add(item)
+        if alarm is not None:
+            break
+    assert alarm is not None and alarm.series == "label"
 
 
 def test_years_without_a_change_stay_silent() -> None:

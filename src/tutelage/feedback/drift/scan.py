@@ -51,10 +51,14 @@ Inside = Callable[[int, int], Ints]  # the places in a region, by its row and si
 
 @dataclass(frozen=True)
 class Scan:
-    """The log e-value, and the places of the new requests in the region that says most."""
+    """The log e-value, and the places of the new requests in the region that says most.
+
+    `gained` are those in all regions that gain, where regions part the requests.
+    """
 
     log_e: float
     where: tuple[int, ...] = ()
+    gained: tuple[int, ...] = ()
 
 
 NOTHING = Scan(0.0)
@@ -76,7 +80,8 @@ def near(vectors: NDArray[np.float32], newest: Sequence[int], rng: np.random.Gen
         before = np.sort(rng.choice(before, CLOSE, replace=False))
     some = np.concatenate((before, np.arange(max(0, total - CLOSE_NEW), total)))
     for m, scan in zip(few, _neighbours(vectors[some], few), strict=True):
-        told = Scan(scan.log_e, tuple(int(i) for i in some[list(scan.where)]))
+        where = tuple(int(i) for i in some[list(scan.where)])
+        told = Scan(scan.log_e, where, where)
         found[m] = _mean([told, found[m]])
     return [found[m] for m in newest]
 
@@ -122,8 +127,7 @@ def _one_label(codes: Ints, m: int) -> Scan:
     ]
     each = np.array([_log_mean(log) for log in logs])
     label = np.flatnonzero(sizes)[int(each.argmax())]
-    where = np.flatnonzero(codes == label)
-    return Scan(_log_mean(each), tuple(int(i) for i in where[where >= total - m]))
+    return Scan(_log_mean(each), *_told(codes, m, label, found * total > sizes * m))
 
 
 def together(codes: Ints, m: int) -> Scan:
@@ -142,14 +146,23 @@ def together(codes: Ints, m: int) -> Scan:
         if count * total > size * m:
             telling[group] = each.max()
         rest, left = rest - size, left - count
-    where = np.flatnonzero(codes == int(telling.argmax()))
-    return Scan(_log_mean(logs), tuple(int(i) for i in where[where >= total - m]))
+    most = int(telling.argmax())
+    return Scan(_log_mean(logs), *_told(codes, m, most, np.isfinite(telling)))
+
+
+def _told(
+    codes: Ints, m: int, most: int, gain: NDArray[np.bool_]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which of the last m rows are of the code that says most, and of those that gain."""
+    new = np.arange(len(codes) - m, len(codes))
+    of = codes[new]
+    return tuple(new[of == most].tolist()), tuple(new[gain[of] | (of == most)].tolist())
 
 
 def _mean(scans: Sequence[Scan]) -> Scan:
     """Return the mean of e-values, with the place that the largest one names."""
     best = max(scans, key=lambda scan: scan.log_e)
-    return Scan(_log_mean(np.array([scan.log_e for scan in scans])), best.where)
+    return Scan(_log_mean(np.array([scan.log_e for scan in scans])), best.where, best.gained)
 
 
 def _neighbours(vectors: NDArray[np.float32], newest: Sequence[int]) -> Scans:
@@ -207,7 +220,7 @@ def _best(counts: Ints, sizes: Sequence[int], total: int, m: int, inside: Inside
     row, place = divmod(int(logs.argmax()), len(sizes))
     members = inside(row, sizes[place])
     where = tuple(int(i) for i in members if i >= total - m)
-    return Scan(_log_mean(logs.ravel()), where)
+    return Scan(_log_mean(logs.ravel()), where, where)
 
 
 @lru_cache(maxsize=4096)

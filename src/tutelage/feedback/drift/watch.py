@@ -12,6 +12,10 @@ of the chance `alpha`; the shares sum to 1. It raises the alarm where its mean r
 1 / (alpha w_t): over all looks there will ever be, the chance of that is at most alpha, however
 many requests come and however often one looks. The series share `alpha` among them.
 
+What is told of answers is of one release, the one that gives most of the newest: what a new release
+answers differently is its own doing, and no drift. Which those are is settled without looking at
+the answers, so the e-values stay what they are.
+
 It holds only if, while nothing changes, requests come in no particular order: of a person's
 requests close to each other one counts. It knows no store and no clock.
 """
@@ -19,6 +23,7 @@ requests close to each other one counts. It knows no store and no clock.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,6 +32,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.feedback.drift.begun import begun
 from tutelage.feedback.drift.scan import Scans, along, among, near
 
 BLOCK = 50  # requests between two looks
@@ -36,6 +42,7 @@ POOL = 6_000  # requests before those blocks, at most; then a random part
 VERDICTS = 1_500  # the same of verdicts
 LEAST = 50  # requests to compare with, before anything is compared
 APART = timedelta(hours=1)  # between two requests of a person that count
+OF_ANSWERS = ("answer length", "label")  # a new release changes them, which is no drift
 _PACE = 100  # s of the weights: the look until which half of the chance is spent
 SHARES = {
     "request wording": 0.5, "request length": 0.125, "answer length": 0.125, "label": 0.125,
@@ -57,6 +64,7 @@ class Item:
     answer_length: int | None = None
     label: str | None = None
     user: str | None = None
+    release: str | None = None  # that answered
 
 
 class Verdict(NamedTuple):
@@ -87,7 +95,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A series has moved. `since` is when the telling span began; `ids` are telling requests."""
+    """A series has moved since about `since`. `ids` are telling requests, the most telling first."""
 
     series: str
     p: float
@@ -228,10 +236,19 @@ class DriftWatch:
         return alarm
 
     def _look(self, name: str, rng: np.random.Generator) -> Alarm | None:
-        rows, spans = self._requests.rows(_TELLS[name])
+        rows, spans = self._requests.rows(self._telling(name))
         if not spans:
             return None
         return self._take(name, rows, spans, self._scans(name, rows, list(spans.values()), rng))
+
+    def _telling(self, name: str) -> Callable[[Item], bool]:
+        """Return which requests a series is of: answers are compared within one release."""
+        tells = _TELLS[name]
+        if name not in OF_ANSWERS:
+            return tells
+        latest = (item.release for block in self._requests.blocks[-SPANS[0] :] for item in block)
+        release = Counter(latest).most_common(1)[0][0]
+        return lambda item: item.release == release and tells(item)
 
     def _scans(
         self, name: str, rows: list[Item], newest: list[int], rng: np.random.Generator
@@ -255,8 +272,12 @@ class DriftWatch:
         best = standing.take([scan.log_e for scan in scans], begins)
         if best is None:
             return None
-        told = dict.fromkeys(rows[i].id for i in scans[best].where)
-        return Alarm(name, self._overall(standing), begins[best], tuple(told))
+        first = len(rows) - list(spans.values())[best]
+        first += begun([i - first for i in scans[best].gained], len(rows) - first)
+        standing.since = rows[first].at
+        telling = (*scans[best].where, *scans[best].gained)
+        told = dict.fromkeys(rows[i].id for i in telling if i >= first)
+        return Alarm(name, self._overall(standing), rows[first].at, tuple(told))
 
     def _overall(self, standing: Standing) -> float:
         """Return a p-value over all series."""
