@@ -95,7 +95,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A series has moved since about `since`. `ids` are telling requests, the most telling first."""
+    """A series has moved since about `since`. `ids` are telling requests, the best first."""
 
     series: str
     p: float
