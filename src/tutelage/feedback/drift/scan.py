@@ -36,8 +36,9 @@ MORE = (1.7, 3.0, 6.0, 12.0, 40.0)  # odds by which a region gathers the newest
 LESS = (0.6, 0.25)  # and by which it lacks it
 SPREADS = (0.3, 0.6, 1.2)  # standard deviations of the groups' log odds, together
 GROUPS = 100  # that texts are parted into, at most
-_PARTINGS = 2  # as k-means finds others from another start
+_PARTINGS = 4  # k-means finds others from another start, and which tell most is not known
 CLOSE, CLOSE_NEW = 1_500, 500  # old and new requests among which neighbours are looked for
+_ROUNDS = 4  # of k-means: many rough partings see more than a few good ones
 _FIT = 4_000  # rows that the groups are found on; all are parted by them
 _MOST = 3  # a region holds at most a third of all
 
@@ -182,17 +183,17 @@ def _neighbours(vectors: NDArray[np.float32], newest: Sequence[int]) -> Scans:
 
 def _grouped(vectors: NDArray[np.float32], rng: np.random.Generator) -> Ints:
     """Return the group of each row, (N,), by k-means on rows in random order: it sees no time."""
-    from sklearn.cluster import KMeans, kmeans_plusplus
+    from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     some = rng.permutation(len(vectors))[:_FIT]
     count = min(GROUPS, max(2, len(vectors) // 15))
     seed = int(rng.integers(2**31))
+    means = KMeans(count, init="random", n_init=1, max_iter=_ROUNDS, random_state=seed)
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # six rounds do
-        begin = kmeans_plusplus(vectors[some], count, random_state=seed, n_local_trials=1)[0]
-        means = KMeans(count, init=begin, n_init=1, max_iter=6).fit(vectors[some])
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few rounds do
+        means.fit(vectors[some])
         return np.asarray(means.predict(vectors), dtype=np.int64)
 
 
