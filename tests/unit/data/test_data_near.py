@@ -23,7 +23,7 @@ from tutelage.data.dedup.facts import facts, same_facts
 from tutelage.data.dedup.minhash import candidates, signatures
 from tutelage.data.dedup.near import NearDuplicates, clusters
 from tutelage.data.dedup.thin import NearStep
-from tutelage.data.dedup.wording import same_words
+from tutelage.data.dedup.wording import same_words, words_in_order
 
 SAME = [
     ("How do I freeze my card?", "how do i freeze my crad?"),
@@ -142,12 +142,18 @@ def test_the_order_of_words_does_not_change_a_signature() -> None:
 def test_every_pair_meets_the_threshold(texts: list[str], threshold: float) -> None:
     clean = [normalise(text) for text in texts]
     for i, j in NearDuplicates(threshold, guard=False).pairs(texts).tolist():
-        ordered = [" ".join(sorted(clean[k].split())) for k in (i, j)]
+        ordered = [words_in_order(clean[k]) for k in (i, j)]
         assert i < j
         assert (
             max(OSA.normalized_similarity(clean[i], clean[j]), OSA.normalized_similarity(*ordered))
             >= threshold / 100 - 1e-6
         )
+
+
+def test_punctuation_alone_is_no_duplicate_of_other_punctuation() -> None:
+    texts = ["?", ".", "...", "???", "(a card)", "a card?", "a", "the"]
+    for guard in (False, True):
+        assert NearDuplicates(60.0, guard=guard).pairs(texts).tolist() == [[4, 5]]
 
 
 def test_candidates_find_what_all_pairs_find(shared_data: Path) -> None:

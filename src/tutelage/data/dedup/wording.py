@@ -35,10 +35,13 @@ _JOINED = 0.8  # the same of words written together and apart ("top up", "topup"
 
 
 def words_in_order(text: str) -> str:
-    """Return the words of a text sorted, without articles, greetings and other fillers."""
+    """Return the words of a text sorted, without articles, greetings and other fillers.
+
+    A text of fillers alone keeps them, one of punctuation alone is left as it is.
+    """
     words = text.translate(_MARKS).split()
     words.sort()
-    return " ".join([word for word in words if word not in _FILLERS]) or " ".join(words)
+    return " ".join([word for word in words if word not in _FILLERS]) or " ".join(words) or text
 
 
 def same_words(one: str, two: str) -> bool:
