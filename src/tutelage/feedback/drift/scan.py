@@ -142,7 +142,7 @@ def together(codes: Ints, m: int) -> Scan:
     for group, (size, count) in enumerate(zip(sizes.tolist(), found.tolist(), strict=True)):
         if not size:
             continue
-        each = _odds_bets(size, rest, left)[:, count]
+        each = _odds_bet(size, rest, left, count)
         logs += each
         if count * total > size * m:
             telling[group] = each.max()
@@ -234,14 +234,15 @@ def _bets(size: int, total: int, m: int, *, both: bool = False) -> Floats:
     return _log_e(_log_chances(size, total, m), odds)
 
 
-def _odds_bets(size: int, total: int, m: int) -> Floats:
-    """Return log e for every spread of log odds and every count of new ones, (S, size + 1).
+def _odds_bet(size: int, total: int, m: int, count: int) -> Floats:
+    """Return log e of so many new ones in a region for every spread of log odds, (S,).
 
     Log odds are normal around 0: the mean over them is by Gauss-Hermite quadrature.
     """
-    ways = _log_chances(size, total, m)
-    each = _log_e(ways, np.outer(SPREADS, _NODES).ravel()).reshape(len(SPREADS), len(_NODES), -1)
-    return np.asarray(_log_sums(each + _LOG_WEIGHTS[:, None], axis=1))
+    odds = np.outer(SPREADS, _NODES).ravel()
+    gains = odds[:, None] * np.arange(size + 1)
+    each = gains[:, count] - _log_sums(_log_chances(size, total, m) + gains, axis=1)
+    return _log_sums(each.reshape(len(SPREADS), -1) + _LOG_WEIGHTS, axis=1)
 
 
 def _log_e(ways: Floats, odds: Floats) -> Floats:
@@ -254,18 +255,25 @@ def _log_e(ways: Floats, odds: Floats) -> Floats:
 
 def _log_chances(size: int, total: int, m: int) -> Floats:
     """Return the log chance of every count of new ones in a region, (size + 1,); -inf for none."""
-    from scipy.special import gammaln
-
+    logs = _log_factorials(total.bit_length())
     j = np.arange(size + 1)
     possible = (j <= m) & (size - j <= total - m)
     ways = np.full(size + 1, -np.inf)
     k = j[possible]
 
     def choose(n: int, r: Ints) -> Floats:
-        return np.asarray(gammaln(n + 1) - gammaln(r + 1) - gammaln(n - r + 1))
+        return np.asarray(logs[n] - logs[r] - logs[n - r])
 
     ways[possible] = choose(m, k) + choose(total - m, size - k)
     return np.asarray(ways - _log_sums(ways, axis=0))
+
+
+@lru_cache(maxsize=32)
+def _log_factorials(bits: int) -> Floats:
+    """Return log n! of every number of at most so many bits."""
+    from scipy.special import gammaln
+
+    return np.asarray(gammaln(np.arange(1 << bits) + 1.0))
 
 
 def _log_means(logs: Floats) -> Floats:
