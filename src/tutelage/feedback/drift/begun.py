@@ -6,10 +6,12 @@ import math
 from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
-STEP = 10  # requests between two places that a change may begin at
+_STEP = 10  # requests between two places that a change may begin at
 _LEAST = 50  # requests from there on
 _SURE = 2.0  # by how much, in nats, one beginning must be likelier than none for each place tried
+Floats = NDArray[np.float64]
 
 
 def begun(places: Collection[int], total: int) -> int:
@@ -21,7 +23,7 @@ def begun(places: Collection[int], total: int) -> int:
     """
     inside = np.zeros(total)
     inside[list(places)] = 1
-    starts = np.arange(STEP, total - _LEAST + 1, STEP)
+    starts = np.arange(_STEP, total - _LEAST + 1, _STEP)
     if not len(starts) or not inside.any():
         return 0
     before = np.cumsum(inside)[starts - 1]
@@ -34,10 +36,9 @@ def begun(places: Collection[int], total: int) -> int:
     return int(starts[best]) if gain[best] > math.log(len(starts)) + _SURE else 0
 
 
-def _log_likely(found: object, of: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _log_likely(found: Floats, of: NDArray[np.int64] | int) -> Floats:
     """Return the log likelihood of so many of so many at the rate that fits them best."""
-    from scipy.special import xlog1py, xlogy
+    from scipy.special import entr
 
-    share = np.asarray(found, np.float64) / np.asarray(of, np.float64)
-    each = xlogy(share, share) + xlog1py(1 - share, -share)
-    return np.asarray(np.asarray(of, np.float64) * each)
+    share = found / of
+    return np.asarray(-of * (entr(share) + entr(1 - share)))

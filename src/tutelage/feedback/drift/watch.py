@@ -268,15 +268,14 @@ class DriftWatch:
         self, name: str, rows: Sequence[Item | Verdict], spans: Mapping[int, int], scans: Scans
     ) -> Alarm | None:
         standing = self._standings[name]
-        begins = [rows[len(rows) - count].at for count in spans.values()]
-        best = standing.take([scan.log_e for scan in scans], begins)
+        starts = [len(rows) - count for count in spans.values()]
+        best = standing.take([scan.log_e for scan in scans], [rows[i].at for i in starts])
         if best is None:
             return None
-        first = len(rows) - list(spans.values())[best]
-        first += begun([i - first for i in scans[best].gained], len(rows) - first)
+        start, scan = starts[best], scans[best]
+        first = start + begun([i - start for i in scan.gained], len(rows) - start)
         standing.since = rows[first].at
-        telling = (*scans[best].where, *scans[best].gained)
-        told = dict.fromkeys(rows[i].id for i in telling if i >= first)
+        told = dict.fromkeys(rows[i].id for i in (*scan.where, *scan.gained) if i >= first)
         return Alarm(name, self._overall(standing), rows[first].at, tuple(told))
 
     def _overall(self, standing: Standing) -> float:

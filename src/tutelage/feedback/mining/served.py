@@ -19,7 +19,7 @@ def serving(traffic: Traffic, releases: Collection[str]) -> NDArray[np.bool_]:
     Where none was, nothing tells the old answers from the new ones, and all of them count.
     """
     own = np.array([name in releases for name in traffic.releases], bool)
-    found: NDArray[np.bool_] = own[numbers(traffic.release, np.int16)] if own.any() else own[:0]
+    found: NDArray[np.bool_] = own[numbers(traffic.release, np.int16)]
     return found if found.any() else np.ones(len(traffic.ids), bool)
 
 
