@@ -11,22 +11,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+import torch
+
+# Processes are forked from a server that has imported these and run nothing: the tests' own
+# process has run torch, and a fork of its threads may die anywhere.
+PRELOADED = [
+    "tests.unit.training.test_several_processes",
+    "tutelage.training.strategies.fsdp2",
+    "transformers.models.llama.modeling_llama",
+    "peft",
+]
+
 
 def in_team(size: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
-    """Call `work(rank)` in `size` forked processes; return what each gave back, as JSON."""
+    """Call `work(rank)` in `size` fresh processes; return what each gave back, as JSON."""
     codes = start_team(size, work, folder)
-    told = [(folder / f"rank-{rank}.txt").read_text() for rank in range(size)]
-    assert codes == [0] * size, "\n".join(told)
+    files = [folder / f"rank-{rank}.txt" for rank in range(size)]
+    told = [file.read_text() if file.exists() else "(died without a word)" for file in files]
+    assert codes == [0] * size, "\n".join([f"exit codes {codes}", *told])
     return [json.loads(text) for text in told]
 
 
 def start_team(size: int, work: Callable[[int], Any], folder: Path) -> list[int | None]:
     """Do the same and return the exit codes; a process that fails leaves its traceback."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    context = multiprocessing.get_context("fork")
+    port, packed = free_port(), cloudpickle.dumps(work)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     processes = [
-        context.Process(target=_child, args=(rank, size, port, work, folder))
+        context.Process(target=_child, args=(_environment(rank, size, port), packed, folder))
         for rank in range(size)
     ]
     for process in processes:
@@ -43,8 +57,9 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _child(rank: int, size: int, port: int, work: Callable[[int], Any], folder: Path) -> None:
-    os.environ |= {
+def _environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """Return the tests' environment of now, and what torch.distributed reads."""
+    return dict(os.environ) | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -52,9 +67,15 @@ def _child(rank: int, size: int, port: int, work: Callable[[int], Any], folder: 
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    output = folder / f"rank-{rank}.txt"
+
+
+def _child(environment: dict[str, str], packed: bytes, folder: Path) -> None:
+    os.environ |= environment
+    torch.set_num_threads(1)  # as the tests' own process
+    output = folder / f"rank-{environment['RANK']}.txt"
     try:
-        output.write_text(json.dumps(work(rank)))
+        work = cloudpickle.loads(packed)
+        output.write_text(json.dumps(work(int(environment["RANK"]))))
     except BaseException:
         output.write_text(traceback.format_exc())
         raise

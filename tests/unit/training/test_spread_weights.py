@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tutelage.core.errors import ConfigError
 from tutelage.inference.models import ModelSource
 from tutelage.training.distributed import Team
 from tutelage.training.recipe import Recipe
-from tutelage.training.session import train
+from tutelage.training.session import TrainingJob, TrainResult, train
 from tutelage.training.strategies import make_strategy
 from tutelage.training.strategies.lockstep import rounds
 
@@ -31,13 +32,13 @@ FULL: dict[str, Any] = {"method": "full", "tune": "full", "learning_rate": 1e-3}
 
 def spread(
     source: ModelSource, tmp_path: Path, changes: dict[str, Any], strategy: dict[str, Any],
-    size: int = 2,
+    train_spread: Callable[[TrainingJob], TrainResult] = train,
 ) -> list[Any]:  # fmt: skip
     """Train whole and spread, hold one to the other, return what the processes were told."""
     recipe = RECIPE.model_copy(update=changes | {"shared_prefix": False})
     whole = told(train(job(source, tmp_path / "whole", recipe)))
     made = job(source, tmp_path / "spread", recipe.model_copy(update=strategy))
-    found = in_team(size, lambda rank: told(train(made)), tmp_path)
+    found = in_team(2, lambda rank: told(train_spread(made)), tmp_path)
     for one in found:
         assert_same_history(whole["history"], one["history"])
         assert one["best"] == whole["best"]

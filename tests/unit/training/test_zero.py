@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.unit.training.test_spread_weights import FULL, spread
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.inference.models import ModelSource
 from tutelage.training.distributed import Team
-from tutelage.training.session import train
+from tutelage.training.session import TrainingJob, TrainResult, train
 from tutelage.training.strategies import zero
 from tutelage.training.strategies.zero import deepspeed_config
 
@@ -23,11 +24,11 @@ needs_deepspeed = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def deepspeed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DeepSpeed without its shared-memory exchange, which it would compile for minutes."""
-    ops = pytest.importorskip("deepspeed.ops")
-    monkeypatch.setitem(ops.__compatible_ops__, "deepspeed_shm_comm", False)
+def train_now(made: TrainingJob, **options: Any) -> TrainResult:
+    """Train without DeepSpeed's shared-memory exchange, which it would compile for minutes."""
+    ops = importlib.import_module("deepspeed.ops")
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return train(made, **options)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,6 @@ def test_a_missing_deepspeed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_deepspeed
-@pytest.mark.usefixtures("deepspeed")
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 @pytest.mark.parametrize(
     ("changes", "offload"), [({}, False), (FULL, True), ({"method": "dpo"}, False)],
@@ -67,30 +67,28 @@ def test_a_missing_deepspeed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_zero_equals_one_process(
     tiny_source: ModelSource, tmp_path: Path, strategy: str, changes: dict[str, Any], offload: bool
 ) -> None:
-    spread(tiny_source, tmp_path, changes, {"strategy": strategy, "offload": offload})
+    spread(tiny_source, tmp_path, changes, {"strategy": strategy, "offload": offload}, train_now)
 
 
 @needs_deepspeed
-@pytest.mark.usefixtures("deepspeed")
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_a_killed_run_goes_on_to_the_same_bits(
     tiny_source: ModelSource, tmp_path: Path, strategy: str
 ) -> None:
     recipe = RECIPE.model_copy(update=FULL | {"strategy": strategy})
     whole, cut = (job(tiny_source, tmp_path / name, recipe) for name in ("whole", "cut"))
-    in_team(2, lambda rank: told(train(whole)), tmp_path / "a")
-    assert 0 not in start_team(2, lambda rank: train(cut, emit=killed(3, rank)), tmp_path / "b")
-    in_team(2, lambda rank: told(train(cut)), tmp_path / "c")
+    in_team(2, lambda rank: told(train_now(whole)), tmp_path / "a")
+    assert 0 not in start_team(2, lambda rank: train_now(cut, emit=killed(3, rank)), tmp_path / "b")
+    in_team(2, lambda rank: told(train_now(cut)), tmp_path / "c")
     file = "adapter/model.safetensors"
     assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
 
 
 @needs_deepspeed
-@pytest.mark.usefixtures("deepspeed")
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_bf16_learns(tiny_source: ModelSource, tmp_path: Path, strategy: str) -> None:
     recipe = RECIPE.model_copy(update={"strategy": strategy, "precision": "bf16"})
     made = job(tiny_source, tmp_path / "run", recipe)
-    found, _ = in_team(2, lambda rank: told(train(made)), tmp_path)
+    found, _ = in_team(2, lambda rank: told(train_now(made)), tmp_path)
     losses = [point["loss"] for point in found["history"] if "loss" in point]
     assert losses[-1] < losses[0]
