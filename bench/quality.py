@@ -122,7 +122,8 @@ def _row(case: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Return one case's means; `gain` is ours over the best peer, at either of its moments.
 
     Forgetting is the drop in the chance of right answers to general questions plus the log of
-    the perplexity ratio, of the peer that scores best.
+    the perplexity ratio, of the peer that scores best; `ours_surely_forgets` the share of our
+    runs in which the 95 % interval of either says that something was lost.
     """
 
     def mean(side: str, key: str) -> float:
@@ -142,6 +143,7 @@ def _row(case: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "gain": round(row["ours"] - best, 4),
         "ours_forgets": round(mean("ours", "forgets"), 4),
         "peer_forgets": round(forgets, 4),
+        "ours_surely_forgets": mean("ours", "surely_forgets"),
         "ours_s": round(mean("ours", "seconds"), 1),
         "verdict": _verdict(cells),
     }
@@ -351,7 +353,9 @@ def measure(case: Any, test: list[Any], adapter: Path | None) -> dict[str, Any]:
     change = forgetting.compare(_base_marks(), forgetting.measure(engine))
     drop, ratio = change.chance_drop.estimate, change.perplexity_ratio.estimate
     found |= {"chance_drop": round(drop, 4), "perplexity_ratio": round(ratio, 4)}
-    return found | {"forgets": round(max(0.0, drop) + max(0.0, math.log(ratio)), 4)}
+    found["forgets"] = round(max(0.0, drop) + max(0.0, math.log(ratio)), 4)
+    sure = change.chance_drop.low > 0 or change.perplexity_ratio.low > 1
+    return found | {"surely_forgets": float(sure)}  # 95 % intervals
 
 
 def _base_marks() -> Any:
