@@ -113,9 +113,9 @@ def _outcome(entry: Mapping[str, Any], confidence: float) -> str:
 
 def _sentence(entry: Mapping[str, Any], a: str, b: str, confidence: float) -> str:
     metric = entry["metric"]
-    shown = {key: _amount(metric, entry[key]) for key in ("estimate", "low", "high")}
+    shown = {key: difference_told(metric, entry[key]) for key in ("estimate", "low", "high")}
     apart = entry["detectable"]
-    able = "unknown" if apart is None else _amount(metric, apart).lstrip("+")
+    able = "unknown" if apart is None else difference_told(metric, apart).lstrip("+")
     says = {"a is better": f"{a} is better", "b is better": f"{b} is better"}
     return (
         f"{metric}: {a} {told(metric, entry['a'])} vs {b} {told(metric, entry['b'])}: gain "
@@ -125,7 +125,8 @@ def _sentence(entry: Mapping[str, Any], a: str, b: str, confidence: float) -> st
     )
 
 
-def _amount(metric: str, value: float) -> str:
+def difference_told(metric: str, value: float) -> str:
+    """Return a difference as people say it: +4.2 points, −31 ms."""
     if is_rate(metric):
         return f"{value * 100:+.1f} points".replace("-", "−")
     sign = "+" if value > 0 else "−" if value < 0 else ""
@@ -168,14 +169,15 @@ def metric_rows(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     table = []
     for entry in document["metrics"]:
         metric, apart = entry["metric"], entry["detectable"]
+        low, high = (difference_told(metric, entry[end]) for end in ("low", "high"))
         table.append(
             [
                 metric, told(metric, entry["a"]), told(metric, entry["b"]),
-                _amount(metric, entry["estimate"]),
-                f"{_amount(metric, entry['low'])} … {_amount(metric, entry['high'])}",
+                difference_told(metric, entry["estimate"]),
+                f"{low} … {high}",
                 f"{entry['p_holm']:.2g}", str(entry["n"]),
                 says.get(entry["outcome"], entry["outcome"]),
-                "–" if apart is None else _amount(metric, apart).lstrip("+"),
+                "–" if apart is None else difference_told(metric, apart).lstrip("+"),
             ]
         )  # fmt: skip
     return headers, table

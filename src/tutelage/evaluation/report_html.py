@@ -53,13 +53,14 @@ def as_html(report: Report) -> str:
         [part for part in parts if part],
         subtitle=f"Evaluation on {count}, {report['task']}",
         footer="Every figure was computed in this run. Made by Tutelage.",
-        style=_resource("report.css"),
-        script=_resource("report.js"),
+        style=resource("report.css"),
+        script=resource("report.js"),
     )
 
 
 @cache
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """Return a file of the page's own: report.css, report.js."""
     return files("tutelage.evaluation").joinpath(name).read_text(encoding="utf-8")
 
 

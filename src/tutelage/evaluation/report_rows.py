@@ -49,7 +49,7 @@ def rows(report: Report) -> Html | None:
     return html.section(
         "Row by row",
         html.stats(tiles),
-        _tools([(key, _short(right, grades, graded)) for key, right, grades, _ in shown]),
+        tools([(key, _short(right, grades, graded)) for key, right, grades, _ in shown]),
         *parts,
         lead="Read these: a number says how many, the rows say which. Struck through are words "
         "that only the answer before has, underlined those that only the answer now has.",
@@ -60,7 +60,7 @@ def _short(right: str, grades: str, graded: bool) -> str:
     return (grades if graded else right).split(":")[0]
 
 
-def _tools(options: Sequence[tuple[str, str]]) -> Html:
+def tools(options: Sequence[tuple[str, str]]) -> Html:
     """Return the search; hidden until the script that serves it runs."""
     choices = "".join(f"<option value='{esc(key)}'>{esc(name)}</option>" for key, name in options)
     return Html(
@@ -87,43 +87,48 @@ def _part(report: Report, part: tuple[str, str, str, Tone], graded: bool) -> Htm
     )
 
 
-def _row(report: Report, row: Mapping[str, Any], kind: str, badge: Html) -> str:
+def _row(report: Report, row: Mapping[str, Any], kind: str, badge: Html) -> Html:
     ours, against = subject(report) or "", report["changed"]["against"]
     answers, scores = row.get("answers", {}), row.get("scores", {})
-    before, after = _marked(answers.get(against), answers.get(ours))
+    before, after = marked(answers.get(against), answers.get(ours))
     label = f"<span class='soft'>{esc(row['label'])}</span>" if row.get("label") else ""
     why = f"<p class='soft'>{esc(clip(row['why']))}</p>" if row.get("why") else ""
-    head = (
-        f"<p class='row-head'>{badge} <code>{esc(str(row.get('id', ''))[:12])}</code> {label}</p>"
-    )
+    head = Html(f"{badge} <code>{esc(str(row.get('id', ''))[:12])}</code> {label}")
     cells = [
-        _answer("right answer", None, _text(row.get("expected"))),
-        _answer(f"before: {short_title(report, against)}", scores.get(against), before),
-        _answer(f"now: {short_title(report, ours)}", scores.get(ours), after),
+        answer("right answer", None, text_of(row.get("expected"))),
+        answer(f"before: {short_title(report, against)}", scores.get(against), before),
+        answer(f"now: {short_title(report, ours)}", scores.get(ours), after),
     ]
     rest = [name for name in answers if name not in (ours, against)]
     others = "".join(
-        _answer(short_title(report, name), scores.get(name), _text(answers[name])) for name in rest
+        answer(short_title(report, name), scores.get(name), text_of(answers[name])) for name in rest
     )
     more = (
         f"<details><summary>Other candidates</summary><dl>{others}</dl></details>" if others else ""
     )
-    return (
-        f"<div class='row' data-kind='{esc(kind)}'>{head}"
-        f"<div class='quote' dir='auto'>{esc(clip(row.get('input'), _INPUT))}</div>"
-        f"<dl>{''.join(cells)}</dl>{why}{more}</div>"
+    return card(kind, head, row.get("input"), cells, f"{why}{more}")
+
+
+def card(kind: str, head: Html, asked: object, answers: Sequence[str], rest: str = "") -> Html:
+    """Return one row: its head, what was asked, the answers side by side, and `rest` as it is."""
+    return Html(
+        f"<div class='row' data-kind='{esc(kind)}'><p class='row-head'>{head}</p>"
+        f"<div class='quote' dir='auto'>{esc(clip(asked, _INPUT))}</div>"
+        f"<dl>{''.join(answers)}</dl>{rest}</div>"
     )
 
 
-def _answer(name: str, score: float | None, text: Html) -> str:
+def answer(name: str, score: float | None, text: Html) -> Html:
+    """Return an answer under the name of who gave it, with its score."""
     mark = ""
     if score is not None:
         word = {0.0: "✗ wrong", 1.0: "✓ right"}.get(float(score), f"score {figure(score)}")
         mark = f" <span class='score'>{esc(word)}</span>"
-    return f"<div><dt>{esc(name)}{mark}</dt><dd dir='auto'>{text}</dd></div>"
+    return Html(f"<div><dt>{esc(name)}{mark}</dt><dd dir='auto'>{text}</dd></div>")
 
 
-def _text(text: str | None) -> Html:
+def text_of(text: str | None) -> Html:
+    """Return an answer's text for the page, and what stands for none."""
     if text is None:
         return Html("<span class='soft'>–</span>")
     return esc(clip(text)) if text else Html("<span class='soft'>(empty)</span>")
@@ -137,17 +142,17 @@ def clip(text: object, limit: int = _CLIP) -> str:
     return f"{whole[:limit]}… ({len(whole) - limit:,} more characters)"
 
 
-def _marked(old: str | None, new: str | None) -> tuple[Html, Html]:
+def marked(old: str | None, new: str | None) -> tuple[Html, Html]:
     """Return both answers with the words marked that only one of them has."""
     if not old or not new or old == new:
-        return _text(old), _text(new)
+        return text_of(old), text_of(new)
     one, two = _TOKEN.findall(clip(old)), _TOKEN.findall(clip(new))
     if max(len(one), len(two)) > _WORDS:
-        return _text(old), _text(new)
+        return text_of(old), text_of(new)
     pieces = _differences(one, two)
     same = sum(len(a) for kind, a, _ in pieces if kind == "equal" and not a.isspace())
     if same < _ALIKE * max(len("".join(one)), len("".join(two))):
-        return _text(old), _text(new)
+        return text_of(old), text_of(new)
     left: list[object] = []
     right: list[object] = []
     for kind, gone, come in pieces:
