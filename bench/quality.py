@@ -367,6 +367,7 @@ def _base_marks() -> Any:
     path = CACHE / "base-probes.json"
     if not path.exists():
         engine = TransformersGenerator(locate_model("demo"))
+        CACHE.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(measure(engine).as_dict()))
         engine.close()
     return ProbeResult(**json.loads(path.read_text()))
