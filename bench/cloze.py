@@ -215,7 +215,7 @@ def planned(cell: Cell, source: Any, parts: dict[str, list[Any]], folder: Path) 
     data = profile_data(
         rows, task="classification", labels=cell.intents, validation_rows=len(parts["validation"])
     )
-    overrides = Train(method=cell.method, seed=cell.seed)
+    overrides = Train(method=cell.method, seed=cell.seed, force=True)  # so few rows are refused
     model = profile_model(source.name, prepare(source))
     return make_plan(data, model, profile_machine(folder), overrides).recipe
 
