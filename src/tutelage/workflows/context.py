@@ -115,6 +115,12 @@ def find_artifact(store: Store, digest: str) -> Artifact | None:
         )
 
 
+def made_from(store: Store, artifact: Artifact | None, kind: str = "dataset") -> Artifact | None:
+    """Return the parent of this kind, or None. Parents have no order: never take one by place."""
+    parents = (find_artifact(store, parent) for parent in (artifact.parents if artifact else ()))
+    return next((found for found in parents if found is not None and found.kind == kind), None)
+
+
 def last_output(ctx: Context, stage: str) -> Artifact | None:
     """Return what `stage` last finished with, or None."""
     with ctx.store.session() as session:

@@ -16,7 +16,7 @@ from tutelage.inference.specials import special_spellings
 from tutelage.inference.tuned import Tuned, read_tuned
 from tutelage.release import bundle
 from tutelage.store.artifacts import ArtifactRow
-from tutelage.workflows.context import Context, find_artifact, last_output
+from tutelage.workflows.context import Context, find_artifact, last_output, made_from
 from tutelage.workflows.project import require_output
 from tutelage.workflows.release import golden_prompts
 from tutelage.workflows.release_card import newest_evaluation
@@ -88,7 +88,7 @@ def _of_release(ctx: Context, name: str) -> Wanted:
         )
     folder = bundle.adapter_path(ctx.workspace, row)
     artifact = find_artifact(ctx.store, manifest.adapter.hash) if manifest.adapter else None
-    facts = _facts(base, artifact) | {"release": row.id}
+    facts = _facts(ctx, base, artifact) | {"release": row.id}
     if manifest.dataset:
         facts["dataset"] = manifest.dataset
     return Wanted(
@@ -109,7 +109,7 @@ def _of_release(ctx: Context, name: str) -> Wanted:
 def of_adapter(ctx: Context, adapter: Artifact) -> Wanted:
     """Return an adapter with the project's prompt and, if it was evaluated, its golden rows."""
     base = locate_model(str(adapter.meta.get("model") or ctx.config.model), ctx.workspace.root)
-    facts = _facts(base, adapter)
+    facts = _facts(ctx, base, adapter)
     test = _test_rows(ctx, facts.get("dataset"))
     evaluation = newest_evaluation(ctx, adapter)
     golden: tuple[bundle.Golden, ...] = ()
@@ -129,7 +129,7 @@ def of_adapter(ctx: Context, adapter: Artifact) -> Wanted:
     )
 
 
-def _facts(base: ModelSource, adapter: Artifact | None) -> dict[str, Any]:
+def _facts(ctx: Context, base: ModelSource, adapter: Artifact | None) -> dict[str, Any]:
     """Return what is known of where the model comes from, without paths."""
     about = {"name": base.name, "digest": base.digest}
     if base.kind == "hub":
@@ -137,8 +137,9 @@ def _facts(base: ModelSource, adapter: Artifact | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"base": about}
     if adapter is not None:
         facts |= {"adapter": adapter.hash, "recipe": adapter.meta.get("recipe")}
-        if adapter.parents:
-            facts["dataset"] = adapter.parents[0]
+        dataset = made_from(ctx.store, adapter)
+        if dataset is not None:
+            facts["dataset"] = dataset.hash
     return facts
 
 

@@ -13,7 +13,7 @@ from tutelage.core.errors import DataError
 from tutelage.evaluation.gate import Verdict, decide
 from tutelage.evaluation.runner import STAGE
 from tutelage.store.artifacts import ArtifactRow
-from tutelage.workflows.context import Context, find_artifact, last_output
+from tutelage.workflows.context import Context, find_artifact, last_output, made_from
 from tutelage.workflows.evaluate import source_of
 from tutelage.workflows.evaluate_candidates import rival_name
 from tutelage.workflows.evaluate_evidence import check_rules, golden_files, requirements
@@ -104,10 +104,9 @@ def _starting(ctx: Context, prefix: str) -> list[str]:
 
 def dataset_of(ctx: Context, evaluation: Artifact) -> Artifact:
     """Return the dataset version that an evaluation asked. Raises DataError if it is gone."""
-    for parent in evaluation.parents:
-        found = find_artifact(ctx.store, parent)
-        if found is not None and found.kind == "dataset":
-            return found
+    found = made_from(ctx.store, evaluation)
+    if found is not None:
+        return found
     raise DataError(
         "the evaluation's dataset version is gone",
         where=evaluation.short,

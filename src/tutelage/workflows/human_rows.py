@@ -23,7 +23,7 @@ from tutelage.store.human import (
     HumanStudyRow,
     HumanTaskRow,
 )
-from tutelage.workflows.context import Context, find_artifact, last_output
+from tutelage.workflows.context import Context, find_artifact, last_output, made_from
 
 _VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 _LEAST_ID = 4  # digits that name a study or an evaluation
@@ -143,8 +143,7 @@ def evaluated(ctx: Context, name: str | None = None) -> Evaluated:
             where=str(ctx.workspace.root),
             fix="Run `tutelage evaluate` first: people judge the answers it keeps",
         )
-    parents = [find_artifact(ctx.store, parent) for parent in artifact.parents]
-    dataset = next((p for p in parents if p is not None and p.kind == "dataset"), None)
+    dataset = made_from(ctx.store, artifact)
     if dataset is None:
         raise DataError(
             "the evaluation's dataset version is not known here",

@@ -31,7 +31,20 @@ def grouped(plan: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def shown(value: object) -> str:
-    """Return a setting's value as people read it."""
+    """Return a setting's value as people read it; parts of a larger one are named and counted."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        parts = (_part(str(name), inner) for name, inner in value.items())
+        return ", ".join(part for part in parts if part) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _part(name: str, value: object) -> str:
+    """Return one field of a larger setting in few words; nothing for one that is empty."""
+    if not isinstance(value, Mapping | list | tuple):
+        return "" if value is None else f"{name} {shown(value)}"
+    words = name.replace("_", " ")
+    return f"{len(value)} {words.removesuffix('s') if len(value) == 1 else words}" if value else ""

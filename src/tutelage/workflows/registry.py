@@ -28,7 +28,7 @@ from tutelage.release.deployments import active_rollout, deployments
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow, RolloutRow
-from tutelage.workflows.context import Context, find_artifact, open_context
+from tutelage.workflows.context import Context, find_artifact, made_from, open_context
 from tutelage.workflows.release_card import brief
 
 _DONE = "mlflow-aliases.json"  # what the aliases were set to last
@@ -140,8 +140,7 @@ def _show_evaluations(ctx: Context) -> None:
     for hash_ in missing:
         evaluation = find_artifact(ctx.store, hash_)
         if evaluation is not None and ctx.path_of(evaluation).is_dir():
-            parents = (find_artifact(ctx.store, parent) for parent in evaluation.parents)
-            adapter = next((p for p in parents if p is not None and p.kind == "adapter"), None)
+            adapter = made_from(ctx.store, evaluation, "adapter")
             _log_evaluation(ctx, evaluation, _training_run(ctx, adapter))
     with ctx.store.session() as session:
         query = select(ArtifactRow.hash).where(ArtifactRow.kind == "evaluation")
@@ -251,18 +250,17 @@ def _metrics(folder: Path, meta: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _data(ctx: Context, artifact: Artifact, sides: dict[str, str]) -> list[mlflow_runs.Data]:
-    for parent in artifact.parents:
-        dataset = find_artifact(ctx.store, parent)
-        if dataset is not None and dataset.kind == "dataset":
-            counts = dataset.meta.get("counts") or {}
-            return [
-                mlflow_runs.Data(
-                    ctx.config.name, dataset.hash, ctx.path_of(dataset) / f"{side}.jsonl",
-                    int(counts.get(side, 0)), context,
-                )
-                for side, context in sides.items()
-            ]  # fmt: skip
-    return []
+    dataset = made_from(ctx.store, artifact)
+    if dataset is None:
+        return []
+    counts = dataset.meta.get("counts") or {}
+    return [
+        mlflow_runs.Data(
+            ctx.config.name, dataset.hash, ctx.path_of(dataset) / f"{side}.jsonl",
+            int(counts.get(side, 0)), context,
+        )
+        for side, context in sides.items()
+    ]  # fmt: skip
 
 
 def _done(ctx: Context) -> dict[str, str] | None:

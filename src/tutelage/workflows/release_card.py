@@ -17,7 +17,7 @@ from tutelage.release.card import CardFacts, summary
 from tutelage.release.prompts import prompt_hash
 from tutelage.store.artifacts import ArtifactRow, ParentRow
 from tutelage.store.releases import ReleaseRow
-from tutelage.workflows.context import Context, find_artifact
+from tutelage.workflows.context import Context, find_artifact, made_from
 
 _PLAN, _EVALUATION = "plan.json", "evaluation.json"
 
@@ -33,7 +33,7 @@ def gather(
     release: str | None = None,
 ) -> CardFacts:
     """Return what is known of a model: `base` is about_base's, the others are full hashes."""
-    dataset = dataset_of(ctx, adapter)
+    dataset = made_from(ctx.store, adapter)
     output = ctx.config.output
     lineage = {
         "release": release or "",
@@ -64,15 +64,6 @@ def kind_of(adapter: Artifact | None) -> str:
     if adapter is None:
         return "base"
     return "imported" if adapter.meta.get("origin") == "imported" else "tuned"
-
-
-def dataset_of(ctx: Context, adapter: Artifact | None) -> Artifact | None:
-    """Return the dataset version that an adapter was trained on, or None."""
-    for parent in adapter.parents if adapter else ():
-        found = find_artifact(ctx.store, parent)
-        if found is not None and found.kind == "dataset":
-            return found
-    return None
 
 
 def about_base(base: ModelSource) -> dict[str, Any]:

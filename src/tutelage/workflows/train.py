@@ -166,7 +166,9 @@ def tracker_of(ctx: Context, run_dir: Path, parent: Path | None = None) -> Track
 
 
 def _summary(result: TrainResult) -> str:
-    text = f"{result.steps} steps, best at {result.best_step}, {result.stopped}"
+    many = f"{result.steps} step{'s' if result.steps != 1 else ''}"
+    best = f"best at {result.best_step}" if result.best_step else "none better than the start"
+    text = f"{many}, {best}, {result.stopped}"
     share = result.interpolation["share"]
     return text if share == 1.0 else f"{text}, {share:.0%} of the change kept"
 

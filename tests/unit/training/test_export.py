@@ -152,7 +152,9 @@ def project(curated: Path, base: Path, tmp_path: Path) -> Make:
         shutil.copytree(folder, target)
         meta = {"model": str(model), "recipe": {"method": "lora", "rank": 4}}
         path = ctx.workspace.relative(target)
-        register(ctx.store, describe("adapter", digest, path, parents=[dataset.hash], meta=meta))
+        # what was replayed is a parent too, and one that may come first
+        parents = [dataset.hash, register(ctx.store, describe("replay", "0" * 64, "gone")).hash]
+        register(ctx.store, describe("adapter", digest, path, parents=parents, meta=meta))
         return ctx
 
     return make

@@ -20,7 +20,7 @@ from tutelage.data.diff import VersionDiff, compare
 from tutelage.data.version import DatasetVersion, is_buried, load_version, read_manifest
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.repairs import RepairRow
-from tutelage.workflows.context import Context, find_artifact, last_output
+from tutelage.workflows.context import Context, find_artifact, last_output, made_from
 from tutelage.workflows.data import row_history
 from tutelage.workflows.project import require_output
 
@@ -150,10 +150,9 @@ def _named(ctx: Context, name: str) -> Artifact:
 
 def _before(ctx: Context, artifact: Artifact) -> Artifact:
     """Return the version that `artifact` was made from, or else the next newest one."""
-    for parent in artifact.parents:
-        found = find_artifact(ctx.store, parent)
-        if found is not None and found.kind == _KIND:
-            return found
+    found = made_from(ctx.store, artifact, _KIND)
+    if found is not None:
+        return found
     others = [other for other in _artifacts(ctx) if other.hash != artifact.hash]
     if not others:
         raise DataError(
