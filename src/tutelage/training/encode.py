@@ -6,8 +6,8 @@ cuts the context, never the answer, and nothing is lost silently: the Coverage c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tutelage.core.errors import DataError
@@ -25,7 +25,7 @@ class Coverage:
     """What became of the rows. `labelled` counts answer tokens that carry a loss.
 
     `shortened` rows lost context tokens to `max_tokens`; `rejected` maps a row's id to why it is
-    not trained on.
+    not trained on, `places` to the file and line it is from, where that is known.
     """
 
     rows: int
@@ -34,6 +34,7 @@ class Coverage:
     longest: int
     shortened: tuple[str, ...]
     rejected: dict[str, str]
+    places: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report for history.json."""
@@ -45,8 +46,13 @@ class Coverage:
         if self.shortened:
             text += f", {len(self.shortened)} with a shortened context"
         if self.rejected:
-            text += f", {len(self.rejected)} rejected ({_names(list(self.rejected))})"
+            text += f", {len(self.rejected)} rejected ({self.why_rejected()})"
         return text
+
+    def why_rejected(self) -> str:
+        """Return the first rejected rows, by their place or else their id, each with the reason."""
+        told = [f"{self.places.get(name, name)}: {why}" for name, why in self.rejected.items()]
+        return _names(told, "; ")
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ def encode(
         longest=max((len(row.ids) for row in rows), default=0),
         shortened=tuple(shortened),
         rejected=rejected,
+        places=places_of(examples, rejected),
     )
     require_labels(coverage)
     return Encoded(rows, coverage)
@@ -132,9 +139,16 @@ def require_labels(coverage: Coverage) -> None:
     reasons = sorted(set(coverage.rejected.values()))
     raise DataError(
         f"no row has a labelled token ({'; '.join(reasons[:3])})",
-        where=f"rows {_names(list(coverage.rejected))}",
+        where=f"rows {_names([coverage.places.get(name, name) for name in coverage.rejected])}",
         fix="Give the rows answers, or raise train.max_tokens",
     )
+
+
+def places_of(examples: Sequence[Example], rejected: Iterable[str]) -> dict[str, str]:
+    """Return the file and line of each rejected row by its id, where the row knows it."""
+    wanted = set(rejected)
+    found = ((row.id, row.origin.source) for row in examples if wanted and row.id in wanted)
+    return {name: place for name, place in found if place}
 
 
 def make_row(
@@ -152,6 +166,6 @@ def cut_middle(context: Sequence[int], room: int) -> list[int]:
     return [*context[:head], *context[len(context) - (room - head) :]]
 
 
-def _names(ids: Sequence[str]) -> str:
+def _names(ids: Sequence[str], between: str = ", ") -> str:
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return ", ".join(ids[:NAMED]) + more
+    return between.join(ids[:NAMED]) + more

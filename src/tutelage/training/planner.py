@@ -86,6 +86,13 @@ def make_plan(
             where=_OWN,
             fix="Lower train.micro_batch, or raise train.batch_size",
         )
+    if values["max_tokens"] > model.context:
+        raise ConfigError(
+            f"train.max_tokens {values['max_tokens']} is more than the {model.context} tokens that "
+            "the model reads",
+            where=_OWN,
+            fix=f"Set train.max_tokens to {model.context} at most, or leave it unset",
+        )
     recipe = Recipe(seed=overrides.seed, **values)
     recipe, made = _fit(recipe, made, situation, overrides, measured)
     memory = _memory(situation, recipe, measured)

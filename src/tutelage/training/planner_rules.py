@@ -93,6 +93,11 @@ class Situation:
         return self.machine.bf16 and not packed and self.method not in WHOLE_STEP
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest row that is trained on, once max_tokens is chosen."""
+        return min(self.data.row_max, int(self.chosen.get("max_tokens", self.data.row_max)))
+
+    @property
     def cloze_fits(self) -> bool:
         """Whether so few labelled rows can still be learned as a cloze."""
         few = LEAST_CLOZE <= self.data.rows < LEAST_ROWS
@@ -188,6 +193,13 @@ RULES: tuple[Rule, ...] = (
          _const(0.05), "short answers and under 15,000 rows: some prompt loss regularises",
          "arXiv 2401.13586"),
     Rule("prompt_loss_weight", always, _const(0.0), "loss on the answers alone", SMALL),
+    Rule("max_tokens", lambda s: s.method == "cpt",
+         lambda s: min(s.model.context, _power_of_two(s.data.row_max)),
+         "blocks of {row_max} tokens: a longer text goes on in the next, nothing is cut",
+         "the data"),
+    Rule("max_tokens", lambda s: s.data.row_max > s.model.context, lambda s: s.model.context,
+         "the longest row has {row_max} tokens and the model reads {context}: longer rows are cut",
+         "the model"),
     Rule("max_tokens", always,
          lambda s: min(s.model.context, _power_of_two(s.data.row_max)),
          "the longest row has {row_max} tokens: nothing is cut", "the data"),
@@ -242,8 +254,8 @@ RULES: tuple[Rule, ...] = (
          "both answers of a pair follow one prompt: computed once, same gradients", MEASURED),
     Rule("shared_prefix", always, _const(False), "the rows have no prefix in common", "the data"),
     Rule("attention", lambda s: s.machine.gpu is not None and "flash_attn" in s.machine.packages
-         and s.data.row_max >= 2_048, _const("flash_attention_2"),
-         "rows of {row_max} tokens: FlashAttention-2 pays from 2,048", FLASH),
+         and s.longest >= 2_048, _const("flash_attention_2"),
+         "rows of {longest} tokens: FlashAttention-2 pays from 2,048", FLASH),
     Rule("attention", always, _const("auto"), "PyTorch's own fused attention", FLASH),
     Rule("warmup", always, _const(0.06), "the rate rises over the first steps", SMALL),
     Rule("patience", lambda s: s.data.validation_rows < 10, _const(8),
@@ -284,6 +296,8 @@ def words(situation: Situation) -> dict[str, str]:
         "params": size_in_words(model.params),
         "shared": f"{data.shared * 100:.0f} %",
         "row_max": f"{data.row_max:,}",
+        "longest": f"{situation.longest:,}",
+        "context": f"{model.context:,}",
         "gpu": situation.machine.gpu or "",
         "gpus": str(situation.machine.gpus),
         "validation_rows": str(data.validation_rows),

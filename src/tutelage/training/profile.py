@@ -26,7 +26,7 @@ _OPTIONAL = ("bitsandbytes", "deepspeed", "flash_attn")
 @dataclass(frozen=True)
 class DataProfile:
     """The training rows. Lengths are tokens a row; `shared` is the ratio of tokens that rows of
-    one batch have in common (0: none)."""
+    one batch have in common (0: none). `row_max` is the longest row before anything is cut."""
 
     task: str
     rows: int

@@ -70,12 +70,16 @@ def plan_job(
     *,
     probe: bool = True,
 ) -> Plan:
-    """Return the plan for a job's rows; of its recipe only `max_tokens` counts."""
+    """Return the plan for a job's rows; of its recipe only `max_tokens` counts.
+
+    What that cuts or rejects is among the plan's warnings.
+    """
     from tutelage.inference.transformers_load import load_tokenizer
     from tutelage.training.methods import resolve
     from tutelage.training.packing import BLOCK
     from tutelage.training.planner import make_plan
     from tutelage.training.planner_rules import Situation, decide
+    from tutelage.workflows.plan_cuts import lost_rows, measure
 
     tokenizer = load_tokenizer(job.model)
     counted = _counted(job, task, tokenizer)
@@ -89,13 +93,17 @@ def plan_job(
         update={"method": method, "max_tokens": limit, "cloze": settings.cloze}
     )
     objective = resolve(method).objective(recipe)
-    items = objective.prepare(replace(job, recipe=recipe), tokenizer, silent).train
-    data = _profile(objective.rows(items), counted, settings)
+    prepared, need = measure(objective, replace(job, recipe=recipe), tokenizer)
+    data = _profile(objective.rows(prepared.train), counted, settings)
+    data = replace(data, row_max=need or min(data.row_max, limit))
+    lost = lost_rows(prepared.coverage, job.train, model, limit, need)
     made = make_plan(data, model, machine, settings)
+    made = made.model_copy(update={"warnings": [*made.warnings, *lost]})
     if not probe or made.refusal:
         return made
     measured = _probe(replace(job, recipe=made.recipe), tokenizer)
-    return make_plan(data, model, machine, settings, measured=measured)
+    again = make_plan(data, model, machine, settings, measured=measured)
+    return again.model_copy(update={"warnings": [*again.warnings, *lost]})
 
 
 def make_job(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tutelage.core.errors import DataError
-from tutelage.core.example import Example, Message
+from tutelage.core.example import Example, Message, Origin
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers import load_tokenizer
 from tutelage.training.encode import cut_middle, encode
@@ -61,7 +61,11 @@ def test_a_row_whose_answer_does_not_fit_is_rejected_by_name(tokenizer: Any) -> 
     good, long = row("amber", "warm"), row("teal", "c" * 80)
     coverage = encode([good, long], tokenizer, "", max_tokens=64).coverage
     assert coverage.rejected == {long.id: "the answer alone has 81 of 64 tokens"}
-    assert coverage.sentence() == (f"5 labelled of 29 tokens in 1 rows, 1 rejected ({long.id})")
+    why = f"{long.id}: the answer alone has 81 of 64 tokens"
+    assert coverage.sentence() == f"5 labelled of 29 tokens in 1 rows, 1 rejected ({why})"
+    known = long.model_copy(update={"origin": Origin(source="data/rows.csv:7")})
+    told = encode([good, known], tokenizer, "", max_tokens=64).coverage.sentence()
+    assert told.endswith("1 rejected (data/rows.csv:7: the answer alone has 81 of 64 tokens)")
 
 
 @pytest.mark.parametrize(

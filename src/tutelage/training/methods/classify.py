@@ -15,7 +15,7 @@ import torch
 
 from tutelage.core.events import Emit
 from tutelage.training.calibration import calibrated
-from tutelage.training.encode import Coverage, cut_middle
+from tutelage.training.encode import Coverage, cut_middle, places_of
 from tutelage.training.job import TrainingJob
 from tutelage.training.labels import (
     Labelled,
@@ -67,6 +67,7 @@ class Classification(Supervised):
             longest=max(row.computed for row in train),
             shortened=tuple(shortened),
             rejected=rejected,
+            places=places_of(job.train, rejected),
         )
         tell_coverage(coverage, coverage.sentence(), emit)
         return Prepared(train, self._validation, coverage)

@@ -14,7 +14,7 @@ from typing import Any
 from tutelage.core.events import Emit, Event
 from tutelage.core.example import Example
 from tutelage.inference.chat import conversation
-from tutelage.training.encode import Coverage, require_labels
+from tutelage.training.encode import Coverage, places_of, require_labels
 from tutelage.training.job import TrainingJob
 from tutelage.training.loop import STAGE, Step
 from tutelage.training.methods.base import AnyTuning, Objective, Prepared, tell_coverage
@@ -122,7 +122,8 @@ def text_blocks(
         pieces += cut_pieces(name, ids, room)
     tokens = sum(piece.computed for piece in pieces)
     rows = len({row.id for row in examples} - set(rejected))
-    coverage = Coverage(rows, tokens, tokens, longest, (), rejected)
+    places = places_of(examples, rejected)
+    coverage = Coverage(rows, tokens, tokens, longest, (), rejected, places)
     return pack_pieces(pieces, room), coverage
 
 
