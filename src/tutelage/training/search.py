@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.core.errors import ConfigError, TutelageError
+from tutelage.core.errors import ConfigError, Conflict, TutelageError
 from tutelage.core.events import Emit, Event, silent
+from tutelage.core.lock import sole
 from tutelage.training.job import TrainingJob
 from tutelage.training.search_gain import Gain, Pair, decide, gain_of
 from tutelage.training.search_space import RATE, Dimension, beyond, sweep, tidy
-from tutelage.training.search_store import sole, studies
+from tutelage.training.search_store import studies
 from tutelage.training.search_trial import Outcome, Report, run_trial
 
 if TYPE_CHECKING:
@@ -93,7 +94,12 @@ def search(job: SearchJob, emit: Emit = silent) -> Findings:
 
     Raises Conflict if another process runs it, TutelageError if the plan itself can't be trained.
     """
-    with sole(job.folder), studies(job.url, job.key) as (trials, repeats):
+    taken = Conflict(
+        "another process runs this search",
+        where=str(job.folder),
+        fix="Wait for it, or stop it, and run the same command again",
+    )
+    with sole(job.folder / "lock", taken), studies(job.url, job.key) as (trials, repeats):
         return _Search(job, trials, repeats, emit).run()
 
 

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from tutelage.core.errors import Conflict
 
 if TYPE_CHECKING:
     import optuna
@@ -54,23 +51,3 @@ def _write_ahead(connection: Any, record: Any) -> None:
     """Have SQLite wait for the disk at checkpoints only: a killed process still loses nothing."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
-
-
-@contextlib.contextmanager
-def sole(folder: Path) -> Iterator[None]:
-    """Hold the search: one process at a time. The hold ends with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as handle:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two searches at once are not told apart
-            pass
-        except OSError as error:
-            raise Conflict(
-                "another process runs this search",
-                where=str(folder),
-                fix="Wait for it, or stop it, and run the same command again",
-            ) from error
-        yield

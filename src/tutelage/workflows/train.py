@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe, hash_files
-from tutelage.core.errors import ConfigError, DataError, PlanRefused
+from tutelage.core.errors import ConfigError, Conflict, DataError, PlanRefused
 from tutelage.core.events import Event
+from tutelage.core.lock import sole
 from tutelage.core.workspace import atomic_dir, atomic_write
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import locate_model
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 STAGE = "train"
 _PLAN = "plan.json"
-NO_MATTER = {"tracker", "processes", "launcher"}  # what does not change the outcome
+# what does not change the outcome; a run that was cut off keeps its own plan
+NO_MATTER = {"tracker", "processes", "launcher", "checkpoint_every", "hour_price", "force"}
 
 
 def train(ctx: Context, dataset: Artifact, *, yes: bool = False) -> StageOutcome:
@@ -58,10 +60,30 @@ def carry_out(
     inputs = _inputs(ctx, dataset, version, earlier)
     run_dir = _run_dir(ctx, inputs)
     parents = [dataset, *([earlier] if earlier else [])]
-    outcome = run_stage(ctx, stage, inputs, lambda: _work(ctx, parents, version, run_dir))
-    if not outcome.skipped:
-        shutil.rmtree(run_dir, ignore_errors=True)
+    taken = Conflict(
+        "another process trains this run",
+        where=str(run_dir),
+        fix="Wait for it, or stop it, and run the same command again: it goes on where that was",
+    )
+    lock = run_dir.with_name(f".{run_dir.name}.lock")
+    with sole(lock, taken):
+        outcome = run_stage(ctx, stage, inputs, lambda: _work(ctx, parents, version, run_dir))
+        if not outcome.skipped:
+            shutil.rmtree(run_dir, ignore_errors=True)
+            _tell_left(ctx, run_dir)
+        lock.unlink(missing_ok=True)
     return outcome
+
+
+def _tell_left(ctx: Context, run_dir: Path) -> None:
+    """Say which runs of other settings were cut off and lie there still."""
+    for other in sorted(run_dir.parent.glob("train-*/checkpoints")):
+        size = sum(file.stat().st_size for file in other.rglob("*") if file.is_file())
+        text = (
+            f"a run with other settings that has not ended lies in {other.parent} "
+            f"({size / 1e6:,.0f} MB): it goes on when those settings are back, or delete it"
+        )
+        ctx.emit(Event(STAGE, "note", text))
 
 
 def prepare(ctx: Context, dataset: Artifact) -> Path:

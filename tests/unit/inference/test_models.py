@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.core.artifact import hash_file
 from tutelage.core.errors import ModelError
 from tutelage.inference import models
 from tutelage.inference.models import cache_dir, locate_model
@@ -32,15 +31,23 @@ def test_a_directory_is_found_from_the_projects_root(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "project" / "base")
     found = locate_model("base", root=tmp_path / "project")
     assert (found.kind, found.name, found.path) == ("directory", "base", folder)
-    assert found.digest == hash_file(folder / "model.safetensors")
     assert found.short == found.digest[:12]
 
 
-def test_other_weights_give_another_digest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("model.safetensors", True), ("chat_template.jinja", True), ("tokenizer_config.json", True),
+        ("README.md", False), ("adapter_config.json", False),
+    ],
+)  # fmt: skip
+def test_what_decides_its_answers_gives_another_digest(
+    tmp_path: Path, name: str, new: bool
+) -> None:
     folder = model_folder(tmp_path / "base")
     before = locate_model(str(folder)).digest
-    (folder / "model.safetensors").write_bytes(b"other weights")
-    assert locate_model(str(folder)).digest != before
+    (folder / name).write_bytes(b"something else")
+    assert (locate_model(str(folder)).digest != before) == new
 
 
 def test_a_digest_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

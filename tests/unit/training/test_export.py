@@ -153,7 +153,7 @@ def project(curated: Path, base: Path, tmp_path: Path) -> Make:
         meta = {"model": str(model), "recipe": {"method": "lora", "rank": 4}}
         path = ctx.workspace.relative(target)
         # what was replayed is a parent too, and one that may come first
-        parents = [dataset.hash, register(ctx.store, describe("replay", "0" * 64, "gone")).hash]
+        parents = [dataset.hash, register(ctx.store, describe("replay", "0" * 64, ".")).hash]
         register(ctx.store, describe("adapter", digest, path, parents=parents, meta=meta))
         return ctx
 

@@ -166,6 +166,12 @@ def test_a_missing_file_is_noticed(tmp_path: Path) -> None:
     assert load_newest(tmp_path, "job")[0] is None
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"files": ["a"]}', '{"files": 3}'])
+def test_a_manifest_of_another_shape_is_noticed(tmp_path: Path, text: str) -> None:
+    (save_checkpoint(tmp_path, checkpoint(5)) / "manifest.json").write_text(text)
+    assert load_newest(tmp_path, "job")[0] is None
+
+
 def test_a_checkpoint_of_another_job_is_not_used(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(5, "other"))
     assert load_newest(tmp_path, "job") == (None, ["step-00000005: it belongs to another job"])

@@ -13,7 +13,7 @@ import torch
 from tests.fakes.tiny_llama import build_tiny_model
 
 from tutelage.core.artifact import Artifact, describe
-from tutelage.core.errors import DataError, PlanRefused
+from tutelage.core.errors import Conflict, DataError, PlanRefused
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, write_version
@@ -140,6 +140,34 @@ def test_the_same_inputs_are_trained_once(opened: Callable[..., Opened]) -> None
     assert [event.message for event in events] == ["unchanged, kept"]
 
 
+def test_a_run_has_one_process_at_a_time(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, events = opened()
+    taken: list[str] = []
+
+    def also(event: Event) -> None:
+        events.append(event)
+        if event.kind == "progress" and not taken:
+            with pytest.raises(Conflict, match="another process trains this run") as caught:
+                train(replace(ctx, emit=events.append), dataset)
+            taken.append(caught.value.sentence())
+
+    done = train(replace(ctx, emit=also), dataset)
+    assert taken and not done.skipped
+    assert list(ctx.workspace.runs.iterdir()) == []  # neither the run's folder nor its lock
+
+
+def test_settings_that_change_nothing_keep_the_run(opened: Callable[..., Opened]) -> None:
+    ctx, dataset, _ = opened()
+    first = train(ctx, dataset).artifact
+    ctx, dataset, _ = opened(settings=", hour_price: 2, checkpoint_every: 3, force: true")
+    assert train(ctx, dataset).skipped
+    left = ctx.workspace.runs / "train-0123456789ab" / "checkpoints"
+    left.mkdir(parents=True)
+    ctx, dataset, events = opened(settings=", seed: 9")
+    assert train(ctx, dataset).artifact.hash != first.hash
+    assert any("train-0123456789ab (0 MB)" in event.message for event in events)
+
+
 def test_the_same_seed_gives_the_same_weights(opened: Callable[..., Opened]) -> None:
     ctx, dataset, _ = opened()
     first = train(ctx, dataset).artifact
@@ -158,8 +186,8 @@ def test_too_few_rows_are_refused_before_any_training(opened: Callable[..., Open
     assert caught.value.exit_code == 1
     assert caught.value.sentence() == (
         "6 training rows are too few to tune on (at least 20): tuning would overfit, it learns "
-        "them by heart; take few-shot prompting or a cloze (train.method: cloze) and put the rows "
-        "into the prompt as examples. Label more rows, or set train.force: true."
+        "them by heart; take few-shot prompting and put the rows into the prompt as examples. "
+        "Label more rows, or set train.force: true."
     )
     assert ("train", "start") not in [(event.stage, event.kind) for event in events]
 

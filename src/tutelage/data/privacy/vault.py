@@ -11,14 +11,14 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.core.errors import Conflict, DataError, EnvironmentProblem
-from tutelage.core.workspace import atomic_write, disk_errors
+from tutelage.core.lock import sole
+from tutelage.core.workspace import atomic_write
 
 _FORMAT = "tutelage-vault-1"
 _NONCE = 12  # bytes, drawn anew for every write
@@ -115,26 +115,13 @@ def locked(path: Path) -> Iterator[None]:
 
     The lock goes with the process, however it ends.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            import fcntl
-        except ImportError:  # Windows: one command at a time is the user's matter
-            pass
-        else:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise Conflict(
-                    "another command is making pseudonyms in this project",
-                    where=str(path),
-                    fix="Wait until it has finished and run this one again",
-                ) from error
+    taken = Conflict(
+        "another command is making pseudonyms in this project",
+        where=str(path),
+        fix="Wait until it has finished and run this one again",
+    )
+    with sole(path.with_suffix(".lock"), taken):
         yield
-    finally:
-        os.close(handle)
 
 
 def _derive(key: bytes, salt: bytes, purpose: bytes) -> bytes:

@@ -7,7 +7,6 @@ nothing: steps.py does.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import Conflict, EnvironmentProblem
-from tutelage.core.workspace import atomic_write, disk_errors
+from tutelage.core.lock import sole
+from tutelage.core.workspace import atomic_write
 
 JOURNAL = "journal.json"
 PREFIX = "hosted-"
@@ -141,29 +141,13 @@ class Journal:
 
         The lock goes with the process, however it ends.
         """
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            _lock(handle, self.folder)
-            yield
-        finally:
-            os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: one command at a time is the user's matter
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise Conflict(
+        taken = Conflict(
             "another command is at this hosted job",
-            where=str(folder),
+            where=str(self.folder),
             fix="Let it go on, or end it first; `tutelage hosted status` works meanwhile",
-        ) from error
+        )
+        with sole(self.folder / ".lock", taken):
+            yield
 
 
 def records(runs: Path) -> list[Record]:
