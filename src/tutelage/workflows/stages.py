@@ -39,7 +39,9 @@ _SAME = (
 )  # fmt: skip
 _SHAPE = ("rank", "alpha", "target_modules")  # of an adapter
 _MOVING = ("pissa", "olora")
-_TUNINGS = ("lora", "rslora", "dora", "pissa", "lora_plus", "qlora", "full")
+# adapters of one shape, which differ in their rates or in how the base is held
+_ALIKE = {"lora_plus": "lora", "loraplus": "lora", "qlora": "lora", "rs_lora": "rslora"}
+_PLANNED = "lora"  # what is trained where nobody says it, or qlora
 
 
 def before(ctx: Context, dataset: Artifact, carry_out: CarryOut) -> Artifact | None:
@@ -100,7 +102,8 @@ def _require_same(ctx: Context) -> None:
                     where=place,
                     fix="Take lora, dora or full, or train without stages",
                 )
-        for name in ("tune", "rank", "target_modules"):
+        _require_weights(ctx, stage, place)
+        for name in ("rank", "target_modules"):
             own, ours = getattr(stage, name), getattr(ctx.config.train, name)
             if own is not None and own != ours:
                 raise ConfigError(
@@ -109,6 +112,35 @@ def _require_same(ctx: Context) -> None:
                     where=place,
                     fix=f"Set {name} under train alone: it holds for every stage",
                 )
+
+
+def _require_weights(ctx: Context, stage: Stage, place: str) -> None:
+    """Raise ConfigError if what the stage trains is not what the project's own training trains."""
+    ours = ctx.config.train
+    kinds = [_trained(part) or _PLANNED for part in (stage_context(ctx, stage).config.train, ours)]
+    if _ALIKE.get(kinds[0], kinds[0]) == _ALIKE.get(kinds[1], kinds[1]):
+        return
+    told = kinds[1] if _trained(ours) else f"{kinds[1]}, as planned"
+    field = "method" if ours.method == "auto" or _named(ours) else "tune"
+    raise ConfigError(
+        f"the stage trains {kinds[0]}, the project's own training {told}: a stage can only go on "
+        "from the same weights",
+        where=place,
+        fix=f"Set train.{field}: {kinds[0]}, or let the stage's method and tune be the project's",
+    )
+
+
+def _named(train: Train) -> str | None:
+    """Return the method of `train` if it is the name of what is trained, an adapter or full."""
+    from tutelage.training.planner_rules import OBJECTIVES
+
+    plain = train.method.lower().replace("-", "_").replace("+", "_plus")
+    return None if plain in ("auto", "hosted", *OBJECTIVES) else plain
+
+
+def _trained(train: Train) -> str | None:
+    """Return what the settings say is trained; None leaves it to the plan."""
+    return _named(train) or train.tune
 
 
 def stage_context(ctx: Context, stage: Stage) -> Context:
@@ -122,11 +154,11 @@ def stage_context(ctx: Context, stage: Stage) -> Context:
     own = stage.model_fields_set
     values = stage.model_dump(include=set(Train.model_fields) - {"before"})
     values |= {name: getattr(config.train, name) for name in _SAME if name not in own}
-    named = config.train.method in _TUNINGS
+    named = _named(config.train)
     if stage.method == "auto" and named and task != "text":
-        values["method"] = config.train.method
+        values["method"] = named
     if values["tune"] is None and named:
-        values["tune"] = config.train.method
+        values["tune"] = named
     data = config.data.model_copy(update={"sources": stage.sources, "columns": stage.columns})
     changed = config.model_copy(
         update={

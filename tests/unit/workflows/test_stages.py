@@ -285,6 +285,16 @@ def test_replay_from_a_file_leaves_out_what_is_held_out(opened: Opened, project:
             ConfigError,
             "the same weights",
         ),
+        (
+            "  before: [{method: full, sources: [related.jsonl]}]\n",
+            ConfigError,
+            "the stage trains full, the project's own training lora, as planned",
+        ),
+        (
+            "  method: loha\n  before: [{method: lora, sources: [related.jsonl]}]\n",
+            ConfigError,
+            "Set train.method: lora, or let the stage's method",
+        ),
         ("  method: pissa\n  before: [{method: cpt, sources: [texts/*]}]\n", ConfigError, "nor a"),
         ("  replay: 0.1\n  replay_from: gone.txt\n", ConfigError, "there is no file 'gone.txt'"),
         ("  method: classify\n  replay: 0.1\n", ConfigError, "has no meaning for 'classify'"),
