@@ -100,7 +100,7 @@ class Live:
 
     def _line(self, event: Event) -> None:
         if "plan" in event.data:
-            self.console.print(plan_view(event.data["plan"]))
+            self.console.print(plan_view(event.data["plan"], refused=False))
             return
         if not event.message:
             return

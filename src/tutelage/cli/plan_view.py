@@ -13,18 +13,19 @@ from tutelage.cli.screens import duration, indented
 from tutelage.workflows.plan_words import grouped, shown
 
 _BAR = 40  # characters of the memory bar
+_VALUE = 28  # characters of a value in a line: a longer one goes on in the next
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "bright_black")
 
 
-def plan_view(plan: Mapping[str, Any]) -> RenderableType:
-    """Return the plan's screen."""
+def plan_view(plan: Mapping[str, Any], *, refused: bool = True) -> RenderableType:
+    """Return the plan's screen; with `refused` off a refusal is left to the error that follows."""
     lines: list[RenderableType] = []
     if plan.get("headline"):
         lines.append(Text(f"{plan['headline']}.", style="bold"))
     lines += [_time(plan), Text()]
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
-    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="cyan", max_width=_VALUE, overflow="fold")
     table.add_column(overflow="fold")
     for title, choices in grouped(plan).items():
         table.add_row(Text(title, style="underline"), "", "")
@@ -32,7 +33,7 @@ def plan_view(plan: Mapping[str, Any]) -> RenderableType:
             table.add_row(f"  {choice['name']}", shown(choice["value"]), _why(choice))
     lines += [table, Text(), *_memory(plan.get("memory", {}))]
     lines += [Text(f"! {warning}", style="yellow") for warning in plan.get("warnings", ())]
-    if plan.get("refusal"):
+    if refused and plan.get("refusal"):
         lines.append(Text(f"✗ {plan['refusal']}", style="bold red"))
     return indented(Group(*lines))
 
