@@ -49,6 +49,7 @@ __all__ = ["TrainResult", "TrainingJob", "job_key", "peak_memory_mb", "train"]
 
 Score = Callable[[torch.nn.Module], float]
 _RESULT = "adapter"  # the folder in run_dir that takes what was trained
+_ROSE = 1.01  # a validation loss this many times the first one has risen
 
 
 def train(job: TrainingJob, *, emit: Emit = silent, score: Score | None = None) -> TrainResult:
@@ -287,13 +288,32 @@ def _finish(job: TrainingJob, result: TrainResult, emit: Emit) -> None:
     atomic_write(path, (json.dumps(history, indent=1) + "\n").encode())
     job.tracker.log_artifact(path)
     job.tracker.finish("FINISHED")
+    lost = _nothing_gained(result)
+    if lost:
+        emit(Event(STAGE, "warning", lost))
+    best = f"Best at step {result.best_step} of {result.steps}"
     emit(
         Event(
             STAGE,
             "done",
-            f"Best at step {result.best_step} of {result.steps}; {result.stopped}",
+            f"{'Nothing gained' if lost else best}; {result.stopped}",
             done=result.steps,
             total=result.steps,
             data={"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb},
         )
+    )
+
+
+def _nothing_gained(result: TrainResult) -> str | None:
+    """Return what to change if the weights the run started from were never bettered, or None."""
+    if result.best_step:
+        return None
+    looks = [p["validation_loss"] for p in result.history if "validation_loss" in p]
+    wild = result.stopped.startswith("diverged")
+    rose = wild or (bool(looks) and not looks[-1] <= _ROSE * looks[0])
+    told = f" (validation loss {looks[0]:.3f} at first, {looks[-1]:.3f} at last)" if looks else ""
+    change = "Lower train.learning_rate" if rose else "Raise train.learning_rate or train.epochs"
+    return (
+        f"Nothing was gained: no evaluation was better than the start{told}, so the weights kept "
+        f"are those of the start. {change}, and train again"
     )

@@ -113,6 +113,25 @@ def test_it_stops_when_nothing_is_gained_and_keeps_the_best(run: Run) -> None:
     assert (result.best_step, result.steps) == (2, 6)
 
 
+@pytest.mark.parametrize(
+    ("losses", "remedy"),
+    [
+        ([1.0, 1.0, 1.001, 1.0], "Raise train.learning_rate or train.epochs"),
+        ([1.0, 1.2, 1.3, 1.4], "Lower train.learning_rate"),
+    ],
+)
+def test_a_run_that_gains_nothing_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, losses: list[float], remedy: str
+) -> None:
+    looks = iter(losses)
+    monkeypatch.setattr(loop, "validation_values", lambda parts: {"validation_loss": next(looks)})
+    assert run().best_step == 0
+    (warned,) = [event.message for event in run.events if event.kind == "warning"]
+    assert warned.startswith("Nothing was gained: no evaluation was better than the start")
+    assert remedy in warned
+    assert run.events[-1].message == "Nothing gained; all 8 steps done"
+
+
 def test_equal_scores_are_decided_by_the_validation_loss(run: Run) -> None:
     result = run(score=lambda model: 0.5)
     losses = {p["step"]: p["validation_loss"] for p in result.history if "validation_loss" in p}
