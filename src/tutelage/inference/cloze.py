@@ -60,7 +60,8 @@ def make_forms(cloze: Cloze, labels: Sequence[str], output: OutputFormat) -> lis
     unknown = [name for name in cloze.verbalisers if name not in labels]
     if unknown:
         raise ConfigError(
-            f"{unknown[0]!r} is not one of the {len(labels)} labels",
+            f"{unknown[0]!r} is not "
+            + (f"one of the {len(labels)} labels" if len(labels) != 1 else "the only label"),
             where=f"{_WHERE}.verbalisers",
             fix=f"Labels: {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}",
         )

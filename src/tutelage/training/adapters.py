@@ -22,6 +22,11 @@ from tutelage.training.recipe import Recipe
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 _MODEL = "model*.safetensors"
+_ALL = "all-linear"
+_REMEDIES = {  # what to set where an adapter's default does not fit the model's layers
+    "vblora": "Set train.peft.vector_length to a number that divides the width of every layer",
+    "waveft": "Set train.peft.n_frequency to fewer than the smallest layer has weights",
+}
 
 
 def attach_lora(model: Any, recipe: Recipe) -> Any:
@@ -47,10 +52,22 @@ def attach_adapter(model: Any, config: Any, recipe: Recipe) -> Any:
         text = str(error).strip().splitlines()
         kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
         raise ModelError(
-            f"the model can't carry a {kind} adapter on {recipe.target_modules!r} "
+            f"the model can't carry the adapter {kind} on {_layers(recipe)} "
             f"({text[0][:160] if text else type(error).__name__})",
-            fix="Leave train.target_modules unset, which means all linear layers",
+            fix=_remedy(kind, recipe),
         ) from error
+
+
+def _layers(recipe: Recipe) -> str:
+    chosen = recipe.target_modules
+    return "its linear layers" if chosen == _ALL else f"{chosen!r}"
+
+
+def _remedy(kind: str, recipe: Recipe) -> str:
+    """Return what to change where PEFT can't put its adapter on the model."""
+    if recipe.target_modules != _ALL:
+        return "Leave train.target_modules unset, which means all linear layers"
+    return _REMEDIES.get(kind, "Correct the field of train.peft that it names, or take lora")
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

@@ -124,7 +124,7 @@ def run_loop(parts: Parts, state: State, best: Weights) -> Weights:
         if state.step % recipe.checkpoint_every == 0 or state.step == total or state.stopped:
             parts.keep(state, best)
     if not state.stopped:
-        state.stopped = f"all {total} steps done"
+        state.stopped = f"all {total} steps done" if total != 1 else "the only step done"
     return best
 
 

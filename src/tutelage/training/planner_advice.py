@@ -6,6 +6,7 @@ from tutelage.core.config import Train
 from tutelage.training.memory import MemoryEstimate
 from tutelage.training.planner_rules import (
     FEW_ROWS,
+    LEAST_CLOZE,
     LEAST_ROWS,
     Situation,
     size_in_words,
@@ -26,15 +27,17 @@ _WHAT = {
 def headline(situation: Situation, recipe: Recipe, memory: MemoryEstimate, trained: int) -> str:
     """Return the plan in one sentence."""
     data, model = situation.data, situation.model
-    what = _WHAT.get(recipe.method, f"a {recipe.method} adapter")
+    what = _WHAT.get(recipe.method, f"an adapter ({recipe.method})")
     if recipe.tune not in ("full", recipe.method):
         what += f" with {_WHAT.get(recipe.tune, recipe.tune)}"
     steps = recipe.total_steps(recipe.all_rows(data.rows))
+    size = recipe.batch_size
     share = trained / max(1, model.params)
     return (
-        f"Train {what} on {data.rows:,} rows: {size_in_words(trained)} of "
+        f"Train {what} on {_rows(data.rows)}: {size_in_words(trained)} of "
         f"{size_in_words(model.params)} weights ({share * 100:.1f} %), at most {recipe.epochs:g} "
-        f"epoch{'s' if recipe.epochs != 1 else ''}, {steps:,} steps of {recipe.batch_size} rows, "
+        f"epoch{'s' if recipe.epochs != 1 else ''}, {steps:,} step{'s' if steps != 1 else ''} of "
+        f"{_rows(size)}, "
         f"{memory.total_mb / 1000:.1f} of {situation.machine.free_mb / 1000:.1f} GB free memory"
     )
 
@@ -55,11 +58,17 @@ def refusal(situation: Situation, overrides: Train) -> str | None:
     data = situation.data
     if overrides.force or data.rows >= LEAST_ROWS or situation.method == "cloze" or data.texts:
         return None
+    if situation.method == "cpt":
+        return (
+            f"train.method: cpt is for raw text, and the {_rows(data.rows)} are questions with "
+            "answers; set task: text if the sources are raw text, or put the texts into a stage "
+            "under train.before"
+        )
     can = "few-shot prompting"
-    if data.task == "classification" and data.labels > 1:
+    if data.task == "classification" and data.labels > 1 and data.rows >= LEAST_CLOZE:
         can += " or a cloze (train.method: cloze)"
     return (
-        f"{data.rows} training rows are too few to tune on (at least {LEAST_ROWS}): tuning would "
+        f"{_training_rows(data.rows)} too few to tune on (at least {LEAST_ROWS}): tuning would "
         f"overfit, it learns them by heart; take {can} and put the rows into the prompt as "
         "examples"
     )
@@ -69,13 +78,23 @@ def _rows(many: int) -> str:
     return f"{many:,} row{'s' if many != 1 else ''}"
 
 
+def _training_rows(many: int) -> str:
+    return f"{many:,} training row{'s are' if many != 1 else ' is'}"
+
+
 def _about_rows(situation: Situation, recipe: Recipe) -> list[str]:
     data = situation.data
     found = []
-    if data.rows < FEW_ROWS:
+    if recipe.method == "cloze" and data.rows < LEAST_CLOZE:
         found.append(
-            f"{data.rows} training rows, fewer than {FEW_ROWS}: the system instructions stay in "
-            "every row, and the result depends much on which rows these are"
+            f"{_training_rows(data.rows)} too few even for a cloze (at least {LEAST_CLOZE}): "
+            "label more, or put the rows into the prompt as examples"
+        )
+    if data.rows < FEW_ROWS and recipe.method != "cpt" and not data.texts:
+        found.append(
+            f"{data.rows} training row{'s' if data.rows != 1 else ''}, fewer than {FEW_ROWS}: the "
+            "system instructions stay in every row, and the result depends much on which rows "
+            "these are"
         )
     if data.labels and data.rows / data.labels < _FEW_A_LABEL:
         found.append(

@@ -232,6 +232,39 @@ def test_under_a_hundred_rows_the_plan_keeps_the_instructions_in_every_row() -> 
     assert any("2.7 rows a label" in text for text in warnings)
 
 
+def test_raw_text_has_no_instructions_to_keep() -> None:
+    few = replace(DATA, rows=15, task="text", labels=0, texts=15)
+    told = make_plan(few, SMALL, LAPTOP, Train()).warnings
+    assert not any("system instructions" in text for text in told)
+
+
+def test_pre_training_on_answers_is_refused_with_the_way_out() -> None:
+    refusal = make_plan(replace(DATA, rows=13), SMALL, LAPTOP, Train(method="cpt")).refusal
+    assert refusal is not None
+    assert "set task: text" in refusal
+    assert "train.before" in refusal
+    assert "few-shot" not in refusal
+
+
+def test_a_cloze_is_advised_only_where_it_has_rows_enough() -> None:
+    few, fewer = replace(DATA, rows=8, labels=3), replace(DATA, rows=7, labels=3)
+    assert "or a cloze" in str(make_plan(few, SMALL, LAPTOP, Train(method="lora")).refusal)
+    assert "cloze" not in str(make_plan(fewer, SMALL, LAPTOP, Train()).refusal)
+    told = make_plan(fewer, SMALL, LAPTOP, Train(method="cloze"))
+    assert told.refusal is None
+    assert any("7 training rows are too few even for a cloze" in w for w in told.warnings)
+
+
+def test_one_of_a_thing_is_said_as_one() -> None:
+    plan = make_plan(
+        replace(DATA, rows=1, labels=1), SMALL, LAPTOP,
+        Train(method="ia3", epochs=1, batch_size=1, replay=0, force=True),
+    )  # fmt: skip
+    assert plan.headline.startswith("Train an adapter (ia3) on 1 row: ")
+    assert "1 step of 1 row," in plan.headline
+    assert any(text.startswith("1 training row, fewer") for text in plan.warnings)
+
+
 def test_little_memory_makes_smaller_passes_and_then_says_so() -> None:
     room = make_plan(DATA, SMALL, LAPTOP, Train(batch_size=16))
     tight = replace(LAPTOP, memory_mb=room.memory.total_mb)  # of which 80 % may be planned for

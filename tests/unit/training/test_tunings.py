@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tutelage.core.errors import ConfigError, EnvironmentProblem
+from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError
 from tutelage.core.example import Example
 from tutelage.inference.models import ModelSource
 from tutelage.inference.transformers import load_model
@@ -174,6 +174,21 @@ def test_more_fields_reach_peft(tiny_source: ModelSource) -> None:
     model = tuning("lora", settings).attach(load_model(tiny_source), settings)
     assert model.peft_config["default"].use_rslora is True
     assert all(".layers.1." in name for name in trained_parameters(model))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "fix"),
+    [
+        ("vblora", recipe(), "Set train.peft.vector_length to a number"),
+        ("waveft", recipe(), "Set train.peft.n_frequency to fewer"),
+        ("vblora", recipe(target_modules=("q_proj",)), "Leave train.target_modules unset"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_names_the_setting_at_fault(
+    tiny_source: ModelSource, name: str, settings: Recipe, fix: str
+) -> None:
+    with pytest.raises(ModelError, match=f"can't carry the adapter {name} on .*{fix}"):
+        tuning(name, settings).attach(load_model(tiny_source), settings)
 
 
 def test_the_recipe_says_which_layers_carry_an_adapter(tiny_source: ModelSource) -> None:

@@ -194,7 +194,9 @@ class Shaper:
     def _outside(self, label: str) -> str:
         near = nearest(_fold(label), list(self._by_fold))
         hint = f", did you mean {self._by_fold[near]!r}" if near else ""
-        return f"{label[:60]!r} is not one of the {len(self.output.labels)} labels{hint}"
+        many = len(self.output.labels)
+        known = f"one of the {many} labels" if many != 1 else "the only label"
+        return f"{label[:60]!r} is not {known}{hint}"
 
 
 def _require_writable(

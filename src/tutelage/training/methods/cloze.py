@@ -80,7 +80,8 @@ class ClozeObjective(Objective):
         train, shortened = self._items(rows, weights, job.recipe.max_tokens)
         validation, _ = self._items(self._validation, weights, job.recipe.max_tokens)
         coverage = self._coverage(train, shortened, rejected)
-        text = f"{coverage.sentence()}, in {len(self._forms)} patterns"
+        many = len(self._forms)
+        text = f"{coverage.sentence()}, in {many} pattern{'s' if many != 1 else ''}"
         tell_coverage(coverage, text, emit)
         return Prepared(train, validation, coverage)
 
