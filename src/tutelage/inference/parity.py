@@ -96,6 +96,7 @@ class Parity:
     drift: float  # mean |change of log p|, nats
     worst: float  # largest |change of log p|, nats
     broken: tuple[Broken, ...] = ()
+    skipped: int = 0  # prompts that leave the model no room to answer: not compared
 
     @property
     def problem(self) -> str | None:
@@ -115,8 +116,14 @@ class Parity:
         return (
             f"{self.form}: {self.same} of {self.tokens} tokens of {self.answers} answers are the "
             f"same, {self.ties} near-ties, {flips} flips; log p off by {self.drift:.2g} nats on "
-            f"average, {self.worst:.2g} at most"
+            f"average, {self.worst:.2g} at most{self._left_out()}"
         )
+
+    def _left_out(self) -> str:
+        if not self.skipped:
+            return ""
+        many = "1 prompt is" if self.skipped == 1 else f"{self.skipped} prompts are"
+        return f"; {many} too long for the model and not compared"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

@@ -67,7 +67,10 @@ class Export:
     def reference(
         self, prompts: Sequence[Sequence[Message]], *, max_tokens: int
     ) -> list[Reference]:
-        """Return the greedy answers of base and adapter, which all exports are held to."""
+        """Return the greedy answers of base and adapter, which all exports are held to.
+
+        Prompts that leave no room to answer have none. Raises DataError if that is all of them.
+        """
         return take_reference(self._model, self.tokenizer, prompts, max_tokens=max_tokens)
 
     def cuts(self, texts: Sequence[str]) -> list[Reference]:

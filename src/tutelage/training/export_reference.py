@@ -40,18 +40,20 @@ def take_reference(
 ) -> list[Reference]:
     """Return the model's greedy answers, at most `max_tokens` long, with what backs each token.
 
-    Raises DataError if a prompt leaves no room to answer in the model's context.
+    Prompts that leave no room to answer in the model's context have none. Raises DataError if
+    there are prompts and all are so long.
     """
-    rows = [_Row(render(tokenizer, messages).prompt_ids) for messages in prompts]
+    asked = [(turns, _Row(render(tokenizer, turns).prompt_ids)) for turns in prompts]
     limit = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
-    longest = max((len(row.ids) for row in rows), default=0)
-    if longest + max_tokens > limit:
+    fitting = [(turns, row) for turns, row in asked if len(row.ids) + max_tokens <= limit]
+    if asked and not fitting:
+        shortest = min(len(row.ids) for _, row in asked)
         raise DataError(
-            f"a prompt of {longest} tokens leaves no room for {max_tokens} more in the model's "
-            f"{limit}",
+            f"no prompt leaves room for {max_tokens} more tokens in the model's {limit}: the "
+            f"shortest has {shortest}",
             fix="Shorten the rows or the prompt",
         )
-    _walk(model, tokenizer, rows, max_tokens)
+    _walk(model, tokenizer, [row for _, row in fitting], max_tokens)
     return [
         Reference(
             messages=tuple(as_dicts(messages)),
@@ -61,7 +63,7 @@ def take_reference(
             margins=tuple(row.margins),
             text=_text(tokenizer, row.tokens),
         )
-        for messages, row in zip(prompts, rows, strict=True)
+        for messages, row in fitting
     ]
 
 

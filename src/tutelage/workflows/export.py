@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +141,13 @@ def check_served(ctx: Context, adapter: Artifact, *, prompts: int = PROMPTS) -> 
         return None
     job = _Job(ctx, found, cache_dir(), prompts)
     loaded = Export(Subject(found.base, found.tuned))
-    references = job.reference(loaded)
+    references, skipped = job.reference(loaded)
     loaded.close()
     from tutelage.inference.lora_gguf import ensure_lora_gguf
 
     lora = ensure_lora_gguf(found.tuned.folder, found.base.path, cache_dir())
-    return job.run(found.base.path, lora, _stored(found.base.path), references)
+    parity = job.run(found.base.path, lora, _stored(found.base.path), references)
+    return replace(parity, skipped=skipped)
 
 
 @dataclass(frozen=True)
@@ -170,20 +171,24 @@ class _Job:
         self._tell(f"loading {self.what.base.name}")
         loaded = Export(subject)
         self._require_room(loaded, format, stored)
-        references = self.reference(loaded)
+        references, skipped = self.reference(loaded)
         if format == "gguf-adapter" and subject.adapter:
             loaded.close()
+            stored = "f16"
             parity = self._gguf_adapter(subject.base, subject.adapter, references)
-            return self._require(parity), "f16"
-        if format == "merged":
-            return self._require(self._merged(loaded, stored, references)), stored
-        return self._require(self._gguf(loaded, stored, references)), stored
+        elif format == "merged":
+            parity = self._merged(loaded, stored, references)
+        else:
+            parity = self._gguf(loaded, stored, references)
+        return self._require(replace(parity, skipped=skipped)), stored
 
-    def reference(self, loaded: Export) -> list[Reference]:
-        """Return the greedy answers of base and adapter to the golden prompts."""
+    def reference(self, loaded: Export) -> tuple[list[Reference], int]:
+        """Return the greedy answers of base and adapter to the golden prompts that the model has
+        room for, and how many it has none for."""
         chosen = choose(self.what, self.prompts)
         self._tell(f"{len(chosen)} reference answers")
-        return loaded.reference(chosen, max_tokens=self.what.max_tokens)
+        found = loaded.reference(chosen, max_tokens=self.what.max_tokens)
+        return found, len(chosen) - len(found)
 
     def run(self, model: Path, lora: Path | None, kind: str, along: Sequence[Reference]) -> Parity:
         """Return how llama.cpp answers with these files."""

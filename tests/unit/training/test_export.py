@@ -23,6 +23,7 @@ from tutelage.inference.parity import LIMITS, compare
 from tutelage.inference.tuned import ADAPTER, read_tuned, write_info
 from tutelage.release import bundle
 from tutelage.training.export import Export, Subject, base_dtype, follow_folder
+from tutelage.workflows import export as exporting
 from tutelage.workflows.context import Context, last_output, open_context, register
 from tutelage.workflows.curate import curate
 from tutelage.workflows.export import ExportRefused, check_served, export
@@ -294,6 +295,22 @@ def test_what_a_format_cannot_hold_is_refused_before_anything_is_loaded(
     ):
         with pytest.raises(DataError, match=said):
             export(dora, **{"what": adapter_of(dora), "out": tmp_path / "x", **bad})
+
+
+def test_a_prompt_that_is_too_long_is_left_out_and_counted(
+    tmp_path: Path, base: Path, project: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = project(tuned(base, tmp_path / "a"))
+    long = (Message(role="user", content="warm " * 3000),)
+    monkeypatch.setattr(exporting, "choose", lambda what, count: [long, *PROMPTS])
+    done = export(ctx, adapter_of(ctx), "merged", tmp_path / "merged")
+    assert done.parity is not None
+    assert (done.parity.prompts, done.parity.skipped) == (3, 1)
+    assert done.parity.sentence().endswith("; 1 prompt is too long for the model and not compared")
+    monkeypatch.setattr(exporting, "choose", lambda what, count: [long])
+    with pytest.raises(DataError, match="no prompt leaves room for 8 more tokens"):
+        export(ctx, adapter_of(ctx), "merged", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(
