@@ -37,8 +37,7 @@ def train(
         from tutelage.core.errors import ConfigError
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
-        from tutelage.workflows.plan import plan as make_plan
-        from tutelage.workflows.stages import plans
+        from tutelage.workflows.stages import planned
         from tutelage.workflows.train import train as work
 
         ctx = open_context(project, out.emit)
@@ -50,16 +49,20 @@ def train(
                 fix="Run `tutelage hosted start --plan` for rows, tokens and cost",
             )
         if plan:
-            stages = [stage.model_dump(mode="json") for stage in plans(ctx, dataset)]
-            made = make_plan(ctx, dataset).model_dump(mode="json")
+            before, own = planned(ctx, dataset)
+            stages = [stage.model_dump(mode="json") for stage in before]
+            made = own.model_dump(mode="json")
+            names = [", ".join(stage.sources) for stage in ctx.config.train.before]
 
             def show_plan(console: Console) -> None:
                 from tutelage.cli.plan_view import plan_view
 
-                for number, stage in enumerate(stages, start=1):
-                    console.print(f"[bold]stage {number}[/]")
-                    console.print(plan_view(stage))
-                console.print(plan_view(made))
+                parts = zip([*names, "the project's own rows"], [*stages, made], strict=True)
+                for number, (name, part) in enumerate(parts, start=1):
+                    if stages:
+                        head = f"stage {number} of {len(stages) + 1}: {name}"
+                        console.print(head, style="bold", markup=False, highlight=False)
+                    console.print(plan_view(part))
 
             out.result({**made, "stages": stages} if stages else made, show_plan)
             if any(each.get("refusal") for each in (*stages, made)):

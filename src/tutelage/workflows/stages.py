@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +69,37 @@ def plans(ctx: Context, dataset: Artifact) -> list[Plan]:
     The minutes are computed, not timed: a later stage has no weights to start from yet.
     """
     _require_same(ctx)
-    made = []
+    made: list[Plan] = []
     for number, stage in enumerate(ctx.config.train.before, start=1):
         inner = stage_context(ctx, stage)
         with _naming(number):
             rows = stage_rows(inner, stage, number, dataset).artifact
-            made.append(plan(inner, rows, probe=False))
+            made.append(plan_after(inner, rows, _recipe(made), probe=False))
     return made
+
+
+def planned(ctx: Context, dataset: Artifact, *, probe: bool = True) -> tuple[list[Plan], Plan]:
+    """Return the plans of all stages, and that of the project's own training after them."""
+    made = plans(ctx, dataset)
+    return made, plan_after(ctx, dataset, _recipe(made), probe=probe)
+
+
+def plan_after(
+    ctx: Context, dataset: Artifact, earlier: Mapping[str, Any] | None, *, probe: bool = True
+) -> Plan:
+    """Return the plan of a training that goes on from one with the recipe `earlier`, if any."""
+    if earlier is None:
+        return plan(ctx, dataset, probe=probe)
+    same = _left_open(ctx, earlier)
+    made = plan(_with(ctx, same), dataset, probe=probe)
+    told = {"reason": "as the stage before", "source": "train.before"}
+    choices = [c.model_copy(update=told) if c.name in same else c for c in made.choices]
+    return made.model_copy(update={"choices": choices})
+
+
+def _recipe(made: Sequence[Plan]) -> dict[str, Any] | None:
+    """Return what the last of the plans so far trains with."""
+    return made[-1].recipe.model_dump(mode="json") if made else None
 
 
 @contextlib.contextmanager
@@ -177,12 +201,18 @@ def going_on(ctx: Context, earlier: Artifact) -> Context:
 
     Plans differ with the rows, and a stage can only go on from the same weights.
     """
-    recipe = earlier.meta.get("recipe", {})
+    return _with(ctx, _left_open(ctx, earlier.meta.get("recipe", {})))
+
+
+def _left_open(ctx: Context, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of the weights' shape in `recipe` what the project leaves to the plan."""
     train = ctx.config.train
-    same = {
-        name: recipe[name] for name in _SHAPE if getattr(train, name) is None and name in recipe
-    }
-    train = train.model_copy(update=same)
+    shape = _SHAPE if recipe.get("tune") != "full" else ("target_modules",)
+    return {name: recipe[name] for name in shape if getattr(train, name) is None and name in recipe}
+
+
+def _with(ctx: Context, settings: Mapping[str, Any]) -> Context:
+    train = ctx.config.train.model_copy(update=dict(settings))
     return replace(ctx, config=ctx.config.model_copy(update={"train": train}))
 
 

@@ -22,9 +22,9 @@ from tutelage.inference.models import locate_model
 from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data.preferences import material
-from tutelage.workflows.plan import make_job, plan
+from tutelage.workflows.plan import make_job
 from tutelage.workflows.replay import fingerprint, with_replay
-from tutelage.workflows.stages import before, going_on, text_facts
+from tutelage.workflows.stages import before, plan_after, text_facts
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainingJob, TrainResult
@@ -146,9 +146,8 @@ def _job(
 ) -> tuple[Plan, TrainingJob, Artifact | None]:
     """Return the plan, the job as planned, and the replayed rows that are in it."""
     dataset, *earlier = parents
-    if earlier:
-        ctx = going_on(ctx, earlier[0])
-    made = _kept_plan(run_dir) or plan(ctx, dataset)
+    recipe = earlier[0].meta.get("recipe", {}) if earlier else None
+    made = _kept_plan(run_dir) or plan_after(ctx, dataset, recipe)
     ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
     if made.refusal:
         raise PlanRefused(made.refusal, fix="Label more rows, or set train.force: true")

@@ -27,9 +27,9 @@ class TrainingDesk:
 
     def plan(self, *, probe: bool = True) -> Plan:
         """Return what training would do, and why; with `probe` one real step is timed."""
-        from tutelage.workflows.plan import plan
+        from tutelage.workflows.stages import planned
 
-        return plan(self._ctx, self._dataset, probe=probe)
+        return planned(self._ctx, self._dataset, probe=probe)[1]
 
     def plans(self) -> list[Plan]:
         """Return the plans of the stages of train.before, in their order."""

@@ -28,7 +28,8 @@ from tutelage.release.lineage import lineage, render
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact, open_context
 from tutelage.workflows.curate import curate
-from tutelage.workflows.stages import apart, stage_context, stage_rows
+from tutelage.workflows.plan import plan
+from tutelage.workflows.stages import apart, planned, stage_context, stage_rows
 from tutelage.workflows.train import train
 
 CONFIG = """\
@@ -158,7 +159,31 @@ def test_the_plan_shows_every_stage_and_trains_none(project: Path) -> None:
     assert (methods, plan["recipe"]["method"]) == (["cpt", "lora"], "lora")
     assert plan["stages"][0]["recipe"]["max_tokens"] == 64
     assert not (project / ".tutelage" / "artifacts" / "adapters").exists()
-    assert "stage 2" in CliRunner().invoke(app, call).stdout
+    heads = [line for line in CliRunner().invoke(app, call).stdout.split("\n") if "stage " in line]
+    assert "stage 2 of 3: related.jsonl" in heads
+    assert "stage 3 of 3: the project's own rows" in heads
+
+
+def test_the_plan_of_a_staged_run_is_the_runs_plan(opened: Opened, project: Path) -> None:
+    _, dataset, _ = opened
+    config = (CONFIG % ONE_STAGE).replace("  rank: 4\n", "")
+    (project / "tutelage.yaml").write_text(config, encoding="utf-8")
+    for number in range(100):  # texts enough for a larger adapter than the rows would get
+        (project / "texts" / f"{number}.txt").write_text(babble(number, 60), encoding="utf-8")
+    other = open_context(project, lambda event: None)
+    stages, own = planned(other, dataset, probe=False)
+    alone = plan(other, dataset, probe=False).recipe
+    assert (stages[0].recipe.rank, own.recipe.rank, alone.rank) == (16, 16, 8)
+    told = {choice.name: (choice.reason, choice.source) for choice in own.choices}
+    same = ("as the stage before", "train.before")
+    assert [told[name] for name in ("rank", "alpha", "target_modules")] == [same] * 3
+    made = train(other, dataset).artifact
+    run = json.loads((other.path_of(made) / "plan.json").read_text())
+    assert (run["recipe"], run["choices"]) == (
+        own.recipe.model_dump(mode="json"),
+        [choice.model_dump(mode="json") for choice in own.choices],
+    )
+    other.store.close()
 
 
 def test_rows_held_out_by_the_project_are_left_out_of_a_stage(
