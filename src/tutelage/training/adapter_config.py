@@ -7,6 +7,7 @@ refused with the way out.
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import fields
 from typing import Any
@@ -27,6 +28,7 @@ _FIXED = (
 # Their rank is not a low rank of the weights, or another default suits them: PEFT's stays.
 _OWN_RANK = frozenset({"oft", "vera", "pvera", "randlora", "vblora", "tinylora", "unilora"})
 _OWN_TARGETS = frozenset({"ia3", "ln_tuning", "beft"})
+_PLAIN = re.compile(r"[\w.]+")  # a module's name, and no pattern
 _PROMPTS = "it learns tokens in front of every prompt, which can't share prefixes with other rows"
 _REFUSED = {
     "prompt_tuning": _PROMPTS,
@@ -37,6 +39,7 @@ _REFUSED = {
     "cpt": _PROMPTS,
     "adaption_prompt": "it learns tokens in front of every layer's attention",
     "shadow": "it wraps the whole forward pass, which shared prefixes and cached answers go around",
+    "shira": "its weights are sparse, and a checkpoint holds whole tensors",
     "trainable_tokens": "it trains single tokens of the vocabulary, and no layer",
     "xlora": "it mixes adapters that are trained already",
     "poly": "it needs the number of the task with every row",
@@ -66,6 +69,11 @@ def refuse(name: str) -> None:
         )
 
 
+def sizes(name: str) -> set[str]:
+    """Return which of rank, alpha and dropout PEFT's adapter `name` takes."""
+    return set(_size_fields(name.lower(), _known(name.lower())))
+
+
 def make_config(name: str, recipe: Recipe, **forced: Any) -> Any:
     """Return PEFT's configuration object of the adapter `name` (in lower case).
 
@@ -73,8 +81,7 @@ def make_config(name: str, recipe: Recipe, **forced: Any) -> Any:
     train.peft that the adapter lacks or that has its own setting, and for bad values.
     """
     refuse(name)
-    kind = _registry()[name]
-    known = {field.name for field in fields(kind) if field.init} - set(_FIXED)
+    kind, known = _registry()[name], _known(name)
     settings = {**_of_recipe(name, recipe, known), **forced}
     _check_fields(name, recipe.peft, known, forced)
     settings |= recipe.peft
@@ -93,20 +100,28 @@ def make_config(name: str, recipe: Recipe, **forced: Any) -> Any:
 
 
 def _of_recipe(name: str, recipe: Recipe, known: set[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if "r" in known and name not in _OWN_RANK:
-        found["r"] = recipe.rank
-    alpha = next((field for field in ("lora_alpha", "alpha") if field in known), None)
-    if alpha is not None and name not in _OWN_RANK:
-        found[alpha] = recipe.alpha
-    dropout = next((f for f in ("lora_dropout", "module_dropout") if f in known), None)
-    if dropout is not None:
-        found[dropout] = recipe.dropout
-    targets = recipe.target_modules
+    found = {field: getattr(recipe, size) for size, field in _size_fields(name, known).items()}
+    targets: Any = recipe.target_modules
     if "target_modules" in known and not (name in _OWN_TARGETS and targets == "all-linear"):
+        if isinstance(targets, str) and targets != "all-linear" and _PLAIN.fullmatch(targets):
+            targets = [targets]  # PEFT takes a string for a pattern of the whole name
         found["target_modules"] = targets if isinstance(targets, str) else list(targets)
     if "bias" in known:
         found["bias"] = "none"
+    return found
+
+
+def _size_fields(name: str, known: set[str]) -> dict[str, str]:
+    """Return the adapter's fields that rank, alpha and dropout go into, by those names."""
+    found = {}
+    if "r" in known and name not in _OWN_RANK:
+        found["rank"] = "r"
+    alpha = next((field for field in ("lora_alpha", "alpha") if field in known), None)
+    if alpha is not None and name not in _OWN_RANK:
+        found["alpha"] = alpha
+    dropout = next((f for f in ("lora_dropout", "module_dropout") if f in known), None)
+    if dropout is not None:
+        found["dropout"] = dropout
     return found
 
 
@@ -143,6 +158,11 @@ def _check_start(start: Any) -> None:
         where="train.peft.init_lora_weights",
         fix=f"Take one of {', '.join(_STARTS)}, or leave it unset",
     )
+
+
+def _known(name: str) -> set[str]:
+    """Return the fields of an adapter's configuration that may be set."""
+    return {field.name for field in fields(_registry()[name]) if field.init} - set(_FIXED)
 
 
 def _registry() -> dict[str, Any]:

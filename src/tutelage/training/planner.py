@@ -16,6 +16,7 @@ from tutelage.core.config import Train
 from tutelage.core.errors import ConfigError
 from tutelage.training.memory import MemoryEstimate, estimate_memory, trained_params
 from tutelage.training.planner_advice import MEMORY_SHARE, headline, refusal, warnings
+from tutelage.training.planner_idle import check_tune, idle
 from tutelage.training.planner_rules import Situation, choices, decide
 from tutelage.training.profile import DataProfile, Machine, Measured, ModelProfile
 from tutelage.training.recipe import Recipe
@@ -78,21 +79,9 @@ def make_plan(
     """
     situation = Situation(data, model, machine)
     made = _choose_all(situation, overrides)
+    check_tune(situation, overrides)
     values = situation.chosen
-    if values["micro_batch"] > values["batch_size"]:
-        raise ConfigError(
-            f"train.micro_batch {values['micro_batch']} is larger than the batch of "
-            f"{values['batch_size']} rows it is a part of",
-            where=_OWN,
-            fix="Lower train.micro_batch, or raise train.batch_size",
-        )
-    if values["max_tokens"] > model.context:
-        raise ConfigError(
-            f"train.max_tokens {values['max_tokens']} is more than the {model.context} tokens that "
-            "the model reads",
-            where=_OWN,
-            fix=f"Set train.max_tokens to {model.context} at most, or leave it unset",
-        )
+    _check_sizes(values, model, overrides)
     recipe = Recipe(seed=overrides.seed, **values)
     recipe, made = _fit(recipe, made, situation, overrides, measured)
     memory = _memory(situation, recipe, measured)
@@ -108,9 +97,34 @@ def make_plan(
         headline=headline(situation, recipe, memory, trained),
         trained=trained,
         cost=None if price is None else round(price * seconds / 3600, 4),
-        warnings=warnings(situation, recipe, memory, overrides),
+        warnings=[*warnings(situation, recipe, memory, overrides), *idle(situation, overrides)],
         refusal=refusal(situation, overrides),
     )
+
+
+def _check_sizes(values: dict[str, Any], model: ModelProfile, overrides: Train) -> None:
+    """Raise ConfigError for sizes that don't fit into each other."""
+    if values["micro_batch"] > values["batch_size"]:
+        raise ConfigError(
+            f"train.micro_batch {values['micro_batch']} is larger than the batch of "
+            f"{values['batch_size']} rows it is a part of",
+            where=_OWN,
+            fix="Lower train.micro_batch, or raise train.batch_size",
+        )
+    if (overrides.processes or 1) > values["batch_size"]:
+        raise ConfigError(
+            f"train.processes {overrides.processes} is more than the {values['batch_size']} rows "
+            "of a step, of which each process takes a part",
+            where=_OWN,
+            fix=f"Set it to {values['batch_size']} at most, or raise train.batch_size",
+        )
+    if values["max_tokens"] > model.context:
+        raise ConfigError(
+            f"train.max_tokens {values['max_tokens']} is more than the {model.context} tokens that "
+            "the model reads",
+            where=_OWN,
+            fix=f"Set train.max_tokens to {model.context} at most, or leave it unset",
+        )
 
 
 def _choose_all(situation: Situation, overrides: Train) -> list[Choice]:
