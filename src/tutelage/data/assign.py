@@ -151,6 +151,26 @@ def share_findings(sides: Mapping[SplitName, Sequence[Example]], splits: Splits)
     return found
 
 
+def empty_sides(counts: Mapping[str, int], largest: int, splits: Splits) -> str | None:
+    """Return which sides have a share but no rows, and why, or None; `largest` is of a cluster."""
+    empty = [side for side, share in _shares(splits).items() if share > 0 and not counts[side]]
+    if not empty:
+        return None
+    why = one_cluster(counts, largest) or "bring more rows, or change data.splits"
+    return f"{' and '.join(empty)} {'are' if len(empty) > 1 else 'is'} empty: {why}"
+
+
+def one_cluster(counts: Mapping[str, int], largest: int) -> str | None:
+    """Return what to do if all rows stay together in the largest cluster, or None."""
+    total = sum(counts.values())
+    if total < 2 or largest < total:
+        return None
+    return (
+        f"all {total:,} rows are in one cluster (near-duplicates of each other, or one group), "
+        "which stays on one side; bring rows that differ"
+    )
+
+
 def _settle(
     unit: list[Example], side: SplitName, own: Mapping[str, SplitName], result: Assignment
 ) -> None:

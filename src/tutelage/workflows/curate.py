@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from tutelage.core.artifact import Artifact, describe, hash_file
+from tutelage.core.errors import DataError
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
+from tutelage.data.assign import empty_sides
 from tutelage.data.augment.join import join
 from tutelage.data.findings import Finding, summarise
 from tutelage.data.leakage import LeakCertificate
@@ -97,6 +99,7 @@ def _work(ctx: Context, sources: Mapping[str, str]) -> Artifact:
     _join_augmented(ctx, curated, sides)
     _keep_best(ctx, curated, sides)
     hold_apart(ctx, sides, announce)
+    _require_train(ctx, sides)
     curated.sides, curated.clusters, curated.leaks = sides.rows, sides.clusters, sides.leaks
     curated.result.dropped += sides.dropped
     curated.result.findings += sides.findings
@@ -109,6 +112,16 @@ def _work(ctx: Context, sources: Mapping[str, str]) -> Artifact:
     announce("freeze")
     freeze(ctx.store, sides)
     return _artifact(ctx, version, curated)
+
+
+def _require_train(ctx: Context, sides: Sides) -> None:
+    """Raise DataError if the project asks that no row be trained on, before that is frozen."""
+    if not sides.rows["train"] and not ctx.config.data.splits.train:
+        raise DataError(
+            "no row would be left to train on, and a row's side is kept for ever",
+            where="data.splits.train",
+            fix="Give train a share above 0, such as 0.7",
+        )
 
 
 def _join_augmented(ctx: Context, curated: _Curated, sides: Sides) -> None:
@@ -193,6 +206,10 @@ def _artifact(ctx: Context, version: DatasetVersion, curated: _Curated) -> Artif
     told = quarantine_sentence(meta)
     if told is not None:
         ctx.emit(Event(STAGE, "warning", f"{told} ({path}/quarantine.jsonl)"))
+    largest = manifest["clusters"]["largest"]
+    empty = empty_sides(manifest["counts"], largest, ctx.config.data.splits)
+    if empty is not None:
+        ctx.emit(Event(STAGE, "warning", empty))
     counts = ", ".join(f"{manifest['counts'][split]} {split}" for split in SPLITS)
     ctx.emit(Event(STAGE, "done", f"dataset {version.hash[:12]}: {counts}"))
     return describe(

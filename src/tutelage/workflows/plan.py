@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import Artifact
 from tutelage.core.events import Event, silent
+from tutelage.data.assign import one_cluster
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.feedback.segment import require_trainable
 from tutelage.inference.models import locate_model
@@ -33,11 +34,16 @@ def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
 
     Raises DataError if no row can be trained on.
     """
+    from tutelage.training.planner_advice import without_validation
+
+    clusters, counts = dataset.meta.get("clusters", {}), dataset.meta.get("counts", {})
+    together = one_cluster(counts, clusters.get("largest", 0))
     dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
     made = plan_rows(ctx, version, ctx.config.train, probe=probe)
-    told = dataset.meta.get("preferences", {}).get("warnings", [])
-    return made.model_copy(update={"warnings": [*made.warnings, *told]})
+    told = without_validation(made.warnings, together) if together else made.warnings
+    told = [*told, *dataset.meta.get("preferences", {}).get("warnings", [])]
+    return made.model_copy(update={"warnings": told})
 
 
 def plan_rows(
