@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tutelage.core.errors import DataError
 from tutelage.core.events import Emit, silent
 from tutelage.training.job import TrainingJob, TrainResult
 from tutelage.training.session import train
@@ -19,7 +20,10 @@ def train_chain(jobs: Sequence[TrainingJob], *, emit: Emit = silent) -> list[Tra
 
     Each needs a run folder of its own, and all must train the same weights. Started again, a
     finished job is read back from its last checkpoint and the one that was cut off goes on.
+    Raises DataError if there is no job.
     """
+    if not jobs:
+        raise DataError("there is no job to train", fix="Give train_chain one TrainingJob or more")
     results: list[TrainResult] = []
     for job in jobs:
         if results:

@@ -120,7 +120,9 @@ class Project(Desks):
         from tutelage.workflows.gate import newest_evaluation
         from tutelage.workflows.release import release
 
-        tuned = adapter.artifact if adapter else self._last("train")
+        if adapter is not None:
+            _require(adapter, Output, "train")
+        tuned = adapter.artifact if adapter is not None else self._last("train")
         evaluation = newest_evaluation(self.context, tuned)
         outcome = release(self.context, self._last("curate"), tuned, evaluation, force=force)
         return self._give(Output, outcome.artifact)
@@ -139,10 +141,22 @@ class Project(Desks):
         return kind(artifact, self.context.path_of(artifact))
 
     def _dataset(self, dataset: Dataset | None) -> Artifact:
-        return dataset.artifact if dataset else self._last("curate")
+        if dataset is None:
+            return self._last("curate")
+        _require(dataset, Dataset, "curate")
+        return dataset.artifact
 
     def _last(self, stage: str) -> Artifact:
         return require_output(self.context, stage)
+
+
+def _require(given: object, kind: type[Output], maker: str) -> None:
+    """Raise DataError unless it is what the method `maker` gave."""
+    if not isinstance(given, kind):
+        raise DataError(
+            f"{given!r:.60} is not what project.{maker}() gave",
+            fix=f"Give that, or leave it out to take the newest of `{maker}`",
+        )
 
 
 def _spec(named: Output | str | Path) -> str:
