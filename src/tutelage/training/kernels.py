@@ -21,8 +21,19 @@ _INSTEAD = "Set train.attention to sdpa, or leave it unset"
 def prepare_compute(model: Any, recipe: Recipe) -> None:
     """Give `model`, which lies on its device, the recipe's attention and checkpointing.
 
-    Raises ConfigError if the kernel does not fit the precision, EnvironmentProblem if the machine
-    lacks its package or GPU, ModelError if the model can't do it.
+    Raises what require_kernel raises, and ModelError if the model can't do it.
+    """
+    require_kernel(recipe)
+    if recipe.attention != "auto":
+        set_attention(model, recipe.attention)
+    if recipe.checkpointing:
+        set_checkpointing(model)
+
+
+def require_kernel(recipe: Recipe) -> None:
+    """Raise ConfigError if the recipe's attention does not fit its precision.
+
+    Raises EnvironmentProblem if this machine lacks the kernel's package or GPU.
     """
     if recipe.attention == "flash_attention_2" and recipe.precision == "fp32":
         raise ConfigError(
@@ -30,16 +41,12 @@ def prepare_compute(model: Any, recipe: Recipe) -> None:
             where="train.attention",
             fix="Set train.precision to bf16 or fp16, or train.attention to sdpa",
         )
-    if recipe.attention != "auto":
-        set_attention(model, recipe.attention)
-    if recipe.checkpointing:
-        set_checkpointing(model)
+    _require_here(recipe.attention)
 
 
-def set_attention(model: Any, kind: str) -> None:
-    """Let `model` attend with `kind`: sdpa, flash_attention_2 or flex_attention."""
-    device = next(model.parameters()).device.type
-    if kind != "sdpa" and device != "cuda" and not torch.cuda.is_available():
+def _require_here(kind: str) -> None:
+    """Raise EnvironmentProblem if this machine can't attend with `kind`."""
+    if kind not in ("auto", "sdpa") and not torch.cuda.is_available():
         raise EnvironmentProblem(
             f"train.attention {kind!r} needs a CUDA GPU, and there is none", fix=_INSTEAD
         )
@@ -48,6 +55,11 @@ def set_attention(model: Any, kind: str) -> None:
             "train.attention 'flash_attention_2' needs the package flash-attn",
             fix=f"Run `pip install flash-attn --no-build-isolation`. {_INSTEAD}",
         )
+
+
+def set_attention(model: Any, kind: str) -> None:
+    """Let `model` attend with `kind`: sdpa, flash_attention_2 or flex_attention."""
+    _require_here(kind)
     inner = unwrapped(model)
     try:
         inner.set_attn_implementation(kind)

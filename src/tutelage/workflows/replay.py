@@ -23,6 +23,7 @@ from tutelage.workflows.context import Context, register
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainingJob
+    from tutelage.training.recipe import Recipe
     from tutelage.training.replay import Kind
 
 STAGE = "replay"
@@ -47,6 +48,16 @@ def fingerprint(ctx: Context) -> dict[str, str]:
     return {source: hash_file(path)}
 
 
+def require_use(recipe: Recipe) -> None:
+    """Raise ConfigError for general text beside a method that has no use for it."""
+    if recipe.replay > 0 and recipe.method in _WITHOUT:
+        raise ConfigError(
+            f"train.replay has no meaning for {recipe.method!r}",
+            where="train.replay",
+            fix="Remove it",
+        )
+
+
 def with_replay(
     ctx: Context, job: TrainingJob, held_out: Sequence[Example]
 ) -> tuple[TrainingJob, Artifact | None]:
@@ -60,12 +71,7 @@ def with_replay(
     share = job.recipe.replay
     if share <= 0 or not job.train:
         return job, None
-    if job.recipe.method in _WITHOUT:
-        raise ConfigError(
-            f"train.replay has no meaning for {job.recipe.method!r}",
-            where="train.replay",
-            fix="Remove it",
-        )
+    require_use(job.recipe)
     sources = fingerprint(ctx)
     rows = _own(ctx, job) if not sources else _from_file(ctx, job, held_out)
     if not rows:

@@ -24,6 +24,7 @@ from tutelage.data.pipeline import Dropped
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.plan import plan
+from tutelage.workflows.plan_checks import require_machine, require_recipe, require_settings
 
 if TYPE_CHECKING:
     from tutelage.training.planner import Plan
@@ -53,6 +54,8 @@ def before(ctx: Context, dataset: Artifact, carry_out: CarryOut) -> Artifact | N
     earlier: Artifact | None = None
     stages = ctx.config.train.before
     _require_same(ctx)
+    if stages:
+        require_settings(ctx)  # else it is known when the stages are trained
     for number, stage in enumerate(stages, start=1):
         inner = stage_context(ctx, stage)
         told = f"stage {number} of {len(stages) + 1}: {', '.join(stage.sources)}"
@@ -74,14 +77,24 @@ def plans(ctx: Context, dataset: Artifact) -> list[Plan]:
         inner = stage_context(ctx, stage)
         with _naming(number):
             rows = stage_rows(inner, stage, number, dataset).artifact
+            require_settings(inner)
             made.append(plan_after(inner, rows, _recipe(made), probe=False))
+            require_recipe(made[-1].recipe)
+            require_machine(inner, made[-1].recipe)
     return made
 
 
 def planned(ctx: Context, dataset: Artifact, *, probe: bool = True) -> tuple[list[Plan], Plan]:
-    """Return the plans of all stages, and that of the project's own training after them."""
+    """Return the plans of all stages, and that of the project's own training after them.
+
+    Raises an error for what the run would fail of.
+    """
+    require_settings(ctx)
     made = plans(ctx, dataset)
-    return made, plan_after(ctx, dataset, _recipe(made), probe=probe)
+    own = plan_after(ctx, dataset, _recipe(made), probe=probe)
+    require_recipe(own.recipe)
+    require_machine(ctx, own.recipe)
+    return made, own
 
 
 def plan_after(

@@ -23,6 +23,7 @@ from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data.preferences import material
 from tutelage.workflows.plan import make_job
+from tutelage.workflows.plan_checks import require_machine, require_recipe
 from tutelage.workflows.replay import fingerprint, with_replay
 from tutelage.workflows.stages import before, plan_after, text_facts
 
@@ -127,10 +128,12 @@ def _run_dir(ctx: Context, inputs: dict[str, Any]) -> Path:
 def _work(
     ctx: Context, parents: list[Artifact], version: DatasetVersion, run_dir: Path
 ) -> Artifact:
+    from tutelage.training.job_files import read_result
     from tutelage.training.launch import run
 
     tracker = tracker_of(ctx, run_dir)  # a name it can't be is said before the planning
-    made, job, replayed = _job(ctx, parents, version, run_dir)
+    here = read_result(run_dir) is None  # else other machines have done it
+    made, job, replayed = _job(ctx, parents, version, run_dir, here=here)
     settings = ctx.config.train
     result = run(
         replace(job, tracker=tracker),
@@ -142,12 +145,23 @@ def _work(
 
 
 def _job(
-    ctx: Context, parents: list[Artifact], version: DatasetVersion, run_dir: Path
+    ctx: Context,
+    parents: list[Artifact],
+    version: DatasetVersion,
+    run_dir: Path,
+    *,
+    here: bool = False,
 ) -> tuple[Plan, TrainingJob, Artifact | None]:
-    """Return the plan, the job as planned, and the replayed rows that are in it."""
+    """Return the plan, the job as planned, and the replayed rows that are in it.
+
+    With `here` this machine is to carry it out, and must be able to.
+    """
     dataset, *earlier = parents
     recipe = earlier[0].meta.get("recipe", {}) if earlier else None
     made = _kept_plan(run_dir) or plan_after(ctx, dataset, recipe)
+    require_recipe(made.recipe)
+    if here:
+        require_machine(ctx, made.recipe)
     ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
     if made.refusal:
         raise PlanRefused(made.refusal, fix="Label more rows, or set train.force: true")

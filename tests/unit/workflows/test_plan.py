@@ -21,7 +21,7 @@ task: %s
 model: model
 prompt: Name the colour family of the thing.
 data: {sources: [data/*], splits: {train: 0.8, validation: 0.1, test: 0.1}}
-train: {tracker: none, epochs: 1%s}
+train: {epochs: 1%s}
 """
 LONG = "a very long tale of a thing " * 120  # more tokens than the tiny model's 1,024
 Ask = Callable[..., tuple[int, dict[str, Any]]]
@@ -43,16 +43,22 @@ def ask(tmp_path: Path, model: Path) -> Ask:
     def call(
         settings: str = "", *, rows: tuple[tuple[str, str], ...] = (), task: str = "generation"
     ) -> tuple[int, dict[str, Any]]:
-        short = [(f"thing {number} of {number * number}", "warm") for number in range(40)]
+        short = [
+            (f"thing {number} of {number * number}", ("warm", "cold")[number % 2])
+            for number in range(40)
+        ]
         lines = [json.dumps({"input": i, "output": o}) + "\n" for i, o in (*rows, *short)]
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
-        config = CONFIG % (task, settings and f", {settings}")
+        if "tracker" not in settings:
+            settings = f"tracker: none, {settings}".rstrip(", ")
+        config = CONFIG % (task, f", {settings}")
         (tmp_path / "tutelage.yaml").write_text(config, encoding="utf-8")
         call = ["train", "--plan", "--json", "--project", str(tmp_path)]
         done = CliRunner().invoke(app, call)
         return done.exit_code, json.loads(done.stdout or done.stderr)
 
+    call.root = tmp_path  # type: ignore[attr-defined]
     return call
 
 
@@ -71,7 +77,7 @@ def test_rows_that_the_model_can_not_read_whole_are_told(ask: Ask) -> None:
     told = " | ".join(plan["warnings"])
     assert "training rows are longer than 1,024 tokens and lose the middle" in told
     assert "training rows are rejected and not trained on (data/rows.jsonl:" in told
-    assert "the answer alone has 1" in told
+    assert "the answer alone has 2000 of 1024 tokens" in told
     assert told.endswith("shorten the answers")
 
 
@@ -90,3 +96,35 @@ def test_a_limit_above_what_the_model_reads_is_refused(ask: Ask) -> None:
     code, error = ask("max_tokens: 5000")
     assert code != 0
     assert "more than the 1024 tokens that the model reads" in json.dumps(error)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("attention: flash_attention_2, precision: bf16", "train.attention 'flash_attention_2'"),
+        ("attention: flex_attention", "train.attention 'flex_attention' needs a CUDA GPU"),
+        ("strategy: zero3", "need the package deepspeed"),
+        ("strategy: fsdp2, precision: fp16", "can't train with precision fp16"),
+        ("tracker: mlfow", "'mlfow' is not one of tutelage's trackers"),
+        ("replay: 0.1, replay_from: nofile.txt", "there is no file 'nofile.txt'"),
+        ("method: cloze, replay: 0.1", "train.replay has no meaning for 'cloze'"),
+    ],
+)
+def test_a_run_that_must_fail_has_no_plan(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, settings: str, words: str
+) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: None if name == "deepspeed" else find(name)
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, error = ask(settings, task="classification\noutput: {field: tone, labels: [warm, cold]}")
+    assert code != 0
+    assert words in error["what"]
+    root = ask.root  # type: ignore[attr-defined]
+    done = CliRunner().invoke(app, ["train", "--json", "--project", str(root)])
+    assert done.exit_code != 0
+    assert words in done.output
+    assert not list((root / ".tutelage" / "replay").glob("*"))  # nothing was drawn before that

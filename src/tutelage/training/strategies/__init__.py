@@ -16,14 +16,14 @@ from tutelage.training.strategies.base import Strategy
 if TYPE_CHECKING:
     from tutelage.training.distributed import Team
 
-__all__ = ["SPREAD", "make_strategy"]
+__all__ = ["SPREAD", "make_strategy", "require_computable"]
 
 
 def make_strategy(recipe: Recipe, team: Team) -> Strategy:
     """Return the recipe's strategy. Raises ConfigError if it can't train the recipe's method."""
     if recipe.strategy not in SPREAD:
         return Strategy(recipe, team)
-    _check(recipe)
+    require_computable(recipe)
     if recipe.strategy == "fsdp2":
         from tutelage.training.strategies.fsdp2 import Fsdp2
 
@@ -33,8 +33,10 @@ def make_strategy(recipe: Recipe, team: Team) -> Strategy:
     return Zero(recipe, team)
 
 
-def _check(recipe: Recipe) -> None:
-    """Raise ConfigError for what can't be computed with weights that are spread."""
+def require_computable(recipe: Recipe) -> None:
+    """Raise ConfigError for what can't be computed with weights that are spread, where they are."""
+    if recipe.strategy not in SPREAD:
+        return
     instead = "Set train.strategy: ddp"
     wrong = [
         (recipe.method in WHOLE_STEP, f"method {recipe.method!r}"),
