@@ -159,15 +159,26 @@ def _size(rows: Sequence[Example]) -> int:
 
 
 def _up_to(rows: Sequence[Example], wanted: float) -> list[Example]:
-    """Return the first rows that together have `wanted` characters; at least one."""
+    """Return the first rows that together have `wanted` characters; the last text is cut there."""
     found: list[Example] = []
-    size = 0
+    left = max(1, round(wanted))
     for row in rows:
-        if found and size >= wanted:
+        if left <= 0:
             break
-        found.append(row)
-        size += _size([row])
+        found.append(_cut(row, left))
+        left -= _size([row])
     return found
+
+
+def _cut(row: Example, size: int) -> Example:
+    """Return a text's first `size` characters, left open; a shorter one, or a talk, stays whole."""
+    if not row.is_text or _size([row]) <= size:
+        return row
+    text = (row.answer or "")[:size]
+    words = text.rpartition(" ")[0].strip() or text
+    turns = (Message(role="assistant", content=words),)
+    alone = {name: value for name, value in row.meta.items() if name not in ("document", "passage")}
+    return row.model_copy(update={"messages": turns, "meta": {**alone, "open": True}})
 
 
 def _keep(

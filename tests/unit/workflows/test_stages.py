@@ -29,8 +29,8 @@ from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact, open_context
 from tutelage.workflows.curate import curate
 from tutelage.workflows.plan import plan
-from tutelage.workflows.stages import apart, planned, stage_context, stage_rows
-from tutelage.workflows.train import train
+from tutelage.workflows.stages import apart, before, planned, stage_context, stage_rows
+from tutelage.workflows.train import carry_out, train
 
 CONFIG = """\
 name: valves
@@ -276,6 +276,19 @@ def test_replayed_rows_are_a_parent_and_never_validated_on(opened: Opened, proje
     assert made.meta["coverage"]["rows"] == train_rows + replayed.meta["rows"]
     planned = json.loads((other.path_of(made) / "plan.json").read_text())
     assert planned["steps"] == made.meta["steps"]
+    other.store.close()
+
+
+def test_replayed_text_is_cut_at_its_share(opened: Opened, project: Path) -> None:
+    _, dataset, _ = opened
+    (project / "general.txt").write_text("Ships tell of salt and sails. " * 200, encoding="utf-8")
+    stage = ONE_STAGE.replace("replay: 0", "replay: 0.1, replay_from: general.txt")
+    (project / "tutelage.yaml").write_text(CONFIG % stage, encoding="utf-8")
+    events: list[Event] = []
+    other = open_context(project, events.append)
+    before(other, dataset, carry_out)
+    (told,) = [event.message for event in events if event.stage == "replay"]
+    assert told == "1 texts of general.txt, 10% of the training texts"
     other.store.close()
 
 
