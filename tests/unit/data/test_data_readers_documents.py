@@ -108,6 +108,21 @@ def test_text_and_markdown_are_read_as_they_are(tmp_path: Path) -> None:
     assert result.detected[0] == "a.md: 1 row, raw text (the task is text, and every row has text)"
 
 
+def test_many_documents_of_a_pattern_are_told_in_one_line(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text(f"Text of document {name}.")
+    (tmp_path / "e.txt").write_bytes(b"Some text.\n\nbad \xff byte\n")
+    result = read(tmp_path, "*.txt")
+    assert result.detected == [
+        "*.txt: 4 files: 4 rows, raw text (the task is text, and every row has text)",
+        "e.txt: 1 row unusable",
+    ]
+    (tmp_path / "d.txt").unlink()
+    assert [line[:6] for line in read(tmp_path, "*.txt").detected] == [
+        "a.txt:", "b.txt:", "c.txt:", "e.txt:",
+    ]  # fmt: skip
+
+
 def test_word_pdf_and_html_are_converted(tmp_path: Path) -> None:
     pytest.importorskip("markitdown")
     docx(tmp_path / "a.docx", ["The ward round is at eight.", "Bring the charts."])

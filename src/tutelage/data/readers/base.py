@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tutelage.data.readers.shape import Shaper
 
 _RAW_SHOWN = 2000  # characters of a broken row that are kept
+_FEW_DOCUMENTS = 3  # that a pattern matches: each has a line of its own
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ class Tally:
         return [f"{self.name}: {said}", *(f"{self.name}: {note}" for note in self.notes)]
 
     @property
+    def is_whole_text(self) -> bool:
+        """Whether all of it is raw text, and there is nothing more to say."""
+        odd = self.unusable or self.skipped or self.whole or self.mended or self.notes
+        return not odd and {name for name, _ in self.shapes} == {"raw text"}
+
+    @property
     def _named(self) -> list[tuple[tuple[str, str], int]]:
         return self.shapes.most_common()
 
@@ -151,22 +158,40 @@ def read_sources(
     from tutelage.data.readers.shape import Shaper
 
     result = ReadResult()
-    for path in find_files(root, patterns, result.detected, task):
-        tally = Tally(shown(path, root), repairs=repairs or {})
-        for item in read_file(path, Shaper(columns, output, task), tally):
-            if isinstance(item, Example):
-                result.examples.append(item)
+    left = set(find_files(root, patterns, result.detected, task))  # all are looked for first
+    for pattern in patterns:
+        tallies = []
+        for path in find_files(root, [pattern], [], task):
+            if path not in left:
                 continue
-            told = conceal(item) if conceal else item
-            (result.rejected if item.is_error else result.skipped).append(told)
-        result.detected += tally.lines()
-        result.mended += tally.mended
+            left.remove(path)
+            tallies.append(tally := Tally(shown(path, root), repairs=repairs or {}))
+            for item in read_file(path, Shaper(columns, output, task), tally):
+                if isinstance(item, Example):
+                    result.examples.append(item)
+                    continue
+                told = conceal(item) if conceal else item
+                (result.rejected if item.is_error else result.skipped).append(told)
+            result.mended += tally.mended
+        result.detected += _summed(pattern, tallies)
     if not result.examples:
-        left = result.rejected or result.skipped
-        raise nothing_usable(next(iter(left), None), len(left), result.detected)
+        bad = result.rejected or result.skipped
+        raise nothing_usable(next(iter(bad), None), len(bad), result.detected)
     if task == "text":
         _free_single_document(result)
     return result
+
+
+def _summed(pattern: str, tallies: Sequence[Tally]) -> list[str]:
+    """Return what the files of a pattern were taken for: many whole documents in one line."""
+    whole = [tally for tally in tallies if tally.is_whole_text]
+    if len(whole) <= _FEW_DOCUMENTS:
+        return [line for tally in tallies for line in tally.lines()]
+    all_of_them = Tally(f"{pattern}: {len(whole):,} files")
+    for tally in whole:
+        all_of_them.shapes += tally.shapes
+    others = (tally for tally in tallies if not tally.is_whole_text)
+    return [*all_of_them.lines(), *(line for tally in others for line in tally.lines())]
 
 
 def _free_single_document(result: ReadResult) -> None:
