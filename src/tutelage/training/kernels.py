@@ -41,10 +41,10 @@ def require_kernel(recipe: Recipe) -> None:
             where="train.attention",
             fix="Set train.precision to bf16 or fp16, or train.attention to sdpa",
         )
-    _require_here(recipe.attention)
+    require_attention(recipe.attention)
 
 
-def _require_here(kind: str) -> None:
+def require_attention(kind: str) -> None:
     """Raise EnvironmentProblem if this machine can't attend with `kind`."""
     if kind not in ("auto", "sdpa") and not torch.cuda.is_available():
         raise EnvironmentProblem(
@@ -59,7 +59,7 @@ def _require_here(kind: str) -> None:
 
 def set_attention(model: Any, kind: str) -> None:
     """Let `model` attend with `kind`: sdpa, flash_attention_2 or flex_attention."""
-    _require_here(kind)
+    require_attention(kind)
     inner = unwrapped(model)
     try:
         inner.set_attn_implementation(kind)

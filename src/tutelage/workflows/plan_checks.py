@@ -28,13 +28,14 @@ def require_settings(ctx: Context) -> None:
 
 def require_machine(ctx: Context, recipe: Recipe) -> None:
     """Raise an error if this machine can't train with `recipe`; Ray looks for its own machines."""
-    from tutelage.training.kernels import require_kernel
+    from tutelage.training.kernels import require_attention, require_kernel
     from tutelage.training.strategies.zero import require_deepspeed
 
     if ctx.config.train.launcher == "ray":
         return
     if recipe.strategy in ("zero2", "zero3"):
         require_deepspeed()
+    require_attention(recipe.attention)  # no precision helps where there is no GPU
     require_kernel(recipe)
 
 

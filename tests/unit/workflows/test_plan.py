@@ -101,7 +101,7 @@ def test_a_limit_above_what_the_model_reads_is_refused(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("attention: flash_attention_2, precision: bf16", "train.attention 'flash_attention_2'"),
+        ("attention: flash_attention_2", "train.attention 'flash_attention_2' needs"),
         ("attention: flex_attention", "train.attention 'flex_attention' needs a CUDA GPU"),
         ("strategy: zero3", "need the package deepspeed"),
         ("strategy: fsdp2, precision: fp16", "can't train with precision fp16"),
