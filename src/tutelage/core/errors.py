@@ -42,6 +42,11 @@ class TutelageError(Exception):
         head = f"{self.where}: {self.what}." if self.where else f"{self.what}."
         return f"{head} {self.fix}." if self.fix else head
 
+    def at(self, place: str, sources: str) -> None:
+        """Put `place` before where it is; the remedy names `sources` in place of data.sources."""
+        self.where = f"{place}: {self.where}" if self.where else place
+        self.fix = self.fix.replace("data.sources", sources) if self.fix else None
+
     def as_dict(self) -> dict[str, str | None]:
         """Return the error for `--json` and for HTTP bodies."""
         return {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import Artifact, content_hash, describe, hash_file
 from tutelage.core.config import Columns
-from tutelage.core.errors import ConfigError
+from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.core.output import OutputFormat
@@ -119,10 +119,15 @@ def _from_file(ctx: Context, job: TrainingJob, held_out: Sequence[Example]) -> l
     from tutelage.workflows.stages import apart
 
     source = ctx.config.train.replay_from
-    read = read_sources(ctx.workspace.root, [source], Columns(), OutputFormat(), "text")
+    try:
+        read = read_sources(ctx.workspace.root, [source], Columns(), OutputFormat(), "text")
+    except DataError as error:
+        error.at("train.replay_from", "train.replay_from")
+        raise
     kept, dropped = apart(read.examples, held_out)
     if dropped:
-        text = f"{len(dropped)} rows of {source} are held out here and not replayed"
+        many = "1 row" if len(dropped) == 1 else f"{len(dropped)} rows"
+        text = f"{many} of {source}, held out here, not replayed"
         ctx.emit(Event(STAGE, "warning", text))
     pretraining = job.recipe.method == "cpt"
     rows = kept if pretraining else _short(kept, _BYTES_A_TOKEN * job.recipe.max_tokens)
@@ -190,12 +195,13 @@ def _keep(
     folder = ctx.workspace.artifact_dir("replay", digest)
     atomic_dir(folder, lambda target: atomic_write(target / "rows.jsonl", lines.encode()))
     what = f"of {next(iter(sources))}" if sources else f"that {job.model.name} wrote itself"
-    unit = "rows" if job.recipe.method != "cpt" else "texts"
+    unit = "row" if job.recipe.method != "cpt" else "text"
     part = _size(rows) / (_size(rows) + _size(job.train))
     if job.recipe.method != "cpt":
         part = len(rows) / (len(rows) + len(job.train))
     meta = {
-        "summary": f"{len(rows)} {unit} {what}, {part:.0%} of the training {unit}",
+        "summary": f"{len(rows)} {unit}{'s' if len(rows) != 1 else ''} {what}, {part:.0%} of the "
+        f"training {unit}s",
         "rows": len(rows),
         "share": round(part, 4),
         "sources": sources,

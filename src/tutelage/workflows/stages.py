@@ -121,8 +121,7 @@ def _naming(number: int) -> Iterator[None]:
     try:
         yield
     except TutelageError as error:
-        place = f"train.before, stage {number}"
-        error.where = f"{place}: {error.where}" if error.where else place
+        error.at(f"train.before, stage {number}", "the stage's sources")
         raise
 
 

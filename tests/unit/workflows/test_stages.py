@@ -288,7 +288,7 @@ def test_replayed_text_is_cut_at_its_share(opened: Opened, project: Path) -> Non
     other = open_context(project, events.append)
     before(other, dataset, carry_out)
     (told,) = [event.message for event in events if event.stage == "replay"]
-    assert told == "1 texts of general.txt, 10% of the training texts"
+    assert told == "1 text of general.txt, 10% of the training texts"
     other.store.close()
 
 
@@ -303,7 +303,7 @@ def test_replay_from_a_file_leaves_out_what_is_held_out(opened: Opened, project:
     other = open_context(project, events.append)
     made = train(other, dataset).artifact
     told = [event.message for event in events if event.stage == "replay"]
-    assert "1 rows of general.jsonl are held out here and not replayed" in told
+    assert "1 row of general.jsonl, held out here, not replayed" in told
     tree = render(lineage(other.store, made.hash))
     assert "file general.jsonl" in tree
     other.store.close()
@@ -313,6 +313,16 @@ def test_replay_from_a_file_leaves_out_what_is_held_out(opened: Opened, project:
     ("settings", "problem", "words"),
     [
         ("  before: [{method: cpt, sources: [none/*]}]\n", DataError, "train.before, stage 1"),
+        (
+            "  before: [{method: cpt, sources: [none/*]}]\n",
+            DataError,
+            "or correct the stage's sources",
+        ),
+        (
+            "  replay: 0.1\n  replay_from: empty.txt\n",
+            DataError,
+            "or correct train.replay_from in tutelage.yaml",
+        ),
         (
             "  before: [{method: lora, sources: [few.jsonl]}]\n",
             PlanRefused,
@@ -343,6 +353,7 @@ def test_what_can_be_wrong_is_one_sentence(
 ) -> None:
     _, dataset, _ = opened
     write(project / "few.jsonl", related()[:6])
+    (project / "empty.txt").touch()
     (project / "tutelage.yaml").write_text(CONFIG % settings, encoding="utf-8")
     other = open_context(project, lambda event: None)
     with pytest.raises(problem) as caught:
