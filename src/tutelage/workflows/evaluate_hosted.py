@@ -47,7 +47,8 @@ def hosted_engine(ctx: Context, artifact: Artifact) -> HostedEngine:
 
     Raises ConfigError if tutelage.yaml names no service.
     """
-    from tutelage.workflows.hosted import hosted_generator, hosted_settings
+    from tutelage.workflows.hosted import hosted_generator
+    from tutelage.workflows.hosted_settings import hosted_settings
 
     base = hosted_generator(ctx, artifact, model=hosted_settings(ctx).model)
     return HostedEngine(base, hosted_generator(ctx, artifact))

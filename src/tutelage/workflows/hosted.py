@@ -51,6 +51,7 @@ from tutelage.training.hosted.rows import (
 from tutelage.training.hosted.steps import HostedRun
 from tutelage.workflows.context import Context, StageOutcome, register, run_stage
 from tutelage.workflows.data.privacy import detector, kinds_of
+from tutelage.workflows.hosted_settings import hosted_settings, tell_unused
 
 KIND = "hosted"
 _RETRIES = 6  # of a request: with their pauses, half a minute
@@ -109,6 +110,7 @@ def prepare(ctx: Context, dataset: Artifact) -> Prepared:
     Raises DataError if there are too few rows, a test row is among them, or they are too large.
     """
     settings = hosted_settings(ctx)
+    tell_unused(ctx)
     version = load_version(ctx.path_of(dataset))
     prompt = ctx.config.prompt
     require_trainable(ctx.store, version.rows("train"), where=version.hash[:12])
@@ -331,17 +333,6 @@ def hosted_generator(
     model = model or str(endpoint["model"])
     address = _service(settings, ctx.config.name).address("chat/completions", model)
     return OpenAIGenerator.at(address.url, address.headers, model, concurrency=concurrency)
-
-
-def hosted_settings(ctx: Context) -> Hosted:
-    """Return the hosted section; raise ConfigError if there is none."""
-    if ctx.config.hosted is None:
-        raise ConfigError(
-            "there is no hosted section, so no service is named",
-            where=str(ctx.workspace.config_path),
-            fix="Add one, such as `hosted: {model: gpt-4.1-mini-2025-04-14}`",
-        )
-    return ctx.config.hosted
 
 
 def open_run(ctx: Context, record: Record, pace: Pace | None = None) -> HostedRun:

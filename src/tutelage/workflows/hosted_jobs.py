@@ -16,6 +16,7 @@ from tutelage.training.hosted.journal import Record, folder_of, records
 from tutelage.training.hosted.steps import KEY, HostedRun
 from tutelage.workflows import hosted
 from tutelage.workflows.context import Context
+from tutelage.workflows.hosted_settings import hosted_settings
 
 
 class HostedDesk:
@@ -116,7 +117,7 @@ class HostedDesk:
 
     def all_jobs(self) -> list[dict[str, Any]]:
         """Return the jobs of the account at the service, the newest first, and which are ours."""
-        settings = hosted.hosted_settings(self._ctx)
+        settings = hosted_settings(self._ctx)
         api = hosted.open_api(settings, self._ctx.config.name, self._pace)
         known = {
             attempt.job: record.short

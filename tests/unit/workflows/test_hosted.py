@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from tutelage.cli.main import app
 from tutelage.core.artifact import Artifact
+from tutelage.core.config import Stage
 from tutelage.core.errors import ConfigError, Conflict, DataError, EnvironmentProblem, ModelError
 from tutelage.core.events import Event
 from tutelage.core.example import Message
@@ -23,7 +25,7 @@ from tutelage.training.hosted.base import Pace
 from tutelage.training.hosted.journal import Journal, folder_of, records
 from tutelage.workflows.context import Context, last_output, open_context
 from tutelage.workflows.evaluate import evaluate
-from tutelage.workflows.hosted import hosted_generator, train_hosted
+from tutelage.workflows.hosted import hosted_generator, prepare, train_hosted
 from tutelage.workflows.hosted_jobs import HostedDesk
 
 NOW = Pace(0, 0)
@@ -209,6 +211,18 @@ class TestBeforeAnythingLeaves:
         train_hosted(ctx, freeze(ctx, rows[:12], [], rows[16:]), yes=True, pace=NOW)
         assert len(server.service.uploads()) == 1
         assert "validation_file" not in server.service.bodies[0]
+
+    def test_settings_of_training_here_are_named(self, opened: Open, server: JobsServer) -> None:
+        events: list[Event] = []
+        ctx = opened(events=events)
+        settings = ctx.config.train.model_copy(update={"epochs": 5, "rank": 8})
+        changed = ctx.config.model_copy(update={"train": settings})
+        prepare(replace(ctx, config=changed), usual(ctx))
+        assert "is not told train.epochs, train.rank: it takes hosted.epochs" in events[0].message
+        staged = settings.model_copy(update={"before": [Stage(sources=["texts/*"])]})
+        changed = ctx.config.model_copy(update={"train": staged})
+        with pytest.raises(ConfigError, match="a service trains no stages"):
+            prepare(replace(ctx, config=changed), usual(ctx))
 
     def test_without_a_section_it_says_so(self, opened: Open, tmp_path: Path) -> None:
         (tmp_path / "tutelage.yaml").write_text("name: p\nmodel: demo\n")
