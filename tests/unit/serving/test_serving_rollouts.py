@@ -62,8 +62,8 @@ def test_an_ab_holds_its_split_and_its_users(gateway: Start) -> None:
     running = gateway(min_requests=5, min_total=10, split=40)
     rollout = begin(running, strategy="ab")[1]["id"]
     drive(running, lambda row: row.state == "running")
-    for _ in range(6):
-        drive(running, lambda row: True)
+    looks = iter(range(6))  # of ten requests each: all forty users, so that both arms have some
+    drive(running, lambda row: next(looks) == 5)
     row = active_rollout(running.ctx.store, "colours")
     assert row is not None and (row.state, row.step) == ("running", 0)
     assert move(running, rollout, "promote")[1]["state"] == "promoted"
