@@ -31,24 +31,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     parser.add_argument("--quick", action="store_true", help="the first two shapes, one epoch")
+    parser.add_argument("--shapes", type=int, nargs="*", choices=[1, 2, 3], help="those alone")
     parser.add_argument("--threads", type=int, default=common.cores())
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(work(json.loads(options.worker), options.threads)))
         return
-    report = compare(quick=options.quick, threads=options.threads)
+    shapes = options.shapes or ([1, 2] if options.quick else [1, 2, 3])
+    report = compare(shapes, epochs=1 if options.quick else EPOCHS, threads=options.threads)
     print(json.dumps(report) if options.json else common.table(report["rows"]))
     if not options.json:
         print(report["headline"])
 
 
-def compare(*, quick: bool, threads: int) -> dict[str, Any]:
+def compare(shapes: list[int], *, epochs: int, threads: int) -> dict[str, Any]:
     """Return the report: one row a tuning and shape."""
     rows = []
     for tune in TUNES:
-        for shape in SHAPES[: 2 if quick else None]:
-            case = {**shape, "method": tune, "epochs": 1 if quick else EPOCHS}
+        for number in shapes:
+            case = {**SHAPES[number - 1], "method": tune, "epochs": epochs}
             plan = _child(case | {"do": "plan"}, threads)
             run = _child(case | {"do": "run", "recipe": plan["recipe"]}, threads)
             rows.append(
