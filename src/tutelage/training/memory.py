@@ -49,12 +49,16 @@ def trained_params(model: ModelProfile, recipe: Recipe) -> int:
 
 
 def tokens_at_once(data: DataProfile, recipe: Recipe) -> int:
-    """Return the tokens whose activations live at the same time: one stream of the step."""
+    """Return the tokens whose activations live at the same time: one stream of the step.
+
+    With shared prefixes a stream takes as many rows as fit into the tokens of a micro-batch of
+    whole rows (shared_step.py), however many those are.
+    """
     row = min(data.row_p95, recipe.max_tokens)
     whole = recipe.micro_batch * row
     if not recipe.shared_prefix or data.shared == 0:
         return whole
-    return round(min(whole, data.prefix + recipe.micro_batch * max(1, row - data.prefix)))
+    return round(min(whole, data.prefix + recipe.batch_size * max(1, row - data.prefix)))
 
 
 def estimate_memory(

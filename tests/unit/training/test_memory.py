@@ -46,6 +46,8 @@ def test_sharing_the_prefix_counts_it_once() -> None:
     alone = RECIPE.model_copy(update={"shared_prefix": False})
     assert tokens_at_once(DATA, alone) == 8 * 140
     assert tokens_at_once(DATA, RECIPE) == 105 + 8 * 35
+    small = RECIPE.model_copy(update={"micro_batch": 2})
+    assert tokens_at_once(DATA, small) == 2 * 140  # rows that fit go in one stream: 5 of the 8
     shared, plain = (estimate_memory(DATA, SMALL, r) for r in (RECIPE, alone))
     assert shared.activations_mb < plain.activations_mb / 2
     assert shared.prefix_mb > 0 == plain.prefix_mb
