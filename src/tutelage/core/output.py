@@ -7,6 +7,7 @@ text. Reading is strict about shape and forgiving about space around it: a score
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,12 @@ class Parsed:
     label: str | None
     value: Any = None  # the parsed JSON, if any
     problem: str | None = None  # "not JSON", "no field 'chapter'", "'lungs' is not a label"
+
+
+def outside(label: str, labels: Sequence[str]) -> str:
+    """Return the sentence that a label is none of the `labels`."""
+    known = f"one of the {len(labels)} labels" if len(labels) != 1 else "the only label"
+    return f"{label!r} is not {known}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tutelage.core.config import Cloze, Pattern
 from tutelage.core.errors import ConfigError
 from tutelage.core.example import Message
-from tutelage.core.output import OutputFormat
+from tutelage.core.output import OutputFormat, outside
 from tutelage.inference.label_choice import log_softmax
 
 CONTENT_FREE = ("N/A", "[MASK]", "")  # Zhao et al. 2021, arXiv 2102.09690, section 5
@@ -60,8 +60,7 @@ def make_forms(cloze: Cloze, labels: Sequence[str], output: OutputFormat) -> lis
     unknown = [name for name in cloze.verbalisers if name not in labels]
     if unknown:
         raise ConfigError(
-            f"{unknown[0]!r} is not "
-            + (f"one of the {len(labels)} labels" if len(labels) != 1 else "the only label"),
+            outside(unknown[0], labels),
             where=f"{_WHERE}.verbalisers",
             fix=f"Labels: {', '.join(labels[:8])}{' …' if len(labels) > 8 else ''}",
         )

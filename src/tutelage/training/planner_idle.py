@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from tutelage.core.config import Train
 from tutelage.core.errors import ConfigError
-from tutelage.training.planner_rules import OBJECTIVES, Situation
+from tutelage.training.planner_rules import OBJECTIVES, SPREAD, Situation
 
-_OFFLOADS = ("zero2", "zero3", "fsdp2")
 _ADAPTER = ("rank", "alpha", "dropout")  # sizes of an adapter, where it has them
 _MEANT_FOR: dict[str, tuple[str, ...]] = {
     "class_weights": ("classify", "cloze"),
@@ -46,8 +45,8 @@ def idle(situation: Situation, overrides: Train) -> list[str]:
     ]
     if overrides.prompt_loss_weight and method in OBJECTIVES:
         found.append(f"train.prompt_loss_weight is not used: {method} has no loss on prompts")
-    if overrides.offload and strategy not in _OFFLOADS:
-        found.append("train.offload is not used: it is for train.strategy " + ", ".join(_OFFLOADS))
+    if overrides.offload and strategy not in SPREAD:
+        found.append("train.offload is not used: it is for train.strategy " + ", ".join(SPREAD))
     takes = _sizes(str(situation.chosen["tune"]))
     given = [name for name in _ADAPTER if getattr(overrides, name) is not None]
     found += [

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tests.fakes.engine_backend import EchoBackend
-from tests.fakes.tiny_llama import build_tiny_model
 
 from tutelage.core.artifact import Artifact, describe
 from tutelage.core.errors import ModelError
@@ -66,14 +63,6 @@ SPLITS: dict[str, list[Example]] = {
     "validation": [row(n) for n in range(100, 112)],
     "test": [row(n) for n in range(200, 210)],
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return build_tiny_model(tmp_path_factory.mktemp("signs") / "model")
 
 
 @pytest.fixture

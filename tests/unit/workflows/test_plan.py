@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tests.fakes.tiny_llama import build_tiny_model
 from typer.testing import CliRunner
 
 from tutelage.cli.main import app
@@ -25,14 +22,6 @@ train: {epochs: 1%s}
 """
 LONG = "a very long tale of a thing " * 120  # more tokens than the tiny model's 1,024
 Ask = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture

@@ -154,17 +154,13 @@ def read_sources(
     hides what may not be told of a row that can't be used. Raises DataError if a pattern matches
     nothing or no row of any file can be used.
     """
-    from tutelage.data.readers.files import find_files, shown
+    from tutelage.data.readers.files import find_by_pattern, shown
     from tutelage.data.readers.shape import Shaper
 
     result = ReadResult()
-    left = set(find_files(root, patterns, result.detected, task))  # all are looked for first
-    for pattern in patterns:
+    for pattern, paths in find_by_pattern(root, patterns, result.detected, task).items():
         tallies = []
-        for path in find_files(root, [pattern], [], task):
-            if path not in left:
-                continue
-            left.remove(path)
+        for path in paths:
             tallies.append(tally := Tally(shown(path, root), repairs=repairs or {}))
             for item in read_file(path, Shaper(columns, output, task), tally):
                 if isinstance(item, Example):

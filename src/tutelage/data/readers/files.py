@@ -33,23 +33,33 @@ def find_files(
     A folder that is named is read with all that is in it, and a data set of the `datasets`
     library by its own list of files. Raises DataError if a pattern matches nothing.
     """
-    chosen: list[Path] = []
+    found = find_by_pattern(root, patterns, notes, task)
+    return [file for files in found.values() for file in files]
+
+
+def find_by_pattern(
+    root: Path, patterns: list[str], notes: list[str], task: Task = "generation"
+) -> dict[str, list[Path]]:
+    """Return what `find_files` does, by the first pattern that matched each file."""
+    chosen: dict[str, list[Path]] = {}
+    seen: set[Path] = set()
     for pattern in patterns:
         wild = glob.has_magic(pattern)
         names = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
         if not names:
             raise _nothing(root, pattern)
-        before = len(chosen)
+        mine = chosen.setdefault(pattern, [])
         for name in names:
             path = root / name
             inside = _inside(path, wild) if path.is_dir() else [path]
             several = wild or path.is_dir()
-            chosen += [
+            mine += [
                 file
                 for file in inside
-                if file not in chosen and _takes(file, root, several, task, notes)
+                if file not in seen and _takes(file, root, several, task, notes)
             ]
-        if len(chosen) == before and not any((root / name) in chosen for name in names):
+            seen.update(mine)
+        if not mine and not any((root / name) in seen for name in names):
             why = f"; {notes[-1]}" if notes else ""
             raise DataError(
                 f"no file that matches {pattern!r} can be read{why}",

@@ -15,7 +15,7 @@ from typing import Any
 from tutelage.core.config import Columns, Task
 from tutelage.core.errors import ConfigError, did_you_mean, nearest
 from tutelage.core.example import Example, Message, Origin
-from tutelage.core.output import OutputFormat
+from tutelage.core.output import OutputFormat, outside
 from tutelage.data.readers.chats import find_openai, find_openpipe, find_preference, find_sharegpt
 from tutelage.data.readers.form import FORM, note_fields
 from tutelage.data.readers.logs import find_completions, find_langfuse, find_latitude
@@ -194,9 +194,7 @@ class Shaper:
     def _outside(self, label: str) -> str:
         near = nearest(_fold(label), list(self._by_fold))
         hint = f", did you mean {self._by_fold[near]!r}" if near else ""
-        many = len(self.output.labels)
-        known = f"one of the {many} labels" if many != 1 else "the only label"
-        return f"{label[:60]!r} is not {known}{hint}"
+        return f"{outside(label[:60], self.output.labels)}{hint}"
 
 
 def _require_writable(
