@@ -102,6 +102,7 @@ def forget(ctx: Context, user: str, *, reason: str = "") -> Forgotten:
         traces.records |= set(begun.work.get("records", ()))
         traces.examples |= set(begun.work.get("examples", ()))
         traces.items |= set(begun.work.get("items", ()))
+        traces.short |= set(begun.work.get("short", ()))
         traces.add_texts(begun.work.get("texts", ()))
     _tell(ctx, "looking for their rows")
     held = find_held(ctx, traces)
@@ -173,6 +174,9 @@ def _traces(ctx: Context, user: str) -> Traces:
         fields=USER_FIELDS | own,
     )
     tables.find_records(ctx.store, traces)
+    output = ctx.config.output.format()
+    if output.labels:
+        traces.leave([text for text in traces.texts if output.parse(text).label is not None])
     return traces
 
 
@@ -205,7 +209,8 @@ def _begin(
         "records": sorted(traces.records),
         "examples": sorted(traces.examples),
         "items": sorted(traces.items),
-        "texts": sorted(traces.texts | traces.short),
+        "texts": sorted(traces.texts),
+        "short": sorted(traces.short),
         "models": models,
         "versions": versions,
     }

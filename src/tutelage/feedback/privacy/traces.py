@@ -2,7 +2,7 @@
 
 Ids of records, rows and label items are random or hashes, so a long one is recognised anywhere.
 What is short, or a common word, counts only where a field says what it is. Texts of the user's
-requests are recognised from a certain length on.
+requests are recognised from a certain length on, if nobody else has them too.
 """
 
 from __future__ import annotations
@@ -63,10 +63,20 @@ class Traces:
     def add_texts(self, texts: Iterable[str]) -> None:
         """Remember texts of the user by which copies are recognised, if they are long enough."""
         for text in texts:
-            (self.texts if len(text.strip()) >= _LONG_TEXT else self.short).add(text)
+            known = len(text.strip()) >= _LONG_TEXT and text not in self.short
+            (self.texts if known else self.short).add(text)
+
+    def leave(self, texts: Iterable[str]) -> None:
+        """Recognise nobody by these texts: others have them too, such as an answer of many."""
+        common = self.texts.intersection(texts)
+        self.texts -= common
+        self.short |= common
 
     def is_theirs(self, row: Example) -> bool:
-        """Return whether a row of a data set came from the user, or was made of such a row."""
+        """Return whether a row of a data set came from the user, or was made of such a row.
+
+        One that names no owner is theirs if they asked the same.
+        """
         sources = {row.origin.source, str(row.meta.get("record", "")), *row.origin.parents}
         told = row.meta.get("annotated")
         item = str(told.get("item", "")) if isinstance(told, dict) else ""
@@ -80,6 +90,7 @@ class Traces:
                 fold(name) in self.fields and str(value) in self.names
                 for name, value in row.meta.items()
             )
+            or (row.group is None and any(asked in self.texts for asked in _asked(row)))
         )
 
     def in_text(self, text: str) -> bool:
@@ -156,6 +167,10 @@ class Traces:
 
     _made: tuple[int, int, int] = (-1, -1, -1)
     _ids: set[str] = field(default_factory=set)
+
+
+def _asked(row: Example) -> Iterable[str]:
+    return (turn.content for turn in row.messages if turn.role == "user")
 
 
 def fold(name: str) -> str:

@@ -1,0 +1,96 @@
+"""What many have is nobody's: a user who is forgotten takes no rows of others along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tutelage
+from tutelage.core.artifact import describe
+from tutelage.core.example import Example, Message
+from tutelage.data.version import VersionDraft, load_version, write_version
+from tutelage.workflows.context import register
+from tutelage.workflows.forget import forget, look_up
+
+USER = "zoe.forgettable@example.org"
+ANSWER = '{"intent": "card_arrival"}'
+FAQ, OWN = "when will my new card be here", "the one I ordered on my birthday has not come"
+CONFIG = """\
+name: bank
+task: classification
+model: demo
+prompt: Name the intent.
+output: {field: intent, labels: [card_arrival, lost_card]}
+data: {sources: [data/*]}
+"""
+Make = Callable[..., Path]
+
+
+def chat(question: str, answer: str = ANSWER) -> dict[str, Any]:
+    turns = [("user", question), ("assistant", answer)]
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+def call(number: int, user: str, text: str, answer: str = ANSWER) -> str:
+    row = {"id": f"chatcmpl-{number:024x}", "prompt": text, "completion": answer, "user": user}
+    return json.dumps(row) + "\n"
+
+
+@pytest.fixture
+def project(make_project: Make, tmp_path: Path) -> Iterator[Any]:
+    chats = [chat(f"where is card {i}") for i in range(5)] + [chat(FAQ), chat(OWN)]
+    data = "".join(json.dumps(one) + "\n" for one in chats)
+    opened = tutelage.open(make_project({"chats.jsonl": data}, CONFIG))
+    log = tmp_path / "log.jsonl"
+    log.write_text(call(1, USER, FAQ) + call(2, USER, OWN) + call(3, "somebody.else", FAQ))
+    opened.logs.add(log)
+    log.unlink()
+    yield opened
+    opened.close()
+
+
+def questions(project: Any) -> list[str]:
+    lines = (project.context.workspace.root / "data" / "chats.jsonl").read_text().splitlines()
+    return [json.loads(line)["messages"][0]["content"] for line in lines]
+
+
+def test_an_answer_and_a_question_of_many_take_no_rows_along(project: Any) -> None:
+    before = questions(project)
+    assert look_up(project.context, USER).files == {"data/chats.jsonl": 1}
+    assert forget(project.context, USER).store["records"] == 2
+    assert questions(project) == [text for text in before if text != OWN]
+
+
+def test_rows_without_an_owner_that_ask_the_same_leave_their_version(project: Any) -> None:
+    ctx = project.context
+    turns = [chat(f"where is card {i}")["messages"] for i in range(5)]
+    turns += [chat(FAQ)["messages"], chat(OWN)["messages"]]
+    rows = [Example(messages=tuple(Message(**turn) for turn in one)) for one in turns]
+    draft = VersionDraft({"train": rows, "validation": [], "test": []}, {r.id: r.id for r in rows})
+    version = write_version(ctx.workspace.artifacts / "datasets", draft)
+    register(
+        ctx.store, describe("dataset", version.hash, ctx.workspace.relative(version.directory))
+    )
+    (told,) = forget(ctx, USER).versions
+    assert told["rows"] == {"train": 1}
+    (left,) = (ctx.workspace.artifacts / "datasets").glob(f"{told['replaced_by']}*")
+    assert [row.input_text for row in load_version(left).all_rows()] == [
+        row.input_text for row in rows if row.input_text != OWN
+    ]
+
+
+def test_free_answers_that_others_got_too_take_nobody_along(project: Any) -> None:
+    ctx = project.context
+    log = ctx.workspace.root / "more.jsonl"
+    sorry = "I am sorry, I can't help you with that."
+    log.write_text(call(4, USER, OWN, sorry) + call(5, "somebody.else", "another thing", sorry))
+    project.logs.add(log)
+    log.unlink()
+    path = ctx.workspace.root / "data" / "chats.jsonl"
+    path.write_text(path.read_text() + json.dumps(chat("who are you", sorry)) + "\n")
+    forget(ctx, USER)
+    assert "who are you" in questions(project)
