@@ -94,3 +94,19 @@ def test_free_answers_that_others_got_too_take_nobody_along(project: Any) -> Non
     path.write_text(path.read_text() + json.dumps(chat("who are you", sorry)) + "\n")
     forget(ctx, USER)
     assert "who are you" in questions(project)
+
+
+def test_rows_in_files_that_are_not_written_are_named(project: Any) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    data = project.context.workspace.root / "data"
+    rows = {"text": [f"{OWN} {i}" for i in range(500)], "user": [USER, *["other"] * 499]}
+    rows["text"][1:] = [f"something else {i}" for i in range(499)]
+    parquet.write_table(pa.table(rows), data / "more.parquet", compression="zstd")
+    (data / "broken.arrow").write_bytes(b"ARROW1\0\0 and no more")
+    (data / "wide.jsonl").write_text(json.dumps({"text": OWN, "user": USER}), encoding="utf-16")
+    remains = "\n".join(look_up(project.context, USER).remains)
+    assert "data/more.parquet (1 rows, to be taken out of the file by hand)" in remains
+    assert "data/wide.jsonl (can't be read: not UTF-8 text)" in remains
+    assert "data/broken.arrow (can't be read: the file is not readable as Arrow" in remains

@@ -2,7 +2,8 @@
 
 JSON lines and tables lose rows, JSON loses the parts; a report or another text that quotes the
 user is removed, because it can be made again. Every file is written whole or not at all. What
-can't be looked into (databases of other tools, archives) is named if it holds the user's key.
+is not written here is named: Parquet and Arrow with the number of rows, and what can't be looked
+into (databases of other tools, archives) if it holds the user's key.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tutelage.core.errors import TutelageError
 from tutelage.core.workspace import atomic_write
+from tutelage.data.readers.base import RawRow
+from tutelage.data.readers.files import encoding_of, head_of, reader_for
 from tutelage.feedback.privacy.traces import GONE, LONG_KEY, Traces
 
 _LINES = (".jsonl", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
+_COLUMNS = (".parquet", ".arrow", ".feather")
 _TEXTS = (".html", ".htm", ".txt", ".md", ".log", ".yaml", ".yml", ".svg")
 _WEIGHTS = (".safetensors", ".gguf", ".npz", ".npy", ".bin", ".pt", ".ahead")
 _LARGEST = 2**31  # bytes of a file that is looked through
@@ -49,7 +54,7 @@ def sweep(
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         try:
             _sweep_one(path, name, traces, done, remove_texts, dry_run)
-        except (OSError, ValueError, csv.Error) as error:
+        except (OSError, ValueError, csv.Error, TutelageError) as error:
             done.remains.append(f"{name} (can't be read: {error})")
     return done
 
@@ -68,6 +73,8 @@ def _sweep_one(
     ending = path.suffix.lower()
     if ending in _WEIGHTS or path.stat().st_size > _LARGEST:
         return
+    if ending in (*_LINES, *_TABLES) and encoding_of(head_of(path)) not in ("utf-8", "utf-8-sig"):
+        raise ValueError("not UTF-8 text")
     if ending in _LINES:
         found, data = _lines(path, traces)
     elif ending in _TABLES:
@@ -79,6 +86,10 @@ def _sweep_one(
         if found and not remove_texts:
             done.remains.append(f"{name} (a text that names or quotes the user)")
             return
+    elif ending in _COLUMNS:
+        if rows := _columnar(path, traces):
+            done.remains.append(f"{name} ({rows:,} rows, to be taken out of the file by hand)")
+        return
     else:
         if traces.user.encode() in path.read_bytes() and len(traces.user) >= LONG_KEY:
             done.remains.append(f"{name} (holds the user's key)")
@@ -116,7 +127,7 @@ def _lines(path: Path, traces: Traces) -> tuple[int, bytes | None]:
 
 
 def _line_is_theirs(line: bytes, traces: Traces) -> bool:
-    text = line.decode("utf-8", "replace")
+    text = line.decode("utf-8-sig", "replace")
     try:
         value = json.loads(text)
     except ValueError:
@@ -160,6 +171,17 @@ class _Tapped:
         """Return the lines since the last time."""
         seen, self._seen = self._seen, ""
         return seen
+
+
+def _columnar(path: Path, traces: Traces) -> int:
+    """Return how many rows of a compressed file are theirs; raise ValueError if it is damaged."""
+    reader, found = reader_for(path), 0
+    for row in reader.read(path, "") if reader is not None else ():
+        if isinstance(row, RawRow):
+            found += traces.holds(row.fields)
+        elif not row.line:  # it is about the whole file
+            raise ValueError(row.detail)
+    return found
 
 
 def _json(path: Path, traces: Traces) -> tuple[int, bytes | None]:
