@@ -46,14 +46,17 @@ def add(
         from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
 
+        ctx = open_context(project, out.emit)
         signals: dict[str, Any] = {}
+        words = feedback.texts(ctx)
         for text in signal or ():
             name, equals, value = text.partition("=")
-            signals[name] = value_of(value) if equals else True
+            said = value if name in words else value_of(value)
+            signals[name] = said if equals else True
         given = None if rating is None else value_of(rating)
         body = {"record_id": record, "rating": given, "edit": edit, "comment": comment,
                 "signals": signals or None, "at": at, KEY: key}  # fmt: skip
-        found = feedback.add(open_context(project, out.emit), body, author)
+        found = feedback.add(ctx, body, author)
 
         def show(console: Console) -> None:
             console.print(f"kept: {', '.join(found['kept'])} on {record}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -121,10 +121,11 @@ def _sentence(error: BaseException) -> str:
     return f"the store could not keep it ({error})"
 
 
-def read_file(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def read_file(path: Path, texts: Container[str] = ()) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield (line, the delivery's body or what is wrong with it) of a .jsonl or .csv file.
 
-    In CSV the columns that are no field of a delivery are signals; empty cells say nothing.
+    In CSV the columns that are no field of a delivery are signals; empty cells say nothing, and
+    those of the signals `texts` stay as they are.
     Raises DataError if the file can't be read at all.
     """
     if not path.is_file():
@@ -133,7 +134,7 @@ def read_file(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if suffix in (".csv", ".tsv"):
-                yield from _of_table(path, lines, "\t" if suffix == ".tsv" else ",")
+                yield from _of_table(path, lines, "\t" if suffix == ".tsv" else ",", texts)
             elif suffix in (".jsonl", ".ndjson"):
                 yield from _of_lines(lines)
             else:
@@ -161,7 +162,7 @@ def _of_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]
 
 
 def _of_table(
-    path: Path, lines: Iterable[str], delimiter: str
+    path: Path, lines: Iterable[str], delimiter: str, texts: Container[str]
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     table = csv.DictReader(lines, delimiter=delimiter)
     if not {"record_id", "response_id"} & set(table.fieldnames or ()):
@@ -174,10 +175,10 @@ def _of_table(
         if None in row:
             yield table.line_num, "more cells than columns"
         else:
-            yield table.line_num, _of_row(row)
+            yield table.line_num, _of_row(row, texts)
 
 
-def _of_row(row: Mapping[str, str | None]) -> dict[str, Any]:
+def _of_row(row: Mapping[str, str | None], texts: Container[str]) -> dict[str, Any]:
     body: dict[str, Any] = {}
     signals: dict[str, Any] = {}
     for name, cell in row.items():
@@ -188,7 +189,7 @@ def _of_row(row: Mapping[str, str | None]) -> dict[str, Any]:
         elif name in _FIELDS:
             body[name] = cell
         else:
-            signals[name] = value_of(cell)
+            signals[name] = cell if name in texts else value_of(cell)
     return {**body, "signals": signals} if signals else body
 
 

@@ -46,6 +46,11 @@ def signals(ctx: Context) -> list[dict[str, Any]]:
     return [asdict(one) for one in declared(ctx).values()]
 
 
+def texts(ctx: Context) -> tuple[str, ...]:
+    """Return the signals that are text: what they say is no number, whatever it looks like."""
+    return tuple(name for name, one in declared(ctx).items() if one.kind == "text")
+
+
 def add(ctx: Context, body: Mapping[str, Any], author: str | None = None) -> dict[str, Any]:
     """Keep one delivery, as POST /v1/feedback takes it; it is durable when this returns.
 
@@ -75,7 +80,7 @@ def import_file(ctx: Context, path: Path, author: str | None = None) -> dict[str
     total: Counter[str] = Counter()
     undeclared: Counter[str] = Counter()
     bad: list[dict[str, Any]] = []
-    lines = read_file(path)
+    lines = read_file(path, texts(ctx))
     while part := list(islice(lines, _AT_ONCE)):
         batch = []
         for number, body in part:

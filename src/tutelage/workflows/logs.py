@@ -28,7 +28,7 @@ from tutelage.data.writers.files import json_line, replacing
 from tutelage.feedback.log_formats.calls import CallShaper, bare, facts_of
 from tutelage.feedback.log_formats.facts import Names
 from tutelage.feedback.log_formats.records import Intake
-from tutelage.feedback.signals import declare
+from tutelage.feedback.signals import OWN_FIELDS, declare
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.store.base import Store, insert_into
 from tutelage.store.records import RecordRow, SignalRow
@@ -107,14 +107,15 @@ def log_reading(
         return LogReading(format, encoding, documents=False, names=names)
     config = ctx.config
     group = config.data.splits.group or config.data.columns.group
-    signals = tuple(n for n in declare(config.feedback) if n not in ("rating", "edit", "comment"))
+    declared = {n: one for n, one in declare(config.feedback).items() if n not in OWN_FIELDS}
+    texts = tuple(n for n, one in declared.items() if one.kind == "text")
     return LogReading(
         format,
         encoding,
         config.data.columns.model_copy(update={"group": None, "time": None}),
         config.output.format(),
         documents=False,
-        names=replace(names, own_group=group, signals=signals),
+        names=replace(names, own_group=group, signals=tuple(declared), texts=texts),
     )
 
 
@@ -281,14 +282,20 @@ def _tuning_rows(
             turns = (*call.context, Message(role="assistant", content=edit))
             call = call.model_copy(update={"messages": turns, "label": None})
             counts["edited"] += 1
-        elif min_rating is not None and not any(_value(r) >= min_rating for r in ratings):
+        elif min_rating is not None and not any(_value(r, call) >= min_rating for r in ratings):
             counts["left_out"] += 1
             continue
         counts["rows"] += 1
         yield openai_row(bare(call), bare=True)
 
 
-def _value(rating: Any) -> float:
+def _value(rating: Any, call: Example) -> float:
     if isinstance(rating, str):
         return 1.0 if rating in ("up", "good") else 0.0
+    if not 0 <= rating <= 1:
+        raise DataError(
+            f"a rating is {rating:g}, and ratings go from 0 (bad) to 1 (good)",
+            where=call.origin.source,
+            fix="For ratings from 1 to 5 add --rating-scale 5",
+        )
     return float(rating)

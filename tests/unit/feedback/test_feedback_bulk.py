@@ -26,6 +26,7 @@ deploy: {redact: true}
 feedback:
   signals:
     stars: {kind: number, between: [1, 5], explicit: true}
+    case: {kind: text, direction: none}
 """
 
 
@@ -104,6 +105,18 @@ def test_columns_of_a_table_are_fields_or_signals(project: Project, tmp_path: Pa
     assert said == {
         "rating": 0.5, "comment": "well, ok", "stars": 4, "resolved": True, "ticket": "T-7"
     }  # fmt: skip
+
+
+def test_a_signal_that_is_text_keeps_its_zeros(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "said.csv"
+    path.write_text("record_id,case\nrec_1,0042\n")
+    assert project.feedback.import_file(path)["deliveries"] == 1
+    assert run(project, "add", "rec_2", "--signal", "case=true").exit_code == 0
+    log = tmp_path / "log.csv"
+    log.write_text("id,prompt,completion,case\nrec_3,ice,cold,007\n")
+    project.logs.add(log)
+    said = {one["record"]: one["value"] for one in project.feedback.recent()}
+    assert said == {"rec_1": "0042", "rec_2": "true", "rec_3": "007"}
 
 
 @pytest.mark.parametrize(

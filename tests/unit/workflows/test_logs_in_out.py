@@ -220,6 +220,16 @@ def test_calls_that_are_rated_lower_are_left_out(tmp_path: Path) -> None:
     assert (done["rows"], done["left_out"]) == (2, 1)
 
 
+def test_ratings_of_another_scale_are_no_high_ratings(tmp_path: Path) -> None:
+    file = write(tmp_path / "log.jsonl", {"prompt": "a", "completion": "b", "rating": 2})
+    with pytest.raises(DataError, match="a rating is 2, and ratings go from 0"):
+        convert_logs([file], tmp_path / "out.jsonl", min_rating=0.8)
+    assert not (tmp_path / "out.jsonl").exists()
+    reading = log_reading(None, names=Names(scale=5))
+    with pytest.raises(DataError, match="none of the 1 calls"):
+        convert_logs([file], tmp_path / "out.jsonl", reading, min_rating=0.8)
+
+
 def test_tail_and_follow_show_what_came_last(project: Any, tmp_path: Path) -> None:
     project.logs.add([write(tmp_path / "l.csv", LATITUDE), write(tmp_path / "l.jsonl", OPENPIPE)])
     assert [row["id"] for row in tail(project.context)] == ["cmpl-1", "log-77"]

@@ -83,6 +83,7 @@ class Names:
     scale: float | None = None
     own_group: str | None = None  # the project's group column, taken where a log has it
     signals: tuple[str, ...] = IMPLICIT  # columns that are signals
+    texts: tuple[str, ...] = ()  # those of them that are text, whatever they look like
     seen: dict[str, bool] = field(default_factory=dict)  # named fields that some row had
 
 
@@ -232,7 +233,7 @@ def _feedback(
     if (edit := _edit(flat)) is not None:
         body["edit"] = as_text(edit)
     signals = {
-        name: _plain(value)
+        name: as_text(value) if name in names.texts else _plain(value)
         for name, value in fields.items()
         if name in names.signals and value not in (None, "")
     }
