@@ -242,6 +242,13 @@ def convert_logs(
             where=str(output),
             fix="Name another one, or replace it with --force",
         )
+    for source in sources:
+        if output.resolve().is_relative_to(Path(source).resolve()):
+            raise DataError(
+                "the file would take the place of a log, or be read as one the next time",
+                where=str(output),
+                fix=f"Name a file outside {source}",
+            )
     job = Importing(reading or log_reading(None), emit)
     job.left = io.StringIO()
     counts: Counter[str] = Counter()

@@ -211,6 +211,9 @@ def test_logs_become_rows_to_tune_on_in_one_command(tmp_path: Path) -> None:
     }
     with pytest.raises(DataError, match="there already"):
         convert_logs([file], target)
+    for source, into in ((file, Path(file)), (str(tmp_path), tmp_path / "new.jsonl")):
+        with pytest.raises(DataError, match="take the place of a log"):
+            convert_logs([source], into, force=True)
 
 
 def test_calls_that_are_rated_lower_are_left_out(tmp_path: Path) -> None:
