@@ -26,6 +26,7 @@ class FakeHost:
     error: Exception | None = None
     placed: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
     memory: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)  # of its one server
     restarts: int = 0
 
     async def ensure(self, release_id: str, adapter: Path | None) -> None:
@@ -44,7 +45,7 @@ class FakeHost:
 
     async def stats(self) -> dict[str, object]:
         """Return how full the memory is."""
-        return {"memory": self.memory}
+        return {"memory": self.memory, "backends": [{"figures": self.figures}]}
 
 
 def bare_controller(ctx: Context, host: FakeHost) -> tuple[Controller, GatewayState]:

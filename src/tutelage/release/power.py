@@ -6,6 +6,7 @@ In words, for the journal: a promotion says what it does not promise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +104,15 @@ def unseen(
         f"errors: {_rate(now.failed, now.canary, blocks, threshold)}",
         f"checks: {_rate(now.flagged, now.canary, blocks, threshold)}",
         *_scores(scores, threshold),
+    ]
+
+
+def memory_unseen(before: Mapping[str, float] | None) -> list[str]:
+    """Return a sentence if the engine tells nothing of its memory (routes.memory_before)."""
+    if before is not None:
+        return []
+    return [
+        "memory: the engine does not tell how full it is, so a full one would not have been seen"
     ]
 
 

@@ -5,6 +5,7 @@ Only reads: every change is in deployments.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +16,8 @@ from tutelage.core.errors import DataError, did_you_mean
 from tutelage.release.rollout import ACTIVE, RolloutPlan, RolloutState, StateName
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, RolloutRow, TransitionRow
+
+MEMORY_BEFORE = "memory_before"  # in the evidence of a journal's first move
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,18 @@ def journal(store: Store, rollout: str) -> list[TransitionRow]:
     with store.session() as session:
         query = select(TransitionRow).where(TransitionRow.rollout == rollout)
         return list(session.scalars(query.order_by(TransitionRow.fence)))
+
+
+def memory_before(moves: Iterable[TransitionRow]) -> Mapping[str, float] | None:
+    """Return how full the engine's memory was before the candidate came, as the journal has it.
+
+    None: the engine did not tell; empty: nothing was near its limit, or it was not written down.
+    """
+    for move in moves:
+        if MEMORY_BEFORE in move.evidence:
+            found: Mapping[str, float] | None = move.evidence[MEMORY_BEFORE]
+            return found
+    return {}
 
 
 def active_in(session: Session, deployment: str) -> RolloutRow | None:

@@ -22,9 +22,17 @@ from tutelage.core.workspace import Workspace
 from tutelage.release.bundle import get_release
 from tutelage.release.deployments import apply_transition
 from tutelage.release.evidence import Collector, Facts, counts
+from tutelage.release.power import memory_unseen
 from tutelage.release.rollback import judge, unseen
 from tutelage.release.rollout import Counts, Transition, advance, begin, finish
-from tutelage.release.routes import active_rollout, noted, state_of
+from tutelage.release.routes import (
+    MEMORY_BEFORE,
+    active_rollout,
+    journal,
+    memory_before,
+    noted,
+    state_of,
+)
 from tutelage.serving.access.key_store import load_keys
 from tutelage.serving.backends.residency import Host, Residency
 from tutelage.serving.golden import check_golden
@@ -101,6 +109,7 @@ class Controller:
         under_way = {entry.route.rollout for entry in entries}
         for rollout in [name for name in self._collectors if name not in under_way]:
             del self._collectors[rollout]
+        self.memory.keep(under_way)
         for entry in entries:
             if entry.route.rollout is not None and await self._look(entry):
                 await self.sync()
@@ -147,7 +156,7 @@ class Controller:
             self.residency.want(entry.previous)
         if entry.canary is None or entry.route.rollout is None:
             return entry
-        if entry.route.state == "pending" and entry.canary.id not in self.residency.loaded:
+        if entry.route.state == "pending":
             await self.memory.before(entry.route.rollout)
         if first and entry.route.state != "pending":  # its users must not flip at a restart
             with contextlib.suppress(TutelageError):
@@ -187,7 +196,8 @@ class Controller:
             move = finish(state_of(row), "rolled_back", fault)
         else:
             move = begin(state_of(row)) if entry.canary is not None else None
-        return replace(move, evidence=evidence) if move and evidence else move
+        evidence[MEMORY_BEFORE] = self.memory.was(row.id)
+        return replace(move, evidence=evidence) if move else None
 
     def _load_fault(self, row: RolloutRow) -> str | None:
         problem = self.residency.fault(row.candidate)
@@ -196,6 +206,9 @@ class Controller:
     async def _weigh(self, row: RolloutRow) -> Transition | None:
         """Return the move that the log calls for, or None."""
         fault = self._load_fault(row) or self._crash(row)
+        if not self.memory.knows(row.id):  # the gateway was started meanwhile, or another began it
+            moves = await asyncio.to_thread(journal, self.state.store, row.id)
+            self.memory.recall(row.id, memory_before(moves))
         await self.memory.look(row.id)
         if fault is None and not self._due(row.id):
             return None
@@ -217,6 +230,7 @@ class Controller:
         if move is None or verdict.verdict != "pass":
             return move
         hidden = unseen(found.baseline, found.canary, limits, found.scores)
+        hidden += memory_unseen(self.memory.was(row.id))
         return replace(move, evidence={**move.evidence, "unseen": hidden})
 
     def _patient(self, row: RolloutRow, told: Counts) -> Counts:

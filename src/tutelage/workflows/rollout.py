@@ -11,9 +11,10 @@ from tutelage.core.config import Deploy
 from tutelage.core.errors import DataError
 from tutelage.release import bundle, deployments
 from tutelage.release.evidence import count, read_evidence
+from tutelage.release.power import memory_unseen
 from tutelage.release.rollback import judge, unseen
 from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutState
-from tutelage.release.routes import journal, last_rollout, rollouts, state_of
+from tutelage.release.routes import journal, last_rollout, memory_before, rollouts, state_of
 from tutelage.release.strategies.base import plan_of
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
@@ -225,6 +226,7 @@ def _verdict(ctx: Context, row: RolloutRow) -> dict[str, Any]:
     hidden: list[str] = []
     if verdict.verdict in ("pass", "inconclusive"):
         hidden = unseen(found.baseline, found.canary, limits, found.scores)
+        hidden += memory_unseen(memory_before(journal(ctx.store, row.id)))
     return {
         "verdict": verdict.verdict,
         "reasons": list(verdict.reasons),

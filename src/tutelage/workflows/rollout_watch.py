@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,12 +20,13 @@ from tutelage.release import sequential as seq
 from tutelage.release.arms import ArmLog, ScoreLog
 from tutelage.release.evidence import Collector, Evidence
 from tutelage.release.means import ScoreBlocks
+from tutelage.release.power import memory_unseen
 from tutelage.release.quality import score_tests
 from tutelage.release.rollback import TESTS, judge, run_tests, unseen
 from tutelage.release.rollout import ACTIVE
-from tutelage.release.routes import last_rollout
+from tutelage.release.routes import journal, last_rollout, memory_before
 from tutelage.store.base import Store
-from tutelage.store.releases import RolloutRow
+from tutelage.store.releases import RolloutRow, TransitionRow
 from tutelage.workflows import rollout
 from tutelage.workflows.context import Context
 
@@ -84,7 +85,8 @@ class RolloutWatch:
                found.baseline.problem)  # fmt: skip
         if self._figures is None or self._figures[0] != key:
             limits, under_way = self._ctx.config.deploy.limits, row.state in ACTIVE
-            self._figures = key, figures_of(found, limits, under_way=under_way)
+            moves = journal(self._ctx.store, row.id)
+            self._figures = key, figures_of(found, limits, moves, under_way=under_way)
         return {**data, "figures": self._figures[1]}
 
     def _read(self, row: RolloutRow) -> Evidence:
@@ -93,13 +95,19 @@ class RolloutWatch:
         return self._collector.read()
 
 
-def figures_of(found: Evidence, limits: Limits, *, under_way: bool = True) -> dict[str, Any]:
-    """Return what `RolloutWatch.look` has under `figures`, from what both arms did."""
+def figures_of(
+    found: Evidence, limits: Limits, moves: Sequence[TransitionRow] = (), *, under_way: bool = True
+) -> dict[str, Any]:
+    """Return what `RolloutWatch.look` has under `figures`, from what both arms did.
+
+    `moves` is the rollout's journal.
+    """
     verdict = judge(found.baseline, found.canary, limits, found.scores)
     arms = {"baseline": _arm(found.baseline), "canary": _arm(found.canary)}
     hidden: list[str] = []
     if under_way and verdict.verdict in ("pass", "inconclusive"):
         hidden = unseen(found.baseline, found.canary, limits, found.scores)
+        hidden += memory_unseen(memory_before(moves))
     readable = verdict.verdict != "collector_error"
     return {
         "arms": arms,

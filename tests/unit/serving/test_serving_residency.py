@@ -14,6 +14,7 @@ from tests.unit.release.conftest import home as home
 from tutelage.core.config import Deploy
 from tutelage.core.errors import EnvironmentProblem, ModelError
 from tutelage.release.bundle import manifest_of
+from tutelage.release.power import memory_unseen
 from tutelage.release.routes import Route
 from tutelage.serving.backends.residency import Residency
 from tutelage.serving.controller import placement
@@ -144,6 +145,49 @@ def test_memory_is_sampled_before_the_candidate_and_after() -> None:
         assert facts.memory == {"GPU memory": (0.96, 0.96)}
         assert facts.fault == "a fault"
         assert memory.facts("other").memory == {}
+
+    asyncio.run(go())
+
+
+def test_a_sample_counts_for_every_rollout_under_way() -> None:
+    async def go() -> None:
+        memory = EngineMemory(FakeHost(memory={"GPU memory": 0.96}), every_s=3600)
+        await memory.look("one")  # samples, and then not again for an hour
+        await memory.look("two")
+        memory._at = -3600.0
+        await memory.look("one")
+        assert memory.facts("two").memory == {"GPU memory": (0.96,)}
+        memory.keep({"two"})
+        assert memory.facts("one").memory == {}
+        assert memory.facts("two").memory == {"GPU memory": (0.96,)}
+
+    asyncio.run(go())
+
+
+def test_twice_running_means_one_after_the_other() -> None:
+    async def go() -> None:
+        host = FakeHost(memory={"KV cache": 0.99})
+        memory = EngineMemory(host, every_s=0)
+        await memory.look("r")
+        host.memory, host.figures = {}, {"kv_cache": 0.99}  # full, and nobody was put back
+        await memory.look("r")
+        host.memory = {"KV cache": 0.99}
+        await memory.look("r")
+        assert memory.facts("r").memory == {"KV cache": (0.99,)}
+
+    asyncio.run(go())
+
+
+def test_an_engine_that_tells_nothing_of_its_memory_is_known_as_such() -> None:
+    async def go() -> None:
+        host = FakeHost()
+        memory = EngineMemory(host, every_s=0)
+        await memory.before("r")
+        assert memory.was("r") is None
+        assert "does not tell how full it is" in memory_unseen(memory.was("r"))[0]
+        host.figures = {"kv_cache": 0.2}
+        await memory.before("s")
+        assert memory.was("s") == {} and memory_unseen({}) == []
 
     asyncio.run(go())
 

@@ -21,8 +21,9 @@ from tutelage.core.artifact import utc_now
 from tutelage.release.deployments import abort, ensure_deployment, start_rollout, switch
 from tutelage.release.rollout import Counts, RolloutPlan
 from tutelage.release.routes import active_rollout, journal, last_rollout, route
+from tutelage.serving.controller import Controller
 from tutelage.store.records import RecordRow
-from tutelage.store.releases import DeploymentRow
+from tutelage.store.releases import DeploymentRow, RolloutRow
 from tutelage.workflows.context import Context
 
 Start = Callable[..., Running]
@@ -220,6 +221,34 @@ def test_a_crash_of_the_engine_ends_the_rollout_at_once(project: Context) -> Non
         moves = journal(project.store, row.id)
         assert moves[-1].reason == "the engine crashed during the rollout"
         await controller.residency.close()
+
+    asyncio.run(go())
+
+
+def test_memory_that_was_full_before_a_restart_stops_nobody(project: Context) -> None:
+    """A GPU that vLLM filled at its start is full before and after the gateway's restart."""
+
+    async def judged(controller: Controller, looks: int) -> RolloutRow:
+        await controller.sync(first=True)
+        async with asyncio.timeout(20):
+            while (row := last_rollout(project.store, "colours")) and row.state == "pending":
+                await controller.tick()
+        for _ in range(looks):
+            controller.memory._at = -3600.0
+            await controller.tick()
+        row = last_rollout(project.store, "colours")
+        assert row is not None
+        await controller.residency.close()
+        return row
+
+    async def go() -> None:
+        begin_rollout(project)
+        for _ in range(2):  # a gateway, and the one after its restart
+            controller, _ = bare_controller(project, FakeHost(memory={"GPU memory": 0.97}))
+            row = await judged(controller, 3)
+            assert row.state == "running"
+        moves = journal(project.store, row.id)
+        assert moves[0].evidence["memory_before"] == {"GPU memory": 0.97}
 
     asyncio.run(go())
 

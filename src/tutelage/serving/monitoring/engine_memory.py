@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import psutil
@@ -24,13 +24,15 @@ Ratios = Mapping[str, float]
 
 
 class EngineMemory:
-    """Samples of one host's memory, and for each rollout those from before and since its load."""
+    """Samples of one host's memory, and for each rollout those from before and since its load.
+
+    A sample counts for every rollout under way: their candidates share the engine.
+    """
 
     def __init__(self, host: Any, *, every_s: float = _EVERY_S) -> None:
         self._host, self._every_s = host, every_s
         self._at = -float("inf")
-        self._newest: Ratios = {}
-        self._before: dict[str, Ratios] = {}
+        self._before: dict[str, Ratios | None] = {}
         self._since: dict[str, list[Ratios]] = {}
 
     async def before(self, rollout: str) -> None:
@@ -38,29 +40,54 @@ class EngineMemory:
         if rollout not in self._before:
             self._before[rollout] = await self._sample()
 
+    def knows(self, rollout: str) -> bool:
+        """Return whether a sample from before was taken or recalled."""
+        return rollout in self._before
+
+    def was(self, rollout: str) -> Ratios | None:
+        """Return the sample from before a rollout's candidate came; None: nothing was told."""
+        return self._before.get(rollout)
+
+    def recall(self, rollout: str, before: Ratios | None) -> None:
+        """Take the sample from before that the journal kept."""
+        self._before[rollout] = before
+
+    def keep(self, rollouts: Collection[str | None]) -> None:
+        """Forget the rollouts that were looked at and are not among these."""
+        for rollout in [name for name in self._since if name not in rollouts]:
+            del self._since[rollout]
+            self._before.pop(rollout, None)
+
     async def look(self, rollout: str) -> None:
         """Sample for a rollout under way, not more often than every five seconds."""
-        if time.monotonic() - self._at < self._every_s:
-            return
-        sample = await self._sample()
-        if sample:
-            self._since[rollout] = [*self._since.get(rollout, []), sample][-2:]
+        self._since.setdefault(rollout, [])
+        if time.monotonic() - self._at >= self._every_s:
+            await self._sample()
 
     def facts(self, rollout: str, fault: str | None = None) -> Facts:
         """Return what is known for a verdict."""
-        before = self._before.get(rollout, {})
+        before = self._before.get(rollout) or {}
         return Facts(_by_kind(self._since.get(rollout, [])), _by_kind([before]), fault)
 
-    async def _sample(self) -> Ratios:
+    async def _sample(self) -> Ratios | None:
+        """Return how full the memory is, and note it for each rollout; None: it is not told."""
         self._at = time.monotonic()
+        found = await self._ask()
+        if found is not None:
+            for kept in self._since.values():
+                kept[:] = [*kept, found][-2:]
+        return found
+
+    async def _ask(self) -> Ratios | None:
         stats = getattr(self._host, "stats", None)
         if stats is None:
-            return {}
+            return None
         try:
-            return ratios(await asyncio.wait_for(stats(), _TIMEOUT_S))
+            told = await asyncio.wait_for(stats(), _TIMEOUT_S)
         except (TutelageError, TimeoutError, OSError, ValueError) as error:
             _log.warning("the engine's memory is not known: %s", error)
-            return {}
+            return None
+        return ratios(told) or (None if _is_silent(told) else {})
 
 
 def ratios(stats: Mapping[str, Any]) -> Ratios:
@@ -75,6 +102,12 @@ def ratios(stats: Mapping[str, Any]) -> Ratios:
         total = psutil.virtual_memory().total
         found["memory"] = float(stats["pss_mb"]) * 2**20 / total
     return found
+
+
+def _is_silent(stats: Mapping[str, Any]) -> bool:
+    """Return whether no server tells of its memory; one whose cache has room tells no ratio."""
+    figures = [backend.get("figures", {}) for backend in stats.get("backends", ())]
+    return not any({"kv_cache", "gpu_memory"} & set(found) for found in figures)
 
 
 def _by_kind(samples: list[Ratios]) -> dict[str, tuple[float, ...]]:
