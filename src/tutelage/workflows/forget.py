@@ -249,6 +249,8 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
         if path.name not in _SKIPPED and not path.name.startswith("store.db")
     )
     done = sweep(own, traces, root, remove_texts=True, dry_run=dry_run)
+    if traces.ids:
+        _remove_pages(ctx, done, dry_run)
     try:
         sources = find_files(root, ctx.config.data.sources, [], ctx.config.task)
     except DataError:
@@ -264,6 +266,17 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
     if not dry_run:
         _mark_evaluations(ctx, done)
     return done
+
+
+def _remove_pages(ctx: Context, done: Swept, dry_run: bool) -> None:
+    """Remove the pages about rows: they quote the beginnings of texts, and can be made again."""
+    for folder in (ctx.workspace.home / "reports", ctx.workspace.artifacts / "reports"):
+        for path in sorted(folder.glob("*.html")):
+            name = path.relative_to(ctx.workspace.root).as_posix()
+            if name not in done.removed:
+                done.removed.append(name)
+            if not dry_run:
+                path.unlink(missing_ok=True)
 
 
 def _mark_evaluations(ctx: Context, done: Swept) -> None:

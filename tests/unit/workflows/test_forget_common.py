@@ -13,6 +13,7 @@ import tutelage
 from tutelage.core.artifact import describe
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, load_version, write_version
+from tutelage.feedback.privacy.traces import Traces
 from tutelage.workflows.context import register
 from tutelage.workflows.forget import forget, look_up
 
@@ -94,6 +95,32 @@ def test_free_answers_that_others_got_too_take_nobody_along(project: Any) -> Non
     path.write_text(path.read_text() + json.dumps(chat("who are you", sorry)) + "\n")
     forget(ctx, USER)
     assert "who are you" in questions(project)
+
+
+@pytest.mark.parametrize(
+    ("text", "theirs"),
+    [
+        ("its nearest row is 'the \"one\" I ordered on my birth…', and 95 % are nearer", True),
+        (r'[{"why": "the \"one\" I ordered on my birthday has not come"}]', True),
+        ("it was: the one I ordered…, and no more", False),  # too little to tell anybody by
+        ("the one I ordered on my birth…", False),  # what somebody wrote, not a quote
+        ("it was: the one I ordered on my bike…, and no more", False),
+    ],
+)
+def test_a_text_that_is_quoted_in_part_or_escaped_is_theirs(text: str, theirs: bool) -> None:
+    traces = Traces("ann")
+    traces.add_texts(['the "one" I ordered on my birthday has not come'])
+    assert traces.in_text(text) is theirs
+
+
+def test_pages_that_quote_beginnings_of_rows_go(project: Any) -> None:
+    page = project.context.workspace.home / "reports" / "quality.html"
+    page.parent.mkdir()
+    page.write_text(f"<p>{OWN[:20]}</p>")
+    assert ".tutelage/reports/quality.html" in look_up(project.context, USER).removed
+    assert page.exists()
+    forget(project.context, USER)
+    assert not page.exists()
 
 
 def test_rows_in_files_that_are_not_written_are_named(project: Any) -> None:

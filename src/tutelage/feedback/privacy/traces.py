@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from tutelage.core.example import Example
@@ -27,6 +27,7 @@ _ID_FIELDS = frozenset(
      "parents", "parent")
 )  # fmt: skip
 _LONG_ID, LONG_KEY, _LONG_TEXT = 16, 8, 20  # characters from which on it is recognised anywhere
+_WORD = re.compile(r"\w+|…")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -100,7 +101,22 @@ class Traces:
             return True
         if len(self.user) >= LONG_KEY and self._key.search(text):
             return True
-        return any(part in text for part in (*self.aliases, *self.texts))
+        return any(part in text for part in (*self.aliases, *self.texts)) or self._quoted(text)
+
+    def _quoted(self, text: str) -> bool:
+        """Return whether a text quotes one of theirs with marks escaped, or cut off with …"""
+        if "…" not in text and "\\" not in text:
+            return False
+        said = _words(text)
+        for own in map(_own_words, self.texts):
+            at = said.find(own[:_LONG_TEXT]) if len(own) >= _LONG_TEXT else -1
+            while at >= 0:
+                end = said.find(" …", at)
+                cut = 0 < at <= end - _LONG_TEXT and own.startswith(said[at:end])
+                if cut or said.startswith(own, at):
+                    return True
+                at = said.find(own[:_LONG_TEXT], at + 1)
+        return False
 
     def in_value(self, name: str, value: str) -> bool:
         """Return whether the value of the field `name` is, names or quotes what is the user's."""
@@ -171,6 +187,13 @@ class Traces:
 
 def _asked(row: Example) -> Iterable[str]:
     return (turn.content for turn in row.messages if turn.role == "user")
+
+
+def _words(text: str) -> str:
+    return " ".join(_WORD.findall(text))
+
+
+_own_words = lru_cache(100_000)(_words)  # each is looked for in many texts
 
 
 def fold(name: str) -> str:
