@@ -16,7 +16,7 @@ from sqlalchemy import select
 from tutelage.core.artifact import content_hash, utc_now
 from tutelage.core.config_feedback import Feedback as Settings
 from tutelage.core.config_feedback import Signal, SignalKind
-from tutelage.core.errors import DataError, did_you_mean
+from tutelage.core.errors import DataError, did_you_mean, nearest
 from tutelage.core.output import OutputFormat
 from tutelage.store.base import Store
 from tutelage.store.records import SignalRow
@@ -27,6 +27,8 @@ OWN_FIELDS = ("rating", EDIT, "comment")  # of a delivery, not among its signals
 _RECORD = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _AUTHOR = 128  # characters of a name
 _LONGEST = 100_000  # characters of an edit or a comment
+_MOST = 100  # signals of one delivery
+_MISSPELT = 0.85  # how like a field's name another one is that must have been meant for it
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def read_feedback(
     `author` is who delivered it; a body's own `author` (the expert) goes before it.
     """
     record = _record(body)
+    _require_places(body, declared)
     values = _values(body, output, declared)
     if not values:
         raise DataError(
@@ -134,6 +137,18 @@ def read_feedback(
         for name, value in values.items()
     )
     return Feedback(record, rows, undeclared)
+
+
+def _require_places(body: Mapping[str, Any], declared: Mapping[str, Declared]) -> None:
+    """Raise DataError for a signal that stands beside `signals`, and for a misspelt field."""
+    for name in body:
+        if name in declared and name not in OWN_FIELDS:
+            raise DataError(
+                f"{name!r} is one of the signals", fix=f'Send it as {{"signals": {{"{name}": …}}}}'
+            )
+        near = nearest(name, [*OWN_FIELDS, "signals"], cutoff=_MISSPELT)
+        if near is not None and near != name:
+            raise DataError(f"there is no field {name!r}", fix=f"Did you mean {near!r}?")
 
 
 def _record(body: Mapping[str, Any]) -> str:
@@ -181,6 +196,10 @@ def _named(signals: Any) -> dict[str, Any]:
     """Return the values of the signals by name; a list says that each of them happened."""
     if signals is None:
         return {}
+    if isinstance(signals, (dict, list)) and len(signals) > _MOST:
+        raise DataError(
+            f"'signals' holds {len(signals):,}", fix=f"Send at most {_MOST} of them at once"
+        )
     if isinstance(signals, dict):
         return dict(signals)
     if isinstance(signals, list) and all(isinstance(name, str) for name in signals):
@@ -229,9 +248,7 @@ def _require_name(name: Any, declared: Mapping[str, Declared]) -> None:
             fix=f"Use small letters, digits and _; declared are {known}",
         )
     if name in OWN_FIELDS:
-        raise DataError(
-            f"{name!r} is not one of the signals", fix=f"Send it beside them: {name!r}: ..."
-        )
+        raise DataError(f"{name!r} is not one of the signals", fix="Send it beside `signals`")
 
 
 def _signal_value(name: str, value: Any, rule: Declared | None) -> Any:

@@ -64,6 +64,9 @@ def test_implicit_signals_come_as_a_list_or_with_values() -> None:
         ({"signals": {"rating": 1}}, "'rating' is not one of the signals"),
         ({"signals": {"resolved": {"a": 1}}}, "the value of 'resolved' is not plain"),
         ({"rating": "up", "at": "yesterday"}, "'at' is 'yesterday'"),
+        ({"rating": "up", "resolved": True}, "'resolved' is one of the signals. Send it as"),
+        ({"rating": "up", "coment": "so"}, "no field 'coment'. Did you mean 'comment'?"),
+        ({"signals": {f"n{i}": 1 for i in range(101)}}, "Send at most 100 of them at once"),
     ],
 )
 def test_bad_feedback_is_one_clear_sentence(body: dict[str, Any], message: str) -> None:
