@@ -11,7 +11,7 @@ import pytest
 
 import tutelage
 from tutelage.core.artifact import describe
-from tutelage.core.example import Example, Message
+from tutelage.core.example import Example, Message, Origin
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.feedback.privacy.traces import Traces
 from tutelage.workflows.context import register
@@ -82,6 +82,22 @@ def test_rows_without_an_owner_that_ask_the_same_leave_their_version(project: An
     assert [row.input_text for row in load_version(left).all_rows()] == [
         row.input_text for row in rows if row.input_text != OWN
     ]
+
+
+def test_what_they_corrected_of_others_goes_with_their_name(project: Any) -> None:
+    ctx = project.context
+    project.feedback.add(f"chatcmpl-{3:024x}", edit="lost_card", author=USER)
+    turns = tuple(Message(**turn) for turn in chat("where is a card of others")["messages"])
+    origin = Origin(kind="production", author=USER)
+    row = Example(messages=turns, group="somebody.else", origin=origin)
+    draft = VersionDraft({"train": [row], "validation": [], "test": []}, {row.id: row.id})
+    version = write_version(ctx.workspace.artifacts / "datasets", draft)
+    register(
+        ctx.store, describe("dataset", version.hash, ctx.workspace.relative(version.directory))
+    )
+    assert look_up(ctx, USER).store["signals"] == 1
+    (told,) = forget(ctx, USER).versions
+    assert told["rows"] == {"train": 1}
 
 
 def test_free_answers_that_others_got_too_take_nobody_along(project: Any) -> None:

@@ -106,6 +106,8 @@ def count(store: Store, traces: Traces) -> dict[str, int]:
         for part in parts(traces.records):
             asked = select(SignalRow.key).where(SignalRow.record.in_(part))
             found["signals"] += len(list(session.scalars(asked)))
+        authored = select(SignalRow.record).where(SignalRow.author.in_(traces.names))
+        found["signals"] += sum(name not in traces.records for name in session.scalars(authored))
         for part in parts(traces.records | traces.examples):
             asked_scores = select(ScoreRow.id).where(ScoreRow.item.in_(part))
             found["scores"] += len(list(session.scalars(asked_scores)))

@@ -87,6 +87,7 @@ class Traces:
             or not self.examples.isdisjoint(row.origin.parents)
             or item in self.items
             or row.group in self.names
+            or (len(self.user) >= LONG_KEY and row.origin.author in self.names)
             or any(
                 fold(name) in self.fields and str(value) in self.names
                 for name, value in row.meta.items()
