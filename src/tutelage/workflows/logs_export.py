@@ -21,13 +21,14 @@ from tutelage.core.example import SPLITS
 from tutelage.data.writers.files import write_csv, write_jsonl
 from tutelage.feedback.log_formats.records import chat_line, record_line
 from tutelage.feedback.outcome import score_of
-from tutelage.feedback.segment_twins import HeldOut, find_twins, held_out_inputs
+from tutelage.feedback.segment_twins import HeldOut, Twin, find_twins, held_out_inputs
 from tutelage.feedback.signals import Declared, declare
 from tutelage.release.bundle import get_release
 from tutelage.serving.access.usage_span import span
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_rows import newest_version
+from tutelage.workflows.segment import hold_apart
 
 Form = Literal["jsonl", "csv", "openai", "tuning"]
 FORMATS: tuple[Form, ...] = ("jsonl", "csv", "openai", "tuning")
@@ -91,6 +92,8 @@ def export_logs(
             fix="Name another one, or replace it with --force",
         )
     _require_side(chosen, form)
+    if form == "tuning":
+        hold_apart(ctx)
     work = _Export(ctx, chosen, min_score, ctx.config.prompt if prompt else "")
     rows = work.tuning if form == "tuning" else work.chats if form == "openai" else work.lines
     if next(rows(), None) is None:
@@ -164,7 +167,10 @@ class _Export:
         """Yield what may be learnt, as chats."""
         ready = [(r, s) for r, s in self._records() if self._usable(r) and self._learnable(r, s)]
         texts = ["\n".join(_said(r)) for r, _ in ready]
-        twins = find_twins(texts, _held_out(self._ctx)) if ready else {}
+        twins: Mapping[int, Twin] = {}
+        if ready:
+            threshold = self._ctx.config.data.dedup.threshold
+            twins = find_twins(texts, _held_out(self._ctx), threshold=threshold)
         for index, (record, signals) in enumerate(ready):
             if index in twins:
                 self._leave("twins of a held-out row")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from typer.testing import CliRunner
 
 import tutelage
@@ -198,6 +198,23 @@ def test_only_good_answers_of_the_train_side_are_written_to_learn(
         export_logs(
             project.context, tmp_path / "x.jsonl", format="tuning", chosen=Chosen(side="test")
         )
+
+
+def test_a_twin_of_a_twin_of_a_held_out_row_is_not_written_to_learn(
+    project: Any, tmp_path: Path
+) -> None:
+    asked = ["my refund has not come to me", "my refund has not come to us yet",
+             "oh my refund has not come to us yet now", "another thing altogether"]  # fmt: skip
+    lines = [{"id": f"r{i}", "prompt": text, "completion": "warm", "edit": "cold"}
+             for i, text in enumerate(asked)]  # fmt: skip
+    project.logs.add(write(tmp_path / "few.jsonl", *lines))
+    with project.context.store.begin() as session:
+        session.execute(update(RecordRow).values(split="train"))
+        session.execute(update(RecordRow).where(RecordRow.id == "r0").values(split="test"))
+    project.logs.export(tmp_path / "tune.jsonl", format="tuning")
+    (row,) = map(json.loads, (tmp_path / "tune.jsonl").read_text().splitlines())
+    assert row["messages"][0]["content"] == asked[3]
+    assert records(project)["r2"].split == "test"
 
 
 def test_logs_become_rows_to_tune_on_in_one_command(tmp_path: Path) -> None:
