@@ -26,7 +26,7 @@ from tutelage.release.rollout import (
 from tutelage.release.rollout import pause as paused
 from tutelage.release.rollout import resume as resumed
 from tutelage.release.routes import Route as Route
-from tutelage.release.routes import active_in, require_deployment
+from tutelage.release.routes import active_in, newest_in, require_deployment
 from tutelage.release.routes import active_rollout as active_rollout
 from tutelage.release.routes import deployments as deployments
 from tutelage.release.routes import journal as journal
@@ -35,6 +35,8 @@ from tutelage.release.routes import route as route
 from tutelage.release.routes import state_of as state_of
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
+
+BACK = "rollback"  # the strategy of a return to the release before
 
 
 def ensure_deployment(store: Store, name: str, release: str) -> DeploymentRow:
@@ -149,12 +151,15 @@ def rollback(
 ) -> RolloutRow:
     """End the rollout under way, or, without one, make the previous release stable again.
 
-    Raises Conflict if there is neither.
+    `rollout` may then be the id of the newest, if it was promoted. Raises Conflict if there is
+    neither, and if the previous release has been brought back already: a second operator
+    would bring back the one that the first took away.
     """
     with store.begin() as session:
         row = require_deployment(session, deployment, lock=True)
-        active = active_in(session, deployment)
-        if active is not None or rollout is not None:
+        active, newest = active_in(session, deployment), newest_in(session, deployment)
+        named = newest is not None and newest.state == "promoted" and newest.id == rollout
+        if active is not None or not (named or rollout is None):
             found = _meant(active, deployment, rollout)
             return _finish(session, found, "rolled_back", reason)
         if row.previous is None:
@@ -163,8 +168,23 @@ def rollback(
                 where=deployment,
                 fix="`tutelage release list` shows the releases to deploy",
             )
-        back = _open(session, row, row.previous, RolloutPlan(steps=(100.0,)), "rollback")
+        _refuse_second(session, row)
+        back = _open(session, row, row.previous, RolloutPlan(steps=(100.0,)), BACK)
         return _finish(session, back, "promoted", reason)
+
+
+def _refuse_second(session: Session, row: DeploymentRow) -> None:
+    """Raise Conflict if what answers now is what a rollback brought back."""
+    last = newest_in(session, row.name, state="promoted")
+    if last is None or last.strategy != BACK:
+        return
+    kept = session.get(ReleaseRow, row.stable), session.get(ReleaseRow, row.previous)
+    stable, left = (one.name if one else "another release" for one in kept)
+    raise Conflict(
+        f"{stable} has been brought back already, in place of {left}",
+        where=row.name,
+        fix=f"`tutelage release promote {left}` makes that one stable again",
+    )
 
 
 def _move(

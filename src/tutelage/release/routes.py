@@ -92,10 +92,7 @@ def active_rollout(store: Store, deployment: str) -> RolloutRow | None:
 def last_rollout(store: Store, deployment: str) -> RolloutRow | None:
     """Return the newest rollout, under way or ended, or None."""
     with store.session() as session:
-        query = select(RolloutRow).where(RolloutRow.deployment == deployment)
-        return session.scalars(
-            query.order_by(RolloutRow.created_at.desc(), RolloutRow.id).limit(1)
-        ).first()
+        return newest_in(session, deployment)
 
 
 def rollouts(store: Store, deployment: str | None = None, limit: int = 50) -> list[RolloutRow]:
@@ -139,6 +136,15 @@ def active_in(session: Session, deployment: str) -> RolloutRow | None:
         RolloutRow.deployment == deployment, RolloutRow.state.in_(ACTIVE)
     )
     return session.scalars(query.limit(1)).first()
+
+
+def newest_in(session: Session, deployment: str, state: str | None = None) -> RolloutRow | None:
+    """Return the newest rollout (in `state`), read in the caller's transaction, or None."""
+    query = select(RolloutRow).where(RolloutRow.deployment == deployment)
+    if state is not None:
+        query = query.where(RolloutRow.state == state)
+    newest_first = query.order_by(RolloutRow.created_at.desc(), RolloutRow.id)
+    return session.scalars(newest_first.limit(1)).first()
 
 
 def require_deployment(session: Session, name: str, *, lock: bool = False) -> DeploymentRow:

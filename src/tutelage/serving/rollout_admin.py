@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from tutelage.core.errors import Conflict, DataError
+from tutelage.core.errors import Conflict, DataError, did_you_mean
 from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
 from tutelage.release.routes import journal, rollouts, state_of
@@ -21,6 +21,7 @@ from tutelage.release.strategies.base import plan_of
 from tutelage.serving.admin_guard import author_of, guarded
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
+from tutelage.serving.wire.wire import HttpError
 from tutelage.store.base import Store
 from tutelage.store.releases import RolloutRow
 
@@ -32,6 +33,8 @@ _MOVES: dict[str, tuple[Move, str]] = {
     "resume": (changes.resume, "resumed"),
     "rollback": (changes.rollback, "rolled back"),
 }
+
+_ASKED = ("release", "deployment", "strategy", "steps", "split")  # of a new rollout
 
 
 def rollout_routes() -> list[Route]:
@@ -92,14 +95,24 @@ async def _one(state: GatewayState, request: Request) -> Any:
 
 async def _start(state: GatewayState, request: Request) -> Any:
     body, project = await read_json(request), state.project
+    if unknown := [name for name in body if name not in _ASKED]:
+        hint = did_you_mean(unknown[0], _ASKED)
+        raise HttpError(
+            400, f"A rollout has no {unknown[0]!r}. {hint}Known: {', '.join(_ASKED)}.",
+            code="invalid_value", param=unknown[0],
+        )  # fmt: skip
     release = body.get("release")
     if not isinstance(release, str) or not release:
         raise DataError("the body names no release", fix='Send {"release": "NAME"}')
     deployment = str(body.get("deployment") or project.name)
     strategy = str(body.get("strategy") or project.deploy.strategy)
+    shares = {name: body.get(name) for name in ("steps", "split")}
 
     def work() -> dict[str, Any]:
-        plan = plan_of(project.deploy, strategy)
+        try:
+            plan = plan_of(project.deploy, strategy, **shares)
+        except DataError as error:
+            raise HttpError(400, error.sentence(), code="invalid_value") from error
         candidate = get_release(state.store, release)
         row = changes.start_rollout(state.store, deployment, candidate.id, plan, strategy=strategy)
         return describe(state.store, row)
@@ -116,7 +129,7 @@ async def _move(state: GatewayState, request: Request) -> Any:
 
     def work() -> dict[str, Any]:
         row = _find(state.store, request.path_params["id"])
-        if state_of(row).terminal:
+        if state_of(row).terminal and (word, row.state) != ("rollback", "promoted"):
             raise Conflict(f"the rollout has ended ({row.state})", where=row.deployment)
         moved = move(
             state.store, row.deployment, reason=f"{done} by {who} over HTTP", rollout=row.id

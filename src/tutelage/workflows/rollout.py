@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from tutelage.core.config import Deploy
-from tutelage.core.errors import DataError
 from tutelage.release import bundle, deployments
 from tutelage.release.evidence import count, read_evidence
 from tutelage.release.power import memory_unseen
@@ -42,24 +38,13 @@ def start(
     bundle.verify_release(ctx.workspace, row)
     name = deployment or ctx.config.name
     chosen = strategy or ctx.config.deploy.strategy
-    plan = plan_of(_changed(ctx.config.deploy, steps, split), chosen)
+    plan = plan_of(ctx.config.deploy, chosen, steps=steps, split=split)
     if deployment_row(ctx, name) is None:
         base = base_release(ctx)
         deployments.ensure_deployment(ctx.store, name, base.artifact.hash)
     deployments.start_rollout(ctx.store, name, row.id, plan, strategy=chosen)
     catch_up(ctx)
     return status(ctx, name)
-
-
-def _changed(deploy: Deploy, steps: Sequence[float] | None, split: float | None) -> Deploy:
-    values: dict[str, Any] = {"canary": steps and list(steps), "split": split}
-    asked = {name: value for name, value in values.items() if value is not None}
-    try:
-        return Deploy.model_validate({**deploy.model_dump(), **asked})
-    except ValidationError as error:
-        what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        named = f"{', '.join(f'{name} {value}' for name, value in asked.items())}"
-        raise DataError(f"{named} can't be used: {what}") from error
 
 
 def promote(

@@ -157,15 +157,33 @@ def test_operators_promote_abort_and_roll_back(two: Two) -> None:
             move(home.store, "shop")
     with pytest.raises(Conflict, match="no earlier release"):
         rollback(home.store, "shop")
-    begun(home, tuned)
+    before, _ = begun(home, tuned)
     promote(home.store, "shop", reason="looks right")
     assert route(home.store, "shop").stable == tuned
     row = rollback(home.store, "shop")
     assert (row.strategy, row.state, row.candidate) == ("rollback", "promoted", base)
     assert route(home.store, "shop").stable == base
     assert [m.reason for m in journal(home.store, row.id)] == ["rolled back by hand"]
-    rollback(home.store, "shop")  # and forth again
-    assert route(home.store, "shop").stable == tuned
+    with pytest.raises(Conflict, match="has been brought back already, in place of colours-v1"):
+        rollback(home.store, "shop")  # the second operator
+    with pytest.raises(Conflict, match="no rollout is under way"):
+        rollback(home.store, "shop", rollout=before)
+    assert route(home.store, "shop").stable == base
+    switch(home.store, "shop", tuned)  # and forth again, by name
+    assert rollback(home.store, "shop").candidate == base
+
+
+def test_a_return_may_name_the_promotion_that_it_takes_back(two: Two) -> None:
+    home, base, tuned = two
+    ensure_deployment(home.store, "shop", base)
+    promoted, _ = begun(home, tuned)
+    promote(home.store, "shop")
+    assert rollback(home.store, "shop", rollout=promoted).candidate == base
+    failed = start_rollout(home.store, "shop", tuned, PLAN).id
+    rollback(home.store, "shop", rollout=failed)
+    with pytest.raises(Conflict, match="no rollout is under way"):  # it has ended meanwhile
+        rollback(home.store, "shop", rollout=failed)
+    assert route(home.store, "shop").stable == base
 
 
 def test_rolling_back_during_a_rollout_ends_it(two: Two) -> None:

@@ -131,6 +131,27 @@ def test_a_rollout_that_can_t_be_started_says_why(gateway: Start) -> None:
     assert status == 404 and 'Send {"release": "NAME"}' in answer["error"]["message"]
 
 
+def test_a_start_takes_its_shares_and_refuses_what_it_does_not_know(gateway: Start) -> None:
+    running = gateway()
+    for asked, says in (
+        ({"split": 120}, "split 120 can't be used"),
+        ({"steps": [50, 5]}, "must rise and end with 100"),
+        ({"step": [5, 100]}, "Did you mean 'steps'?"),
+    ):
+        status, answer = begin(running, **asked)
+        assert (status, says in answer["error"]["message"]) == (400, True), answer
+    assert begin(running, strategy="ab", split=20)[1]["steps"] == [20]
+    row = active_rollout(running.ctx.store, "colours")
+    assert row is not None
+    move(running, row.id, "abort")
+    started = begin(running, steps=[5, 100])[1]
+    assert started["steps"] == [5, 100]
+    assert move(running, started["id"], "promote")[1]["state"] == "promoted"
+    status, answer = move(running, started["id"], "rollback")  # to the release before
+    assert (status, answer["strategy"], answer["candidate"]) == (200, "rollback", row.baseline)
+    assert move(running, started["id"], "rollback")[0] == 409
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Context]:
     ctx = gateway_project(tmp_path / "project", NOWHERE)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pydantic import ValidationError
 
 from tutelage.core import plugins
 from tutelage.core.config import Deploy
+from tutelage.core.errors import DataError
 from tutelage.release.rollout import RolloutPlan
 
 
@@ -17,10 +21,31 @@ class Strategy(Protocol):
         ...
 
 
-def plan_of(deploy: Deploy, strategy: str) -> RolloutPlan:
-    """Return what a strategy makes of the settings; an unknown one lists those there are."""
+def plan_of(
+    deploy: Deploy,
+    strategy: str,
+    *,
+    steps: Sequence[float] | None = None,
+    split: float | None = None,
+) -> RolloutPlan:
+    """Return what a strategy makes of the settings; an unknown one lists those there are.
+
+    `steps` (percent, a canary's) and `split` (percent, an A/B's) go before those of the settings.
+    Raises DataError for what can't be one.
+    """
     made: Strategy = plugins.load("strategies", strategy)()
-    return made.plan(deploy)
+    return made.plan(_changed(deploy, steps, split))
+
+
+def _changed(deploy: Deploy, steps: Sequence[float] | None, split: float | None) -> Deploy:
+    values: dict[str, Any] = {"canary": steps or None, "split": split}
+    asked = {name: value for name, value in values.items() if value is not None}
+    try:
+        return Deploy.model_validate({**deploy.model_dump(), **asked})
+    except ValidationError as error:
+        what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        named = ", ".join(f"{name} {value}" for name, value in asked.items())
+        raise DataError(f"{named} can't be used: {what}") from error
 
 
 def promoting(deploy: Deploy, steps: tuple[float, ...], *, rehearse: bool) -> RolloutPlan:

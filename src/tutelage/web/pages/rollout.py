@@ -155,12 +155,12 @@ class RolloutPage:
         """Ask, then move the rollout that is shown, and no other."""
         self.view.require(*_WAYS)
         found = self.data["rollout"]
-        under_way = found is not None and found["state"] in ACTIVE
+        moves = found is not None and found["state"] in (*ACTIVE, "promoted")
         if not await confirm(_question(move, self.data), yes=name, danger=danger):
             return
         self.view.require(*_WAYS)
         told = await self.view.attempt(
-            move, self.view.context, self.deployment, rollout=found["id"] if under_way else None
+            move, self.view.context, self.deployment, rollout=found["id"] if moves else None
         )
         if told is not None:
             self.view.audit(f"rollout.{move.__name__}", deployment=self.deployment,
