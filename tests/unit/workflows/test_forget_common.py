@@ -20,6 +20,7 @@ from tutelage.workflows.forget import forget, look_up
 USER = "zoe.forgettable@example.org"
 ANSWER = '{"intent": "card_arrival"}'
 FAQ, OWN = "when will my new card be here", "the one I ordered on my birthday has not come"
+UNTIDY = f" {OWN.replace('ordered', 'ordered ')}!"  # as a file has it before it is cleaned
 CONFIG = """\
 name: bank
 task: classification
@@ -43,7 +44,7 @@ def call(number: int, user: str, text: str, answer: str = ANSWER) -> str:
 
 @pytest.fixture
 def project(make_project: Make, tmp_path: Path) -> Iterator[Any]:
-    chats = [chat(f"where is card {i}") for i in range(5)] + [chat(FAQ), chat(OWN)]
+    chats = [chat(f"where is card {i}") for i in range(5)] + [chat(FAQ), chat(UNTIDY)]
     data = "".join(json.dumps(one) + "\n" for one in chats)
     opened = tutelage.open(make_project({"chats.jsonl": data}, CONFIG))
     log = tmp_path / "log.jsonl"
@@ -63,7 +64,7 @@ def test_an_answer_and_a_question_of_many_take_no_rows_along(project: Any) -> No
     before = questions(project)
     assert look_up(project.context, USER).files == {"data/chats.jsonl": 1}
     assert forget(project.context, USER).store["records"] == 2
-    assert questions(project) == [text for text in before if text != OWN]
+    assert questions(project) == [text for text in before if text != UNTIDY]
 
 
 def test_rows_without_an_owner_that_ask_the_same_leave_their_version(project: Any) -> None:

@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from tutelage.core.example import Example
@@ -66,12 +66,17 @@ class Traces:
         for text in texts:
             known = len(text.strip()) >= _LONG_TEXT and text not in self.short
             (self.texts if known else self.short).add(text)
+            if known and len(words := _words(text)) >= _LONG_TEXT:
+                self._said.setdefault(words, set()).add(text)
 
     def leave(self, texts: Iterable[str]) -> None:
         """Recognise nobody by these texts: others have them too, such as an answer of many."""
-        common = self.texts.intersection(texts)
-        self.texts -= common
-        self.short |= common
+        if not self.texts:
+            return
+        for text in texts:
+            common = self._said.pop(_words(text), set()) | ({text} & self.texts)
+            self.texts -= common
+            self.short |= common
 
     def is_theirs(self, row: Example) -> bool:
         """Return whether a row of a data set came from the user, or was made of such a row.
@@ -92,8 +97,12 @@ class Traces:
                 fold(name) in self.fields and str(value) in self.names
                 for name, value in row.meta.items()
             )
-            or (row.group is None and any(asked in self.texts for asked in _asked(row)))
+            or (row.group is None and self._asked(row))
         )
+
+    def _asked(self, row: Example) -> bool:
+        asked = (turn.content for turn in row.messages if turn.role == "user")
+        return any(text in self.texts or _words(text) in self._said for text in asked)
 
     def in_text(self, text: str) -> bool:
         """Return whether a text without structure names or quotes what is the user's."""
@@ -105,19 +114,11 @@ class Traces:
         return any(part in text for part in (*self.aliases, *self.texts)) or self._quoted(text)
 
     def _quoted(self, text: str) -> bool:
-        """Return whether a text quotes one of theirs with marks escaped, or cut off with …"""
-        if "…" not in text and "\\" not in text:
+        """Return whether a text has the words of one of theirs, or their beginning before a …"""
+        if not self._said:
             return False
-        said = _words(text)
-        for own in map(_own_words, self.texts):
-            at = said.find(own[:_LONG_TEXT]) if len(own) >= _LONG_TEXT else -1
-            while at >= 0:
-                end = said.find(" …", at)
-                cut = 0 < at <= end - _LONG_TEXT and own.startswith(said[at:end])
-                if cut or said.startswith(own, at):
-                    return True
-                at = said.find(own[:_LONG_TEXT], at + 1)
-        return False
+        said = f" {_words(text)} "
+        return any(f" {own} " in said or _begins(own, said) for own in self._said)
 
     def in_value(self, name: str, value: str) -> bool:
         """Return whether the value of the field `name` is, names or quotes what is the user's."""
@@ -182,19 +183,25 @@ class Traces:
             self._ids = {name for name in self.ids if len(name) >= _LONG_ID} | self._hashed
         return self._ids
 
+    _said: dict[str, set[str]] = field(default_factory=dict)  # words → texts that have them
     _made: tuple[int, int, int] = (-1, -1, -1)
     _ids: set[str] = field(default_factory=set)
 
 
-def _asked(row: Example) -> Iterable[str]:
-    return (turn.content for turn in row.messages if turn.role == "user")
-
-
 def _words(text: str) -> str:
+    """Return the words alone: cleaning, cutting and escaping change what is between them."""
     return " ".join(_WORD.findall(text))
 
 
-_own_words = lru_cache(100_000)(_words)  # each is looked for in many texts
+def _begins(own: str, said: str) -> bool:
+    """Return whether `said`, words with a space on either side, quotes the beginning of `own`."""
+    at = said.find(f" {own[:_LONG_TEXT]}", 1) if " … " in said else -1
+    while at > 0:
+        end = said.find(" … ", at)
+        if end - at > _LONG_TEXT and own.startswith(said[at + 1 : end]):
+            return True
+        at = said.find(f" {own[:_LONG_TEXT]}", at + 1)
+    return False
 
 
 def fold(name: str) -> str:
