@@ -5,11 +5,12 @@ A row names its record, which may be forgotten; its reasons may quote an answer 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, String, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from tutelage.core.artifact import utc_now
 from tutelage.store.base import Base
@@ -46,6 +47,13 @@ class MinedRecordRow(Base):
     times: Mapped[int]
     cluster: Mapped[str] = mapped_column(String(120))
     reasons: Mapped[list[Any]]
+
+
+def strip_mined(session: Session, records: Sequence[str]) -> None:
+    """Delete the words of looks on these records: they quote answers and comments."""
+    session.execute(
+        update(MinedRecordRow).where(MinedRecordRow.record.in_(records)).values(reasons=[])
+    )
 
 
 class SpreadRow(Base):

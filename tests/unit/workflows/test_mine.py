@@ -460,3 +460,14 @@ def test_a_forgotten_user_leaves_no_mined_row(ctx: Context) -> None:
     with ctx.store.session() as session:
         assert set(session.scalars(select(MinedRecordRow.record))) == {"other"}
     assert [row.record for row in show(ctx).rows] == ["other"]
+
+
+def test_a_record_that_is_too_old_leaves_no_words_in_a_look(ctx: Context) -> None:
+    from tutelage.serving.records.retention import delete_old
+
+    add(ctx, "old", "smouldering coals of the tower", "broken answer")
+    mine(ctx, budget=4, held_out=0)
+    assert show(ctx).rows[0].reasons
+    assert delete_old(ctx.store, utc_now()) == 1
+    (row,) = show(ctx).rows
+    assert (row.record, row.reasons, row.text) == ("old", (), "")

@@ -23,6 +23,7 @@ from tutelage.serving.hooks import BackgroundHook
 from tutelage.serving.state import GatewayState
 from tutelage.store.base import Store, insert_into
 from tutelage.store.live import strip_live
+from tutelage.store.mining import strip_mined
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
 from tutelage.store.usage import BudgetRow, UsageRow
@@ -84,6 +85,7 @@ def remove_records(store: Store, session: Session, names: Sequence[str]) -> int:
     session.execute(_adding(store), sums)
     session.execute(delete(SignalRow).where(SignalRow.record.in_(names)))
     strip_live(session, names)
+    strip_mined(session, names)
     session.execute(delete(RecordRow).where(mine))
     return int(sum(row["requests"] for row in sums))
 
