@@ -176,14 +176,8 @@ def run(
     """Begin turns when they are due, as `tutelage up` does; for cron, with --once."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.schedule import LOOK_S, act
+        from tutelage.workflows.schedule import act, watch
 
         ctx = open_context(project, out.emit)
-        found = act(ctx)
-        while not once:
-            import time
-
-            time.sleep(LOOK_S)
-            found = act(ctx)
-        data = found.as_dict()
+        data = (act(ctx) if once else watch(ctx)).as_dict()
         out.result(data, lambda console: console.print(data["reason"], soft_wrap=True))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 
 from tutelage.core.config_improve import Improve
 from tutelage.core.durations import seconds
-from tutelage.core.errors import ConfigError
+from tutelage.feedback.cron import next_time
 
 RETRY_S = 3600.0  # after a turn went wrong, doubled with every further try, up to a day
 _LONGEST_RETRY_S = 86_400.0
@@ -68,14 +68,14 @@ def _reason(settings: Improve, seen: Seen, now: datetime, next_at: datetime | No
         return f"{seen.labels} new labels, {settings.on_labels} start a turn"
     if next_at is not None and now >= next_at:
         how = f"every {settings.every}" if settings.every else f"cron {settings.cron!r}"
-        return f"{how}: due since {next_at:%Y-%m-%d %H:%M}"
+        return f"{how}: due since {local(next_at)}"
     return None
 
 
 def _not_yet(settings: Improve, seen: Seen, next_at: datetime | None) -> str:
     parts = []
     if next_at is not None:
-        parts.append(f"the next turn by the clock is at {next_at:%Y-%m-%d %H:%M}")
+        parts.append(f"the next turn by the clock is at {local(next_at)}")
     if settings.on_labels is not None:
         parts.append(f"{seen.labels} of {settings.on_labels} new labels are there")
     if settings.on_drift:
@@ -89,19 +89,7 @@ def _next_at(settings: Improve, since: datetime) -> datetime | None:
         return since + timedelta(seconds=seconds(settings.every))
     if settings.cron is None:
         return None
-    from apscheduler.triggers.cron import CronTrigger
-
-    try:
-        trigger = CronTrigger.from_crontab(settings.cron, timezone=since.astimezone().tzinfo)
-    except ValueError as error:
-        raise ConfigError(
-            f"{settings.cron!r} is no cron line ({error})",
-            where="improve.cron",
-            fix='Write minute hour day month weekday, such as "0 3 1 * *" for the first of a month',
-        ) from error
-    after = since + timedelta(microseconds=1)
-    found: datetime | None = trigger.get_next_fire_time(None, after)
-    return found.astimezone(UTC) if found else None
+    return next_time(settings.cron, since)
 
 
 def quiet_until(spans: Sequence[str], now: datetime) -> datetime | None:
@@ -122,10 +110,15 @@ def _end(span: str, at: datetime) -> datetime | None:
     if not (clock >= begin or clock < end if over_midnight else begin <= clock < end):
         return None
     day = at.date() + timedelta(days=1 if over_midnight and clock >= begin else 0)
-    return datetime.combine(day, end, at.tzinfo)
+    return datetime.combine(day, end).astimezone()  # the hour of that day, in summer time or not
 
 
 def retry_at(failed_at: datetime, tries: int) -> datetime:
     """Return when a turn that went wrong `tries` times is tried again: 1 h, 2 h, 4 h, ... a day."""
     wait = min(_LONGEST_RETRY_S, RETRY_S * 2 ** max(0, tries - 1))
     return failed_at + timedelta(seconds=wait)
+
+
+def local(at: datetime) -> str:
+    """Return a moment as the machine's clock shows it, with its zone."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M %Z}"

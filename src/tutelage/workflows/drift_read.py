@@ -29,6 +29,7 @@ from tutelage.store.in_time import Place, in_time
 from tutelage.store.records import RecordRow
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context, find_artifact, last_output
+from tutelage.workflows.living import living
 
 ROW = "row:"  # before the id of a dataset's row, to tell it from a record's
 _AT_ONCE = 500  # ids in one question to the store
@@ -138,11 +139,10 @@ def dataset_of(ctx: Context, deployment: str) -> Artifact | None:
     with ctx.store.session() as session:
         row = session.get(ReleaseRow, release) if release else None
     if row is not None and manifest_of(row).dataset is not None:
-        found = find_artifact(ctx.store, str(manifest_of(row).dataset))
-        if found is not None and ctx.path_of(found).exists():
+        found = living(ctx, find_artifact(ctx.store, str(manifest_of(row).dataset)))
+        if found is not None:
             return found
-    found = last_output(ctx, "curate")
-    return found if found is not None and ctx.path_of(found).exists() else None
+    return living(ctx, last_output(ctx, "curate"))
 
 
 def dataset_rows(ctx: Context, dataset: Artifact, *, golden: bool) -> list[Example]:

@@ -109,7 +109,7 @@ def read_answers(ctx: Context, evaluation: Artifact) -> dict[str, dict[str, RowR
     path = ctx.path_of(evaluation) / "rows.jsonl"
     found: dict[str, dict[str, RowResult]] = {}
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
             row = RowResult(**json.loads(line))
             found.setdefault(row.candidate, {})[row.item] = row
     except (OSError, ValueError, TypeError) as error:

@@ -12,10 +12,12 @@ states do is improve_steps.py's; here is who may work, when it stops, and what p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import Conflict, DataError, PlanRefused, ReleaseRefused, TutelageError
@@ -23,15 +25,19 @@ from tutelage.core.events import Event, EventKind
 from tutelage.feedback.schedule import quiet_until
 from tutelage.store.annotations import DraftRow
 from tutelage.store.judgements import JudgeVerdictRow
+from tutelage.store.live import LiveRow
 from tutelage.workflows import improve_turns as kept
-from tutelage.workflows.context import Context
+from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.improve_turns import STATES, Hold, Move, Turn
+from tutelage.workflows.living import living
 
 Work = Callable[[Context, Turn], Move]
 Parts = Mapping[str, Work]
 STAGE = "improve"
 BY_HAND = "asked for by hand"
+QUIET = "quiet hours"  # how the wait for their end begins
 _WORKING = ("dataset", "start", "train", "gate")  # what costs minutes or tokens
+_BUILT = ("start", "train", "gate", "release")  # what rests on the turn's data set
 
 
 def improve(
@@ -74,15 +80,17 @@ def carry_on(
     with Hold(ctx.store, turn, ctx.workspace.home / "improve.lock") as hold:
         turn = kept.find(ctx.store, turn.project, turn.id)
         while not turn.ended:
-            step = _held_back(ctx, turn, now() if patient else None)
+            step = _held_back(ctx, turn, now() if patient else None) or _without_erased(ctx, turn)
             try:
                 step = step or parts[turn.state](ctx, turn)
             except (PlanRefused, ReleaseRefused) as refusal:
                 step = Move("kept", refusal.sentence())
-            except TutelageError as error:
-                kept.failed(
-                    ctx.store, turn, error.sentence(), holder=hold.name, seconds=hold.spent()
-                )
+            except Exception as error:
+                told = error.sentence() if isinstance(error, TutelageError) else _unexpected(error)
+                with suppress(
+                    Conflict, SQLAlchemyError
+                ):  # cancelled meanwhile, or the disk is full
+                    kept.failed(ctx.store, turn, told, holder=hold.name, seconds=hold.spent())
                 raise
             try:
                 turn = kept.move(
@@ -95,6 +103,10 @@ def carry_on(
             if turn.waits:
                 break
     return turn
+
+
+def _unexpected(error: Exception) -> str:
+    return f"an unexpected {type(error).__name__}: {str(error)[:300]}"
 
 
 def _again(ctx: Context, turn: Turn) -> Turn:
@@ -119,7 +131,7 @@ def _held_back(ctx: Context, turn: Turn, now: datetime | None) -> Move | None:
     settings = ctx.config.improve
     until = quiet_until(settings.quiet, now) if now is not None else None
     if until is not None:
-        told = f"quiet hours until {until:%H:%M}"
+        told = f"{QUIET} until {until:%H:%M}"
         return Move(turn.state, told, waits=told)
     if turn.facts.get("waived"):
         return None
@@ -129,10 +141,24 @@ def _held_back(ctx: Context, turn: Turn, now: datetime | None) -> Move | None:
         return None
     if decision is not None:
         if decision["accept"]:
-            return Move(turn.state, "goes on over its budget", {"waived": True})
-        return Move("kept", f"given up: {spent}")
+            facts = {"waived": True, "decision": None}  # it was about the budget alone
+            return Move(turn.state, "goes on over its budget", facts)
+        return Move("kept", f"given up: {decision['why'] or spent}")
     waits = f"{spent}; `tutelage improve resume --accept` goes on all the same"
     return Move(turn.state, spent, waits=waits)
+
+
+def _without_erased(ctx: Context, turn: Turn) -> Move | None:
+    """Return the move back to the start if rows that the turn builds on were erased since.
+
+    A candidate that learned them is not released: training begins anew without them.
+    """
+    data = str(turn.facts.get("dataset"))
+    found = living(ctx, find_artifact(ctx.store, data)) if turn.state in _BUILT else None
+    if found is None or found.hash == data:
+        return None
+    told = "rows of the data set were erased since: training begins anew without them"
+    return Move("start", told, {"dataset": found.hash})
 
 
 def _spent(ctx: Context, turn: Turn) -> str | None:
@@ -147,13 +173,14 @@ def _spent(ctx: Context, turn: Turn) -> str | None:
 
 
 def tokens_since(ctx: Context, at: datetime) -> int:
-    """Return the tokens that judges and the teacher's drafts have taken since `at`."""
+    """Return the tokens that judges and the teacher's drafts have taken since `at`.
+
+    What live evaluation asks has a budget of its own (live_evaluation.budget).
+    """
+    tokens = func.sum(JudgeVerdictRow.prompt_tokens + JudgeVerdictRow.completion_tokens)
+    live = select(LiveRow.record).where(LiveRow.record == JudgeVerdictRow.item)
     with ctx.store.session() as session:
-        judged = session.scalar(
-            select(
-                func.sum(JudgeVerdictRow.prompt_tokens + JudgeVerdictRow.completion_tokens)
-            ).where(JudgeVerdictRow.at >= at)
-        )
+        judged = session.scalar(select(tokens).where(JudgeVerdictRow.at >= at, ~live.exists()))
         drafted = session.scalar(select(func.sum(DraftRow.tokens)).where(DraftRow.at >= at))
     return int(judged or 0) + int(drafted or 0)
 
@@ -166,6 +193,12 @@ def decision_of(turn: Turn) -> dict[str, Any] | None:
     return None
 
 
+def asks(turn: Turn) -> bool:
+    """Return whether the turn waits for what a person decides."""
+    by_itself = turn.state == "canary" or str(turn.waits).startswith(QUIET)
+    return turn.waits is not None and not by_itself
+
+
 def decide(ctx: Context, accept: bool, *, why: str = "", author: str | None = None) -> Turn:
     """Keep a person's decision on what the turn waits for; `improve` then goes on with it.
 
@@ -175,13 +208,14 @@ def decide(ctx: Context, accept: bool, *, why: str = "", author: str | None = No
     from tutelage.workflows.prompt import whoami
 
     turn = _require_current(ctx)
-    if turn.waits is None or turn.state == "canary":
+    if not asks(turn):
         what = f"it is in {turn.state!r}" + (f", {turn.waits}" if turn.waits else "")
         raise DataError(
             f"the turn waits for no decision: {what}",
             where=turn.id,
             fix="`tutelage rollout promote` and `abort` decide a canary"
-            if turn.state == "canary" else "Go on with `tutelage improve resume`",
+            if turn.state == "canary" else
+            "Go on with `tutelage improve resume`, or give it up with `tutelage improve cancel`",
         )  # fmt: skip
     who = author or whoami()
     told = ("accepted" if accept else "rejected") + (f": {why.strip()}" if why.strip() else "")
@@ -211,8 +245,8 @@ def _require_current(ctx: Context) -> Turn:
 def status(ctx: Context, name: str | None = None) -> dict[str, Any]:
     """Return one turn (unset: the newest) with its journal, as plain data; `sentence` tells it."""
     turn = kept.find(ctx.store, ctx.config.name, name)
-    return {**turn.as_dict(), "sentence": sentence(turn), "states": list(STATES),
-            "journal": kept.journal(ctx.store, turn.id)}  # fmt: skip
+    return {**turn.as_dict(), "sentence": sentence(turn), "asks": asks(turn),
+            "states": list(STATES), "journal": kept.journal(ctx.store, turn.id)}  # fmt: skip
 
 
 def history(ctx: Context, limit: int = 50) -> list[dict[str, Any]]:

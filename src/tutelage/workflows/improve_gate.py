@@ -19,6 +19,7 @@ from tutelage.evaluation.significance_margin import NonInferiority, non_inferior
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.evaluate import evaluate
 from tutelage.workflows.evaluate_reload import read_scores
+from tutelage.workflows.living import living
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ def hold(ctx: Context, dataset: Artifact, adapter: Artifact, previous: str) -> H
     other = STABLE if STABLE in table else BASE
     ours, theirs = (_values(table, name, metric) for name in (TUNED, other))
     version = load_version(ctx.path_of(dataset))
-    before = find_artifact(ctx.store, previous)
+    before = living(ctx, find_artifact(ctx.store, previous))
     known: set[str] = set()
-    if before is not None and ctx.path_of(before).exists():
+    if before is not None:
         known = {row.id for row in load_version(ctx.path_of(before)).rows("test")}
     test = [row.id for row in version.rows("test") if row.id in ours and row.id in theirs]
     margin = ctx.config.evaluate.guards.stable

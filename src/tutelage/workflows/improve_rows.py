@@ -33,6 +33,7 @@ from tutelage.workflows.data.experts_publish import FOLDER, not_a_source, publis
 from tutelage.workflows.data.experts_publish import PREFIX as ANNOTATED
 from tutelage.workflows.data.experts_review import load_votes
 from tutelage.workflows.data.experts_rows import newest_version
+from tutelage.workflows.living import living
 
 PREFIX = "corrected-"
 _LEAST_ROWS = 10  # of a label, which balance never goes below
@@ -88,9 +89,9 @@ def new_version(ctx: Context, previous: str) -> NewVersion:
     path = write_edits(ctx, chosen)
     outcome = curate(ctx)
     version = load_version(ctx.path_of(outcome.artifact))
-    before = find_artifact(ctx.store, previous)
+    before = living(ctx, find_artifact(ctx.store, previous))
     known: set[str] = set()
-    if before is not None and ctx.path_of(before).exists():
+    if before is not None:
         known = {row.id for row in load_version(ctx.path_of(before)).all_rows()}
     new: dict[str, int] = {
         side: sum(row.id not in known for row in version.rows(side)) for side in SPLITS
@@ -191,7 +192,8 @@ def write_edits(ctx: Context, chosen: Sequence[Judged]) -> Path | None:
     there = {
         str(json.loads(line).get("record"))
         for file in sorted(folder.glob(f"{PREFIX}*.jsonl"))
-        for line in file.read_text(encoding="utf-8").splitlines()
+        for line in file.read_text(encoding="utf-8").split("\n")
+        if line
     }
     rows = [_row(ctx, one) for one in chosen if one.edit.record not in there]
     if not rows:

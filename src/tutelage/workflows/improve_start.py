@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.core.artifact import Artifact, content_hash
 from tutelage.core.events import Event, silent
 from tutelage.core.workspace import atomic_write
-from tutelage.data.version import DatasetVersion, load_version
+from tutelage.data.version import DatasetVersion, is_buried, load_version
 from tutelage.inference.models import locate_model
 from tutelage.release.bundle import get_release, manifest_of
 from tutelage.store.releases import DeploymentRow
@@ -119,6 +119,8 @@ def _versions(ctx: Context, adapter: Artifact) -> list[DatasetVersion] | None:
             done.add(parent)
             artifact = find_artifact(ctx.store, parent)
             if artifact is None or not ctx.path_of(artifact).exists():
+                return None
+            if is_buried(ctx.path_of(artifact)):  # weights that learned erased rows stay behind
                 return None
             if artifact.kind == "adapter":
                 waiting.append(artifact)

@@ -25,7 +25,8 @@ from tutelage.workflows import improve_gate, improve_rows, improve_start
 from tutelage.workflows.context import Context, find_artifact, last_output
 from tutelage.workflows.improve import Parts, decision_of
 from tutelage.workflows.improve_turns import Move, Turn, turns
-from tutelage.workflows.mine_queue import mine_and_give
+from tutelage.workflows.living import living
+from tutelage.workflows.mine_queue import check_people, mine_and_give
 
 
 def steps() -> Parts:
@@ -66,16 +67,17 @@ def trained_on(ctx: Context) -> Artifact | None:
     names += trained.parents if trained is not None else ()
     names += [turn.facts.get("previous") for turn in turns(ctx.store, ctx.config.name, 1)]
     for name in names:
-        found = find_artifact(ctx.store, str(name)) if name else None
-        if found is not None and found.kind == "dataset" and ctx.path_of(found).exists():
+        found = living(ctx, find_artifact(ctx.store, str(name)))
+        if found is not None and found.kind == "dataset":
             return found
-    return last_output(ctx, "curate")
+    return living(ctx, last_output(ctx, "curate"))
 
 
 def mine(ctx: Context, turn: Turn) -> Move:
     """Give out what is most worth an expert's minute; without experts go on with edits alone."""
     settings = ctx.config.improve.review
     people = settings.people or _active(ctx)
+    check_people(ctx, tuple(people))
     if not settings.count or not people:
         why = "improve.review.count is 0" if people else "no annotator is known"
         return Move("dataset", f"nobody is asked: {why}")
@@ -283,8 +285,8 @@ def _stable(ctx: Context) -> str | None:
 
 def _artifact(ctx: Context, turn: Turn, name: str) -> Artifact:
     """Return what an earlier state gave. Raises DataError if it is gone."""
-    found = find_artifact(ctx.store, str(turn.facts.get(name)))
-    if found is None or not ctx.path_of(found).exists():
+    found = living(ctx, find_artifact(ctx.store, str(turn.facts.get(name))))
+    if found is None:
         raise DataError(
             f"the turn's {name} is gone",
             where=turn.id,

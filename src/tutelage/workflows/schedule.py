@@ -9,31 +9,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.durations import seconds
 from tutelage.core.errors import Conflict, TutelageError
-from tutelage.feedback.schedule import Due, Seen, due, quiet_until, retry_at
+from tutelage.core.events import Event, EventKind
+from tutelage.feedback.schedule import Due, Seen, due, local, quiet_until, retry_at
 from tutelage.release.rollout import TERMINAL
 from tutelage.serving.hooks import BackgroundHook, Hook
 from tutelage.serving.monitoring.events import EventLog, Happening
 from tutelage.store.annotations import AnnotationRow
 from tutelage.store.artifacts import ArtifactRow
-from tutelage.store.drift import DriftReportRow
+from tutelage.store.drift import DriftReportRow, DriftWatchRow
 from tutelage.store.improve import ScheduleRow, TurnEventRow, TurnRow
 from tutelage.store.records import SignalRow
 from tutelage.store.releases import RolloutRow
 from tutelage.workflows import improve_turns as kept
-from tutelage.workflows.context import Context, open_context
-from tutelage.workflows.improve import Parts, improve, sentence
+from tutelage.workflows.context import Context, open_context, reread
+from tutelage.workflows.improve import QUIET, Parts, improve, sentence
 from tutelage.workflows.improve_turns import Turn
 from tutelage.workflows.quiet_child import run_quietly
 
@@ -70,7 +72,18 @@ def look(ctx: Context, now: datetime | None = None) -> Look:
             return Look(False, f"nothing goes on by itself: {sentence(turn)}", turn)
         return _go_on(ctx, turn, at)
     found: Due = due(settings, seen(ctx), at)
+    again = _begins_again(ctx) if found.now else None
+    if again is not None and at < again[1]:
+        return Look(False, f"{again[0]}; it is tried again at {local(again[1])}", None, again[1])
     return Look(found.now, found.reason, None, found.next_at)
+
+
+def _begins_again(ctx: Context) -> tuple[str, datetime] | None:
+    """Return why no turn could begin when one was due last, and when to try again; else None."""
+    query = select(ScheduleRow).where(ScheduleRow.project == ctx.config.name)
+    with ctx.store.session() as session:
+        row = session.scalars(query.order_by(ScheduleRow.at.desc()).limit(1)).first()
+    return (row.reason, retry_at(row.at, 1)) if row is not None and row.turn is None else None
 
 
 def seen(ctx: Context) -> Seen:
@@ -82,10 +95,17 @@ def seen(ctx: Context) -> Seen:
             select(func.min(ArtifactRow.created_at)).where(ArtifactRow.kind == "dataset")
         )
         since = last or began or datetime.min.replace(tzinfo=UTC)
-        taken = session.scalar(  # when a turn last took up what was there
+        taken = session.scalar(  # when a turn last took up what was there, or was given up
             select(func.max(TurnEventRow.at))
             .join(TurnRow, TurnRow.id == TurnEventRow.turn)
-            .where(TurnRow.project == ctx.config.name, TurnEventRow.from_state == "dataset")
+            .where(
+                TurnRow.project == ctx.config.name,
+                or_(
+                    TurnEventRow.from_state == "dataset",
+                    TurnEventRow.from_state.in_(("mine", "review"))
+                    & TurnEventRow.to_state.in_(kept.ENDED),
+                ),
+            )
         )
         learned = taken or began or since
         answered = session.scalar(
@@ -95,13 +115,8 @@ def seen(ctx: Context) -> Seen:
         )
         drift = session.scalar(
             select(DriftReportRow.sentence)
-            .where(
-                DriftReportRow.deployment == ctx.config.name,
-                DriftReportRow.kind == "alarm",
-                DriftReportRow.at > since,
-            )
-            .order_by(DriftReportRow.at.desc())
-            .limit(1)
+            .join(DriftWatchRow, DriftWatchRow.alarm == DriftReportRow.id)  # that stands
+            .where(DriftWatchRow.deployment == ctx.config.name, DriftReportRow.at > since)
         )
         edits = session.scalar(
             select(func.count(func.distinct(SignalRow.record))).where(
@@ -116,12 +131,10 @@ def _go_on(ctx: Context, turn: Turn, at: datetime) -> Look:
     told = sentence(turn)
     if turn.problem:
         again = retry_at(_last_event(ctx, turn), turn.tries)
-        return Look(
-            at >= again, f"{told}; it is tried again at {again:%Y-%m-%d %H:%M}", turn, again
-        )
+        return Look(at >= again, f"{told}; it is tried again at {local(again)}", turn, again)
     if turn.waits is None:
         return Look(True, told, turn)
-    if turn.waits.startswith("quiet hours"):
+    if turn.waits.startswith(QUIET):
         return Look(quiet_until(ctx.config.improve.quiet, at) is None, told, turn)
     if turn.state == "review":
         wait = timedelta(seconds=seconds(ctx.config.improve.review.wait))
@@ -163,27 +176,46 @@ def act(ctx: Context, now: Callable[[], datetime] = utc_now, *, parts: Parts | N
     found = look(ctx, now())
     if not found.act:
         return found
-    fresh = found.turn is None
+    last = _newest(ctx)
     try:
         turn = improve(ctx, why=found.reason, parts=parts, patient=True, now=now)
     except Conflict as error:
         return Look(False, error.sentence(), found.turn)
+    except TutelageError as error:
+        if found.turn is None and _newest(ctx) == last:
+            _keep(ctx, f"no turn could begin: {error.sentence()}", None, now())
+        raise
     finally:
-        begun = kept.current(ctx.store, ctx.config.name)
-        if fresh:
-            _keep(ctx, found.reason, begun)
+        begun = _newest(ctx)
+        if found.turn is None and begun != last:
+            _keep(ctx, found.reason, begun, now())
     return Look(True, found.reason, turn)
 
 
-def _keep(ctx: Context, reason: str, turn: Turn | None) -> None:
-    """Keep the decision to begin a turn."""
-    last = turn or next(iter(kept.turns(ctx.store, ctx.config.name, 1)), None)
+def watch(ctx: Context, sleep: Callable[[float], object] = time.sleep) -> NoReturn:
+    """Look once a minute for good, with the settings as they are then; tell what goes wrong."""
+    said = ""
+    while True:
+        kind: EventKind = "note"
+        try:
+            found = act(reread(ctx))
+            told = sentence(found.turn) if found.turn else found.reason
+        except Exception as error:  # the turn keeps it; the next look may fare better
+            kind, told = "warning", str(error)
+        if told != said:
+            ctx.emit(Event("schedule", kind, told))
+        said = told
+        sleep(LOOK_S)
+
+
+def _newest(ctx: Context) -> str | None:
+    return next((turn.id for turn in kept.turns(ctx.store, ctx.config.name, 1)), None)
+
+
+def _keep(ctx: Context, reason: str, turn: str | None, at: datetime) -> None:
+    """Keep the decision to begin a turn; None: it could not."""
     with ctx.store.begin() as session:
-        session.add(
-            ScheduleRow(
-                project=ctx.config.name, due=True, reason=reason, turn=last.id if last else None
-            )
-        )
+        session.add(ScheduleRow(project=ctx.config.name, due=True, reason=reason, turn=turn, at=at))
 
 
 def show(ctx: Context, now: datetime | None = None) -> dict[str, Any]:
@@ -191,6 +223,7 @@ def show(ctx: Context, now: datetime | None = None) -> dict[str, Any]:
     found = look(ctx, now)
     with ctx.store.session() as session:
         query = select(ScheduleRow).where(ScheduleRow.project == ctx.config.name)
+        query = query.where(ScheduleRow.turn.is_not(None))
         rows = list(session.scalars(query.order_by(ScheduleRow.at.desc()).limit(20)))
     settings = ctx.config.improve
     return {

@@ -69,7 +69,8 @@ class Improve:
         self.turns = await self.view.call(work.history, ctx)
         newest = await self.view.call(work.status, ctx) if self.turns else None
         self.turn.show(newest)
-        self.levers.show((newest["state"], newest["waits"], newest["turn"]) if newest else None)
+        keys = ("state", "waits", "turn", "asks")
+        self.levers.show(tuple(newest[key] for key in keys) if newest else None)
         self.journal.show(newest["journal"] if newest else [])
         self.past.show(self.turns[1:])
         self.schedule.show(await self.view.call(schedule.show, ctx))
@@ -84,14 +85,14 @@ class Improve:
         if data["problem"]:
             notice(str(data["problem"]), "bad")
 
-    def _levers(self, state: tuple[str, str | None, str] | None) -> None:
+    def _levers(self, state: tuple[str, str | None, str, bool] | None) -> None:
         if not self.view.can(*_WAYS):
             return
         with ui.row().classes("items-center gap-2"):
             if state is None or state[0] in ENDED:
                 self._lever("Begin a turn", "play_arrow", partial(self.run, "begin"))
                 return
-            if state[1] and state[0] != "canary":
+            if state[3]:
                 with ui.element("div").classes("w-full"):
                     self.why = draft_editor(
                         self.view, item=_WHY, value=self.kept, label="Why (for the journal)", rows=2
