@@ -97,14 +97,17 @@ def log_reading(
     *,
     names: Names | None = None,
 ) -> LogReading:
-    """Return how logs are read: with a project, its columns, output and signals count."""
+    """Return how logs are read: with a project, its columns, output and signals count.
+
+    Without one times say nothing, and no row is left out for its time.
+    """
     known_format(format)
     require_encoding(encoding)
     names = names or Names()
     if names.scale is not None and names.scale <= 1:
         raise ConfigError(f"a scale of 1 to {names.scale:g} has no room", fix="Give 5 or 10")
     if ctx is None:
-        return LogReading(format, encoding, documents=False, names=names)
+        return LogReading(format, encoding, documents=False, names=replace(names, timed=False))
     config = ctx.config
     group = config.data.splits.group or config.data.columns.group
     declared = {n: one for n, one in declare(config.feedback).items() if n not in OWN_FIELDS}

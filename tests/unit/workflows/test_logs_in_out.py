@@ -240,6 +240,15 @@ def test_calls_that_are_rated_lower_are_left_out(tmp_path: Path) -> None:
     assert (done["rows"], done["left_out"]) == (2, 1)
 
 
+def test_a_time_that_nobody_can_read_is_no_matter_where_none_is_needed(
+    project: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "log.jsonl", {"prompt": "a", "completion": "b", "date": "10/1/26"})
+    assert convert_logs([file], tmp_path / "out.jsonl")["rows"] == 1
+    with pytest.raises(DataError, match="the time '10/1/26' is not ISO 8601"):
+        project.logs.add(file)
+
+
 def test_ratings_of_another_scale_are_no_high_ratings(tmp_path: Path) -> None:
     file = write(tmp_path / "log.jsonl", {"prompt": "a", "completion": "b", "rating": 2})
     with pytest.raises(DataError, match="a rating is 2, and ratings go from 0"):

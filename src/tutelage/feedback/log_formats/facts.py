@@ -81,6 +81,7 @@ class Names:
     group: str | None = None
     id: str | None = None
     scale: float | None = None
+    timed: bool = True  # whether the time counts: a row with an unreadable one is then no use
     own_group: str | None = None  # the project's group column, taken where a log has it
     signals: tuple[str, ...] = IMPLICIT  # columns that are signals
     texts: tuple[str, ...] = ()  # those of them that are text, whatever they look like
@@ -90,7 +91,7 @@ class Names:
 def read_facts(fields: Mapping[str, Any], names: Names) -> Facts:
     """Return what a row says beside its conversation; raise Unusable for a time that is none."""
     flat = _flatten(fields)
-    at = _time(_first(flat, _AT))
+    at = _time(_first(flat, _AT)) if names.timed else None
     status = _status(flat)
     return Facts(
         id=_named(fields, names, "id") or _short(_first(flat, _ID)),
