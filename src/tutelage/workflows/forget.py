@@ -135,8 +135,9 @@ def forget(ctx: Context, user: str, *, reason: str = "") -> Forgotten:
         )
     if report.empty and begun is None:
         _undo_empty(ctx, name)
+        left = "; ".join(report.remains)
         raise DataError(
-            "nothing is known of this user",
+            f"nothing is known of this user{f' but what is left for you: {left}' if left else ''}",
             where=str(ctx.workspace.root),
             fix="Give the key as requests send it in `user`, or as the logs' user column has it",
         )
@@ -259,6 +260,7 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
     taken = sweep(sources, traces, root, remove_texts=False, dry_run=dry_run)
     done.rows |= taken.rows
     done.remains += taken.remains
+    done.remains += _other_files(ctx, traces, sources)
     if pseudonyms_of(ctx, traces.user) is None:
         done.remains.append("rows under a pseudonym, if any: the key of the pseudonyms is not here")
     if others := tables.mentions(ctx.store, traces):
@@ -266,6 +268,17 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
     if not dry_run:
         _mark_evaluations(ctx, done)
     return done
+
+
+def _other_files(ctx: Context, traces: Traces, sources: list[Path]) -> list[str]:
+    """Name the files beside the sources that hold something of the user's, such as exports."""
+    root = ctx.workspace.root
+    beside = [*root.iterdir(), *files_under(root / "data")]
+    ours = {ctx.workspace.config_path, *sources}
+    paths = [path for path in beside if path.is_file() and path not in ours]
+    found = sweep(paths, traces, root, remove_texts=False, dry_run=True)
+    told = [f"{name} ({rows:,} rows, in a file of yours)" for name, rows in found.rows.items()]
+    return told + found.remains
 
 
 def _remove_pages(ctx: Context, done: Swept, dry_run: bool) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import tutelage
 from tutelage.core.artifact import describe
+from tutelage.core.errors import DataError
 from tutelage.core.example import Example, Message, Origin
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.feedback.privacy.traces import Traces
@@ -138,6 +139,16 @@ def test_pages_that_quote_beginnings_of_rows_go(project: Any) -> None:
     assert page.exists()
     forget(project.context, USER)
     assert not page.exists()
+
+
+def test_a_list_of_texts_to_label_is_named(project: Any) -> None:
+    root = project.context.workspace.root
+    (root / "to-label.jsonl").write_text(json.dumps({"id": "1", "text": OWN}) + "\n")
+    (root / "notes.txt").write_text("nothing of anybody")
+    assert forget(project.context, USER).remains == ["to-label.jsonl (1 rows, in a file of yours)"]
+    (root / "notes.txt").write_text("somebody.unknown wrote")
+    with pytest.raises(DataError, match=r"nothing is known of this user but .* notes\.txt"):
+        forget(project.context, "somebody.unknown")
 
 
 def test_rows_in_files_that_are_not_written_are_named(project: Any) -> None:
