@@ -37,6 +37,7 @@ from tutelage.serving.access.key_store import load_keys
 from tutelage.serving.backends.residency import Host, Residency
 from tutelage.serving.golden import check_golden
 from tutelage.serving.monitoring.engine_memory import EngineMemory
+from tutelage.serving.monitoring.events import Happening
 from tutelage.serving.router import Entry
 from tutelage.serving.state import GatewayState, load_entries
 from tutelage.store.releases import RolloutRow
@@ -72,6 +73,7 @@ class Controller:
         grace_s = _GRACE_S + state.project.deploy.timeout * bool(getattr(host, "shared", False))
         self.residency = Residency(host, state.store, workspace, state.inflight, grace_s=grace_s)
         self.memory = EngineMemory(host)
+        self._missing = False  # whether a stable release can't be loaded
         self._served: dict[str, tuple[str, str | None]] = {}  # deployment -> stable, canary
         self._lock = asyncio.Lock()
         self._restarts: dict[str, int] = {}  # rollout -> engine restarts when it was first seen
@@ -139,6 +141,7 @@ class Controller:
             self.state.router.renew(LEASE_S)
             await self.residency.drop_unused(_named([*entries.values(), *fresh.values()]))
         self._say_moved({n: (e.route.stable, e.route.canary) for n, e in fresh.items()})
+        self._say_missing(fresh.values())
 
     def _say_moved(self, served: dict[str, tuple[str, str | None]]) -> None:
         """Call `moved` when another release answers or is tried, whoever did it."""
@@ -146,10 +149,25 @@ class Controller:
             self._served = served
             self.moved()
 
+    def _say_missing(self, named: Iterable[Entry]) -> None:
+        """Tell once that a stable release can't be loaded, so that another answers, and its end."""
+        faults = [(e.stable.name, e.route, self.residency.fault(e.stable.id)) for e in named]
+        text = "; ".join(
+            f"{name}, the stable release of {route.deployment}, can't be loaded: {fault}"
+            for name, route, fault in faults
+            if fault is not None
+        )
+        if text and not self._missing:
+            self.state.events.tell(Happening("release.missing", text, "error"))
+        elif self._missing and not text:
+            loaded = "every stable release is loaded again"
+            self.state.events.tell(Happening("release.loaded", loaded))
+        self._missing = bool(text)
+
     async def _settle(self, entry: Entry, *, first: bool) -> Entry | None:
         """Return the entry with the releases that are loaded; None if stable is not yet."""
         if first:
-            await self.residency.load(entry.stable)
+            await self._load_stable(entry)
         elif not self.residency.want(entry.stable):
             return None
         if entry.previous is not None:
@@ -162,6 +180,17 @@ class Controller:
             with contextlib.suppress(TutelageError):
                 await self.residency.load(entry.canary)
         return entry if self.residency.want(entry.canary) else replace(entry, canary=None)
+
+    async def _load_stable(self, entry: Entry) -> None:
+        try:
+            await self.residency.load(entry.stable)
+        except TutelageError as error:
+            what = f"{entry.stable.name}, the stable release of {entry.route.deployment}, "
+            fix = error.fix or "Look at what it needs"
+            if entry.route.previous is not None:
+                fix += ". Or go back to the release before with `tutelage release rollback`"
+            told = f"{what}can't be loaded: {error.what}"
+            raise type(error)(told, where=error.where, fix=fix) from error
 
     async def _look(self, entry: Entry) -> bool:
         """Judge one rollout; return whether it moved."""

@@ -18,10 +18,18 @@ from tests.unit.serving.test_serving_app import fetch
 from tests.unit.serving.test_serving_controller import drive
 
 from tutelage.core.artifact import utc_now
-from tutelage.release.deployments import abort, ensure_deployment, start_rollout, switch
+from tutelage.core.errors import ModelError
+from tutelage.release.deployments import (
+    abort,
+    ensure_deployment,
+    rollback,
+    start_rollout,
+    switch,
+)
 from tutelage.release.rollout import Counts, RolloutPlan
 from tutelage.release.routes import active_rollout, journal, last_rollout, route
 from tutelage.serving.controller import Controller
+from tutelage.serving.monitoring.events import EventLog, Happening
 from tutelage.store.records import RecordRow
 from tutelage.store.releases import DeploymentRow, RolloutRow
 from tutelage.workflows.context import Context
@@ -244,6 +252,38 @@ def test_a_crash_of_the_engine_ends_the_rollout_at_once(project: Context) -> Non
         await controller.residency.close()
 
     asyncio.run(go())
+
+
+def test_a_stable_release_that_can_t_be_loaded_is_told_and_the_one_before_answers(
+    project: Context,
+) -> None:
+    told: list[Happening] = []
+
+    async def go() -> None:
+        host = FakeHost()
+        controller, state = bare_controller(project, host)
+        state.events = EventLog(told=told.append)
+        await controller.sync(first=True)
+        before = state.router.entries["colours"].stable.id
+        host.error = ModelError("the server takes no adapters")
+        switch(project.store, "colours", make_release(project, CANDIDATE).id)
+        async with asyncio.timeout(20):
+            while not told:
+                await controller.tick()
+                await asyncio.sleep(0)
+        assert state.router.entries["colours"].stable.id == before
+        again, _ = bare_controller(project, host)
+        with pytest.raises(ModelError, match=r"stable release of colours.*release rollback"):
+            await again.sync(first=True)
+        host.error = None
+        rollback(project.store, "colours")
+        await controller.tick()
+        await controller.tick()
+        await controller.residency.close()
+
+    asyncio.run(go())
+    assert [item.kind for item in told] == ["release.missing", "release.loaded"]
+    assert "colours-base-v2, the stable release of colours, can't be loaded" in told[0].message
 
 
 def test_memory_that_was_full_before_a_restart_stops_nobody(project: Context) -> None:

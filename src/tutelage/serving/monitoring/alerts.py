@@ -27,7 +27,8 @@ NOTED_TOPICS = ("rollout", "gateway", "budget", "key")
 # What ends an open alert, by the kind of event that says it is over.
 ENDS = {
     "engine.restarted": ("engine.crashed",),
-    "gateway.started": ("engine.crashed",),
+    "gateway.started": ("engine.crashed", "release.missing"),
+    "release.loaded": ("release.missing",),
     "backend.up": ("backend.down",),
     "keep_alive.ok": ("keep_alive.failed",),
     "drift.ended": ("drift.found",),
@@ -45,6 +46,7 @@ BUILT_IN: tuple[AlertRule, ...] = (
     _rule("rollout-frozen", "warning", event="rollout.frozen"),
     _rule("promoted", "info", event="rollout.promoted"),
     _rule("engine-crashed", "error", event="engine.crashed"),
+    _rule("release-missing", "error", event="release.missing"),
     _rule("backend-down", "warning", event="backend.down"),
     _rule("budget-spent", "warning", event="budget.spent"),
     _rule("drift", "warning", event="drift.found"),
