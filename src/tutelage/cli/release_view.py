@@ -15,7 +15,9 @@ from tutelage.cli.screens import simple_table
 def imported(data: Mapping[str, Any], home: Path) -> RenderableType:
     """Return what was imported, how it compares, and the next command."""
     short = data["adapter"][:12]
-    head = Text(f"{data['name']} is imported as the {data['form']} {short}")
+    head = Text(f"{short} was trained here, so nothing had to be imported")
+    if "name" in data:
+        head = Text(f"{data['name']} is imported as the {data['form']} {short}")
     evaluation = data["evaluation"]
     if evaluation is None:
         return Group(head, Text(f"`tutelage evaluate {short}` compares it with the baselines"))

@@ -23,7 +23,7 @@ from tutelage.core.events import Event
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.inference.tuned import read_tuned
 from tutelage.release.bundle import get_release, manifest_of
-from tutelage.store.artifacts import StageRow
+from tutelage.store.artifacts import ArtifactRow, StageRow
 from tutelage.workflows.context import Context, open_context, register
 from tutelage.workflows.import_model import import_model
 
@@ -128,6 +128,16 @@ def test_an_adapter_is_imported_evaluated_and_released(
     assert str(ctx.workspace.root) not in card and str(elsewhere["base"].parent) not in card
     code, found, _ = call(ctx, "verify")
     assert code == 0 and found["ok"]
+
+
+def test_an_adapter_that_was_trained_here_is_told(ctx: Context, elsewhere: dict[str, Path]) -> None:
+    artifact = import_model(ctx, elsewhere["adapter"])
+    with ctx.store.begin() as session:
+        session.get_one(ArtifactRow, artifact.hash).meta = {}  # as training keeps it
+    asked = ["release", "import", str(elsewhere["adapter"]), "--no-evaluate"]
+    done = CliRunner().invoke(app, [*asked, "--project", str(ctx.workspace.root)])
+    assert done.exit_code == 0, done.output
+    assert f"{artifact.short} was trained here, so nothing had to be imported" in done.stdout
 
 
 def test_a_merged_model_is_imported_as_a_whole_model(
