@@ -51,6 +51,25 @@ def test_an_error_rate_counts_the_window_alone_and_each_deployment_apart() -> No
     assert values(only, window) == {"quiet": 0.0}
 
 
+@pytest.mark.parametrize("metric", ["error_rate", "latency_p90", "refused_rate"])
+def test_copies_that_nobody_sees_are_no_request_that_failed_or_was_slow(metric: str) -> None:
+    telemetry = Telemetry()
+    asked = rule(metric, least=5)
+    window = Window(telemetry.registry, 300)
+    window.look(0, needed(asked))
+    for _ in range(20):
+        answer(telemetry)
+        answer(telemetry, 429)
+        telemetry.finished(("d", "c" * 40, "shadow"), 502, 90_000, None, (10, 5))
+    window.look(300, needed(asked))
+    clients = {"error_rate": 0.0, "latency_p90": pytest.approx(0.25, abs=0.05), "refused_rate": 0.5}
+    assert [figure.value for figure in evaluate(asked, window)] == [clients[metric]]
+    if metric != "refused_rate":
+        copies = rule(metric, least=5, labels={"arm": "shadow"})
+        (figure,) = evaluate(copies, window)
+        assert figure.value is not None and figure.value >= 1
+
+
 def test_a_quantile_lies_in_the_bucket_that_numpy_s_does() -> None:
     telemetry = Telemetry()
     asked = rule("latency_p90", least=10)

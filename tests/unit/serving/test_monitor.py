@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 import yaml
+from tests.fakes.controller import NOWHERE, FakeHost, bare_controller
 from tests.fakes.gateway import begin_rollout, gateway_project
 from tests.fakes.openai_backend import FakeBackend
 from tests.fakes.webhook import Receiver
@@ -20,7 +22,8 @@ from tests.unit.serving.test_serving_app import ASK, fetch
 
 from tutelage.core.workspace import atomic_write
 from tutelage.release.deployments import abort
-from tutelage.serving.access.key_store import create_key
+from tutelage.serving.access.key_store import create_key, revoke_key
+from tutelage.serving.access.spend_meters import Spend, SpendMeters
 from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.serving.monitoring.telemetry_gauges import EngineWatch
 from tutelage.workflows.context import Context, open_context
@@ -231,3 +234,22 @@ def test_an_engine_that_falls_and_returns_is_told_of_once_each_way() -> None:
     assert kinds((True, 0), (True, 2)) == ["engine.crashed", "engine.restarted"]
     assert kinds((None, 0), (None, 0)) == []
     assert kinds((False, 0), (True, 0)) == ["engine.restarted"]
+
+
+def test_a_budget_that_is_gone_is_no_longer_near_its_end(tmp_path: Path) -> None:
+    ctx = gateway_project(tmp_path / "p", NOWHERE)
+    budget = {"unit": "tokens", "per": "day", "limit": 0}
+    create_key(ctx.store, "shop", budgets=[budget])
+    controller, state = bare_controller(ctx, FakeHost())
+    meters = SpendMeters(state.telemetry.registry)
+    spend = Spend(state, meters)
+
+    def shown() -> list[float]:
+        asyncio.run(controller.sync(first=True))
+        spend.sample()
+        return [sample.value for metric in meters.used.collect() for sample in metric.samples]
+
+    assert shown() == [1.0]
+    revoke_key(ctx.store, "shop")
+    assert shown() == []
+    ctx.store.close()

@@ -34,6 +34,7 @@ class Spend:
     def __init__(self, state: GatewayState, meters: SpendMeters) -> None:
         self._state, self._meters = state, meters
         self._pricing = Pricing(state.project)
+        self._shown: set[tuple[str, str, str, str]] = set()
 
     def finished(self, ask: Ask, outcome: Outcome) -> None:
         """Add what a request cost, where there is a price."""
@@ -51,14 +52,24 @@ class Spend:
             self._meters.cost.labels(*name, self._pricing.currency).inc(cost)
 
     def sample(self) -> None:
-        """Read how far each budget is used; a database call."""
+        """Read how far each budget is used; a database call. One that is gone is not shown."""
+        found = self._ratios()
+        for labels in self._shown - set(found):
+            self._meters.used.remove(*labels)
+        for labels, ratio in found.items():
+            self._meters.used.labels(*labels).set(ratio)
+        self._shown = set(found)
+
+    def _ratios(self) -> dict[tuple[str, str, str, str], float]:
         state = self._state
         if not (state.project.budgets or any(c.budgets for c in state.keys.callers())):
-            return
+            return {}
         accounts = all_accounts(
             state.project.budgets, state.keys.callers(), list(state.router.entries)
         )
-        for level in levels(state.store, accounts[:_ACCOUNTS]):
-            self._meters.used.labels(
-                level["key"] or _ALL, level["deployment"] or _ALL, level["unit"], level["per"]
-            ).set(level["spent"] / level["limit"] if level["limit"] else 1.0)
+        return {
+            (one["key"] or _ALL, one["deployment"] or _ALL, one["unit"], one["per"]): (
+                one["spent"] / one["limit"] if one["limit"] else 1.0
+            )
+            for one in levels(state.store, accounts[:_ACCOUNTS])
+        }

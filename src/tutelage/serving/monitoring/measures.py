@@ -197,10 +197,21 @@ def _grouped(rule: AlertRule, series: Series) -> dict[Labels, list[Row]]:
         plain = dict(labels)
         if any(plain.get(key) != wanted for key, wanted in rule.labels.items()):
             continue
+        if _is_copy(rule, plain):
+            continue
         by = ("deployment",) if rule.by is None else rule.by
         group = {**rule.labels, **{key: plain[key] for key in by if key in plain}}
         found[tuple(sorted(group.items()))].append((sample, plain, value))
     return found
+
+
+def _is_copy(rule: AlertRule, labels: Mapping[str, str]) -> bool:
+    """Return whether a series is of copies of requests, and the rule's measure of what clients got.
+
+    A rule that speaks of arms says itself which it means.
+    """
+    speaks = "arm" in rule.labels or "arm" in (rule.by or ())
+    return rule.metric in MEASURES and labels.get("arm") == "shadow" and not speaks
 
 
 def _share(rule: AlertRule, grown: Series, status: str) -> list[Figure]:
@@ -217,8 +228,10 @@ def _refused(rule: AlertRule, window: Window, span: float) -> float | None:
     whole = part = 0.0
     for name in (REQUESTS, REFUSED):
         for (_, labels), value in window.increase(name, span)[0].items():
-            whole += value
-            part += value if dict(labels)["status"] == "429" else 0.0
+            plain = dict(labels)
+            if not _is_copy(rule, plain):
+                whole += value
+                part += value if plain["status"] == "429" else 0.0
     return part / whole if whole >= rule.least else None
 
 
