@@ -162,9 +162,9 @@ def _show_report(console: Console, data: Mapping[str, Any]) -> None:
     moved = [part for part in data["parts"] if part["moved"]]
     for part in moved:
         where = f" ({part['segment']})" if part["segment"] else ""
-        console.print(
-            f"  {part['name']}{where}: {part['sentence']} [p {part['corrected']:.2g}]", markup=False
-        )
+        told = part["sentence"] or "not as before"
+        text = f"  {part['name']}{where}: {told} [p {part['corrected']:.2g}]"
+        console.print(text, markup=False)
     texts = {e["record"]: e.get("text", "") for part in moved for e in part["examples"]}
     for text in [text for text in texts.values() if text][:_SHOWN]:
         console.print(f"  “{' '.join(text.split())[:100]}”", style="dim", markup=False)

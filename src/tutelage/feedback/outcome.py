@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, Protocol
 
-from sqlalchemy import Select, case, null, select
+from sqlalchemy import ColumnElement, Select, case, null, select
 
 from tutelage.core.example import normalise
 from tutelage.feedback.signals import EDIT, Declared
@@ -100,6 +100,16 @@ def same_answer(one: str, two: str) -> bool:
         return False
 
 
+def answer_to_edit() -> ColumnElement[Any]:
+    """Return the column `response`: the answer that an edit is about, null for other signals."""
+    return case((SignalRow.kind == EDIT, RecordRow.response), else_=null()).label("response")
+
+
+def confirms(edit: Any, answer: str | None) -> bool:
+    """Return whether an edit says what was answered; `answer` is null for other signals."""
+    return answer is not None and same_answer(str(edit), answer)
+
+
 def outcomes(
     store: Store,
     declared: Mapping[str, Declared],
@@ -134,11 +144,10 @@ def _query(
     declared: Mapping[str, Declared], since: datetime | None, until: datetime | None
 ) -> Select[Any]:
     names = [name for name, rule in declared.items() if rule.direction and rule.weight]
-    response = case((SignalRow.kind == EDIT, RecordRow.response), else_=null())
     query = (
         select(
             SignalRow.record, SignalRow.kind, SignalRow.value, SignalRow.author, SignalRow.at,
-            SignalRow.key, response.label("response"),
+            SignalRow.key, answer_to_edit(),
         )
         .join(RecordRow, RecordRow.id == SignalRow.record)
         .where(SignalRow.kind.in_(names))

@@ -126,7 +126,7 @@ def _waiting_turn(cast: Cast) -> None:
     step = improve_turns.Move(
         "review",
         f"{look['rows'] - look['answered']} answers are awaited",
-        waits="experts answer what was given out (`tutelage data label todo`); "
+        waits="experts answer what was given out (`tutelage data label todo NAME`); "
         "`tutelage improve resume --accept` goes on without them",
     )
     improve_turns.move(cast.ctx.store, begun, step, seconds=0.2, now=cast.ago(minutes=20))

@@ -109,7 +109,7 @@ def compare(
     d = found.difference
     outcome: Outcome = "fail" if d.high < 0 else found.outcome
     told = (
-        f"on {len(ids)} {name} test rows {_words(found)} "
+        f"on {len(ids)} {name} test row{'s' * (len(ids) != 1)} {_words(found)} "
         f"({sum(a) / len(a):.1%} against {sum(b) / len(b):.1%}, "
         f"95 % {d.low * 100:+.1f} to {d.high * 100:+.1f} points)"
     )

@@ -122,7 +122,7 @@ def review(ctx: Context, turn: Turn) -> Move:
     return Move(
         "review",
         f"{open_} answers are awaited",
-        waits="experts answer what was given out (`tutelage data label todo`); "
+        waits="experts answer what was given out (`tutelage data label todo NAME`); "
         "`tutelage improve resume --accept` goes on without them",
     )
 

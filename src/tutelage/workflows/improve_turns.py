@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Self
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -187,7 +187,8 @@ def move(
             row.since = at
         if step.to in ENDED:
             row.slot, row.ended_at, row.holder, row.lease_until = None, at, None, None
-        session.add(_event(row, before, step.reason, step.evidence, author, seconds, at))
+        took = _untold(session, row)
+        session.add(_event(row, before, step.reason, step.evidence, author, took, at))
         return _turn(row)
 
 
@@ -198,7 +199,8 @@ def failed(store: Store, turn: Turn, problem: str, *, holder: str, seconds: floa
         row.problem, row.tries = problem, row.tries + 1
         row.seconds += seconds
         row.fence += 1
-        session.add(_event(row, row.state, problem, {}, "", seconds, utc_now()))
+        took = _untold(session, row)
+        session.add(_event(row, row.state, problem, {}, "", took, utc_now()))
         return _turn(row)
 
 
@@ -213,6 +215,15 @@ def _locked(session: Session, turn: Turn, holder: str | None) -> TurnRow:
             fix="Look at it with `tutelage improve status`",
         )
     return row
+
+
+def _untold(session: Session, row: TurnRow) -> float:
+    """Return the seconds of work that no line of the journal tells yet.
+
+    Heartbeats wrote part of them, those of workers that were killed too.
+    """
+    told = select(func.sum(TurnEventRow.seconds)).where(TurnEventRow.turn == row.id)
+    return max(0.0, row.seconds - (session.scalar(told) or 0.0))
 
 
 def _event(

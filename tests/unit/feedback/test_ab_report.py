@@ -25,6 +25,7 @@ from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.ab import AbDesk
 from tutelage.workflows.context import Context
+from tutelage.workflows.dashboard import DashboardDesk
 from tutelage.workflows.serve import Serving
 
 RUN = CliRunner()
@@ -109,6 +110,9 @@ def test_a_plan_tells_users_and_days(project: Context) -> None:
         (("report", "--margin", "0"), "the margin is 0"),
         (("report", "--horizon", "1"), "the horizon is 1"),
         (("plan", "--split", "100"), "not between 0 and 100 %"),
+        (("plan", "--difference", "0"), "a difference of 0 can't be found"),
+        (("plan", "--primary", "latency", "--difference", "-2"), "a difference of -2"),
+        (("plan", "--days", "1e9"), "1e+09 days can't be looked back"),
         (("plan", "--primary", "resolved"), "0 users of the last 30 days"),
     ],
 )
@@ -117,6 +121,29 @@ def test_bad_input_is_one_sentence(project: Context, words: tuple[str, ...], say
     assert code == 2, text
     (line,) = [line for line in text.splitlines() if line.strip()]
     assert says in line
+
+
+def test_an_edit_that_confirms_the_answer_is_no_correction(tmp_path: Path) -> None:
+    """Of one author's edits the newest counts, in the test and on the dashboard."""
+    ctx, _ = split_project(tmp_path / "p", Traffic(requests=40, rated=(0, 0)))
+    with ctx.store.begin() as session:
+        session.execute(update(RecordRow).values(response='{"family": "warm"}', status=200))
+        for number, edit in ((0, "warm"), (1, "cold"), (2, "cold")):
+            row = session.get_one(RecordRow, f"rec_{number}")
+            said = {"value": json.dumps({"family": edit}, indent=1)}
+            session.add(SignalRow(key=f"x{number}", record=row.id, kind="edit", explicit=True,
+                                  author="eve", value=said, at=row.at))  # fmt: skip
+        kept = {"value": '{"family": "warm"}'}
+        session.add(SignalRow(key="y2", record="rec_2", kind="edit", explicit=True, author="eve",
+                              value=kept, at=row.at + timedelta(hours=1)))  # fmt: skip
+    found = AbDesk(ctx).report(metrics=["edit"])
+    (edits,) = found["metrics"]
+    corrected = sum(edits[arm]["mean"] * edits[arm]["answers"] for arm in ("stable", "candidate"))
+    assert corrected == pytest.approx(1)
+    shown = DashboardDesk(ctx).report()["releases"]
+    shares = [one["signals"]["edit"] for one in shown]
+    assert sum(one["value"] * one["n"] for one in shares) == pytest.approx(1)
+    ctx.store.close()
 
 
 def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tutelage.core.events import Event
 from tutelage.feedback.cron import next_time
 from tutelage.feedback.schedule import quiet_until
 from tutelage.store.drift import DriftReportRow, DriftWatchRow
-from tutelage.store.improve import ScheduleRow
+from tutelage.store.improve import ScheduleRow, TurnRow
 from tutelage.workflows import improve as loop
 from tutelage.workflows import improve_turns as kept
 from tutelage.workflows import schedule
@@ -187,3 +187,14 @@ def test_somebody_unknown_who_shall_be_asked_is_named(ctx: Context) -> None:
 
     with pytest.raises(DataError, match="ana"):
         loop.improve(_with(ctx, review=review), parts={**parts(), "mine": steps()["mine"]})
+
+
+def test_the_journal_tells_all_seconds_of_work(ctx: Context) -> None:
+    """Those that heartbeats wrote too, of a worker that was killed as well."""
+    turn = kept.begin(ctx.store, "colours", "a test")
+    with ctx.store.begin() as session:
+        session.get_one(TurnRow, turn.id).seconds += 45.0  # three heartbeats, then a kill
+    turn = kept.move(ctx.store, turn, Move("train", "on"), seconds=5.0)
+    turn = kept.move(ctx.store, turn, Move("gate", "trained"), seconds=7.0)
+    assert [row["seconds"] for row in kept.journal(ctx.store, turn.id)] == [0, 50, 7]
+    assert turn.seconds == 57

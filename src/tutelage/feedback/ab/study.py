@@ -32,6 +32,7 @@ from tutelage.store.records import RecordRow
 from tutelage.store.releases import ReleaseRow, RolloutRow
 
 _LISTED = 500
+_MOST_DAYS = 36_500
 
 
 def split_of(plan: RolloutPlan) -> float | None:
@@ -142,8 +143,7 @@ def plan(
 
     Raises DataError if that traffic tells too little of the deciding metric.
     """
-    if not 0 < asked.split < 1:
-        raise DataError("the split is not between 0 and 100 %", fix="Write --split 50")
+    _require(asked)
     began = utc_now() - timedelta(days=asked.days)
     where = (RecordRow.deployment == deployment, RecordRow.at >= began)
     with store.session() as session:
@@ -161,6 +161,19 @@ def plan(
         )
     alpha = question.alpha / 2 if beside else question.alpha
     return _planned(trial, metric, (values, arm), (question, asked), alpha)
+
+
+def _require(asked: Proposal) -> None:
+    """Raise DataError for a proposal that means nothing."""
+    if not 0 < asked.split < 1:
+        raise DataError("the split is not between 0 and 100 %", fix="Write --split 50")
+    if not 0 < asked.days <= _MOST_DAYS:
+        raise DataError(f"{asked.days:g} days can't be looked back", fix="Write --days 30")
+    if asked.difference is not None and not 0 < asked.difference < math.inf:
+        raise DataError(
+            f"a difference of {asked.difference:g} can't be found",
+            fix="Write one that is larger than 0: it is found in either direction",
+        )
 
 
 def _planned(

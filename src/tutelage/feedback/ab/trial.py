@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from tutelage.feedback.ab.effect import Bools, Floats, Ints, Values
 from tutelage.feedback.ab.metrics import FEEDBACK, SCORE
 from tutelage.feedback.live.scores import SOURCES
-from tutelage.feedback.outcome import outcomes
+from tutelage.feedback.outcome import answer_to_edit, confirms, outcomes
 from tutelage.feedback.prices import Price
 from tutelage.feedback.signals import Declared
 from tutelage.release.evidence import TURNED_AWAY
@@ -93,7 +93,9 @@ def read_trial(store: Store, asked: Asked, declared: Mapping[str, Declared], pri
 
 def _signals(session: Session, asked: Asked) -> Iterator[Any]:
     query = (
-        select(SignalRow.record, SignalRow.kind, SignalRow.author, SignalRow.value)
+        select(
+            SignalRow.record, SignalRow.kind, SignalRow.author, SignalRow.value, answer_to_edit()
+        )
         .join(RecordRow, RecordRow.id == SignalRow.record)
         .where(*asked.where)
         .order_by(SignalRow.at, SignalRow.key)
@@ -181,19 +183,20 @@ class _Reader:
         """Take signals, oldest first: of an author's several the newest counts."""
         said: dict[str, dict[str, dict[str | None, Any]]] = {}  # kind -> record -> author -> value
         explicit: set[str] = set()
-        for record, kind, author, value in rows:
+        for record, kind, author, value, answer in rows:
             rule = declared.get(kind)
             if rule is not None:
-                said.setdefault(kind, {}).setdefault(record, {})[author] = value.get("value")
+                told = None if confirms(value.get("value"), answer) else value.get("value")
+                said.setdefault(kind, {}).setdefault(record, {})[author] = told
                 if rule.explicit:
                     explicit.add(record)
         for kind, records in said.items():
             means = {r: _mean(by.values(), declared[kind]) for r, by in records.items()}
-            told = {record: value for record, value in means.items() if value is not None}
+            known = {record: value for record, value in means.items() if value is not None}
             if declared[kind].kind in ("flag", "text"):
-                self._share(kind, told)
+                self._share(kind, known)
             else:
-                self.take(kind, told.items())
+                self.take(kind, known.items())
         if explicit:
             self._share("told", dict.fromkeys(explicit, 1.0))
 
@@ -229,7 +232,7 @@ def is_flagged(checks: Mapping[str, Any] | None) -> bool:
 def _mean(values: Iterable[Any], rule: Declared) -> float | None:
     """Return the authors' mean, text counting as 1; None if nobody said a number."""
     if rule.kind == "text":
-        return 1.0
+        return None if all(value is None for value in values) else 1.0
     numbers = [float(v) for v in values if isinstance(v, (bool, int, float))]
     finite = [v for v in numbers if math.isfinite(v)]
     if rule.kind == "flag":

@@ -19,7 +19,7 @@ from tutelage.feedback.ab.trial import is_flagged
 from tutelage.feedback.dashboard.cells import Cell, Mean
 from tutelage.feedback.dashboard.stretches import Stretches
 from tutelage.feedback.live.scores import live_scores
-from tutelage.feedback.outcome import outcomes
+from tutelage.feedback.outcome import answer_to_edit, confirms, outcomes
 from tutelage.feedback.prices import Price, prices
 from tutelage.feedback.signals import Declared, declare
 from tutelage.release.evidence import TURNED_AWAY
@@ -119,7 +119,7 @@ def _signals(store: Store, asked: Asked, found: Found, declared: Mapping[str, De
     query = (
         select(
             SignalRow.record, SignalRow.kind, SignalRow.author, SignalRow.value,
-            RecordRow.release, RecordRow.at,
+            RecordRow.release, RecordRow.at, answer_to_edit(),
         )
         .join(RecordRow, RecordRow.id == SignalRow.record)
         .where(
@@ -136,6 +136,8 @@ def _signals(store: Store, asked: Asked, found: Found, declared: Mapping[str, De
         for row in session.execute(query.execution_options(yield_per=_ROWS)):
             rule, place = declared.get(row.kind), asked.cut.place(row.at.timestamp())
             value = None if rule is None else _number(row.value.get("value"), rule)
+            if confirms(row.value.get("value"), row.response):
+                value = 0.0  # nothing was corrected
             if rule is not None and value is not None and place is not None:
                 found.signals[row.kind] = rule
                 newest[row.record, row.kind, row.author] = (row.release, place, value)
