@@ -41,6 +41,8 @@ class ArmLog:
     memory: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     fault: str | None = None
     problem: str | None = None
+    # when the engine refused requests (400), once a user; shape (M,), not among the N
+    refused: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def of(
@@ -119,3 +121,15 @@ class Merged:
     def only(self, keep: NDArray[np.bool_]) -> Merged:
         """Return the requests that `keep` marks."""
         return Merged(self.canary[keep], self.latency[keep], self.failed[keep], self.flagged[keep])
+
+
+def failures(baseline: ArmLog, canary: ArmLog) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which requests failed or were refused, and which are the canary's, by time."""
+    at, bad, ours = [], [], []
+    for arm, is_canary in ((baseline, False), (canary, True)):
+        failed = arm.failed[arm.live]
+        at += [arm.at[arm.live], arm.refused]
+        bad += [failed, np.ones(len(arm.refused), bool)]
+        ours.append(np.full(len(failed) + len(arm.refused), is_canary))
+    order = np.argsort(np.concatenate(at), kind="stable")
+    return np.concatenate(bad)[order], np.concatenate(ours)[order]

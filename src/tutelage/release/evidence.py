@@ -38,6 +38,7 @@ _COLUMNS = (
     RecordRow.release,
 )
 _REACHED = RecordRow.status.not_in(TURNED_AWAY)
+_REFUSED = 400  # a guard's, or the engine's: it can't do for this release what was asked
 _OVERLAP_S = 60.0  # how late a record may be written, after others that ended with it
 _AFRESH_S = 600.0  # then all is read again: records of a gateway that crashed come later still
 
@@ -117,14 +118,19 @@ class Collector:
                 self._stable.add(_sample(row, -1))
             self._has_history = True
         since = datetime.fromtimestamp(max(0.0, self._upto - _OVERLAP_S), UTC)
-        query = select(RecordRow.id, *_COLUMNS).where(
-            RecordRow.rollout == self._rollout.id, RecordRow.at > since, _REACHED
+        query = select(RecordRow.id, RecordRow.user, *_COLUMNS).where(
+            RecordRow.rollout == self._rollout.id,
+            RecordRow.at > since,
+            _REACHED | (RecordRow.status == _REFUSED),
         )
         for row in session.execute(query.order_by(RecordRow.at)):
             if row.id not in self._recent and not self._is_copied(row):
                 ours = row.release == self._rollout.candidate
                 rows = self._canary if ours else self._stable
-                rows.add(_sample(row))
+                if row.status != _REFUSED:
+                    rows.add(_sample(row))
+                elif not _is_blocked(row):
+                    rows.refuse(row.user or row.id, row.at.timestamp())
                 self._recent[row.id] = row.at.timestamp()
         self._upto = max((*self._recent.values(), self._upto))
         edge = self._upto - 2 * _OVERLAP_S
@@ -159,6 +165,7 @@ class _Rows:
     def __init__(self) -> None:
         self._at, self._latency = array("d"), array("d")
         self._failed, self._flagged, self._step = array("b"), array("b"), array("q")
+        self._refused: dict[str, float] = {}  # user -> when first; one broken client moves nothing
 
     def add(self, sample: Sample) -> None:
         """Append a request."""
@@ -167,6 +174,10 @@ class _Rows:
         self._failed.append(sample.failed)
         self._flagged.append(sample.flagged)
         self._step.append(sample.step)
+
+    def refuse(self, user: str, at: float) -> None:
+        """Note that the engine refused a request."""
+        self._refused.setdefault(user, at)
 
     def log(self) -> ArmLog:
         """Return them in order of time."""
@@ -178,6 +189,7 @@ class _Rows:
             np.array(self._failed, dtype=np.bool_)[order],
             np.array(self._flagged, dtype=np.bool_)[order],
             np.array(self._step, dtype=np.int64)[order],
+            refused=np.array(sorted(self._refused.values()), dtype=np.float64),
         )
 
 
@@ -263,3 +275,9 @@ def _sample(row: Any, step: int | None = None) -> Sample:
         flagged,
         0 if place is None else place,
     )
+
+
+def _is_blocked(row: Any) -> bool:
+    """Return whether a guard refused the request, before the engine saw it."""
+    checks = (row.checks or {}).items()
+    return any(name.endswith(".request") and not check.get("ok", True) for name, check in checks)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tutelage.core.config import Limits
 from tutelage.release import power
 from tutelage.release import sequential as seq
-from tutelage.release.arms import ArmLog, Merged, ScoreLog
+from tutelage.release.arms import ArmLog, Merged, ScoreLog, failures
 from tutelage.release.quality import score_tests
 from tutelage.release.verdict import StepVerdict
 
@@ -52,11 +52,12 @@ def judge(
     """Return the verdict on everything both arms have done since the rollout began.
 
     Seven tests share `limits.alpha` (Bonferroni): canary latencies over `limits.latency` exceed the
-    concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail
-    more often; are flagged more often; fail at a rate over `limits.error_rate` where no baseline is
-    beside them (the last step); scores of its answers are lower. Each may be looked at after every
-    request (sequential.py): with a candidate that is no worse, the probability that any ever says
-    fail is at most alpha. Some faults need no statistics: see `hard_faults`.
+    concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail or
+    are refused by the engine more often; are flagged more often; fail at a rate over
+    `limits.error_rate` where no baseline is beside them (the last step); scores of its answers are
+    lower. Each may be looked at after every request (sequential.py): with a candidate that is no
+    worse, the probability that any ever says fail is at most alpha. Some faults need no
+    statistics: see `hard_faults`.
     """
     problem = baseline.problem or canary.problem or _unreadable(baseline, canary)
     if problem:
@@ -65,7 +66,7 @@ def judge(
     live = canary.live
     if faults:
         return StepVerdict("fail", tuple(faults), {"faults": faults, **_counts(baseline, canary)})
-    if not live.any():
+    if not live.any() and not len(canary.refused):
         reason = "the candidate has no request yet"
         return StepVerdict("no_data", (reason,), _counts(baseline, canary))
     tests = run_tests(baseline, canary, limits)
@@ -81,6 +82,10 @@ def judge(
     failed += [m.sentence() for m in marks if m.failed]
     if failed:
         return StepVerdict("fail", tuple(failed), evidence)
+    if not live.any():
+        users = "one user" if len(canary.refused) == 1 else f"{len(canary.refused)} users"
+        reason = f"the engine refused every request of the candidate, from {users}"
+        return StepVerdict("no_data", (reason,), evidence)
     wary = [_sentence(t, threshold) for t in tests if t.e >= threshold**_WARY]
     wary += [m.sentence() for m in marks if m.wary]
     if wary:
@@ -135,8 +140,10 @@ def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]
         ready = np.isfinite(limit_N)
         says = f"slower than {limits.latency:g} × the baseline's p{q * 100:.0f}"
         tests.append(_share(name, says, answered.latency > limit_N, answered.canary & ready, ends))
+    failed, ours = failures(baseline, canary)
+    says = "failed or were refused"
+    tests.append(_share("errors", says, failed, ours, seq.block_ends(ours)))
     ends = seq.block_ends(now.canary)
-    tests.append(_share("errors", "failed", now.failed, now.canary, ends))
     tests.append(_share("flags", "flagged by an output check", now.flagged, now.canary, ends))
     tests.append(_rate(now, ends, limits.error_rate))
     return tests
@@ -216,6 +223,7 @@ def _arm_dict(arm: ArmLog) -> dict[str, Any]:
         "failed": int(arm.failed[arm.live].sum()),
         "flagged": int(arm.flagged[arm.live].sum()),
         **{n: None if v is None else round(float(v), 2) for n, v in zip(names, shown, strict=True)},
+        **({"refused": len(arm.refused)} if len(arm.refused) else {}),
         **_memory_dict(arm.memory),
     }
 

@@ -82,7 +82,7 @@ class RolloutWatch:
         found = self._read(row)
         scored = {metric: len(one.value) for metric, one in found.scores.items()}
         key = (row.id, row.state in ACTIVE, len(found.baseline), len(found.canary), scored,
-               found.baseline.problem)  # fmt: skip
+               len(found.canary.refused), found.baseline.problem)  # fmt: skip
         if self._figures is None or self._figures[0] != key:
             limits, under_way = self._ctx.config.deploy.limits, row.state in ACTIVE
             moves = journal(self._ctx.store, row.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import delete
 from tests.unit.release.conftest import Home
 
 from tutelage.core.config import Limits
@@ -67,6 +68,36 @@ def test_arms_hold_what_each_release_answered(rollout: tuple[Home, RolloutRow]) 
     assert canary.memory == {"memory": (0.5,)}
     counts = count(home.store, row, now=at + timedelta(seconds=64))
     assert (counts.step, counts.total, counts.quiet_s) == (3, 4, 60)
+
+
+def test_a_candidate_whose_requests_the_engine_refuses_is_rolled_back(
+    rollout: tuple[Home, RolloutRow],
+) -> None:
+    """A longer prompt that no longer fits, a schema that the engine can't follow."""
+    home, row = rollout
+    blocked = {"content.request": {"ok": False, "why": "a control token"}}
+
+    def verdict(**refused: object) -> tuple[str, str]:
+        with home.store.begin() as session:
+            session.execute(delete(RecordRow))
+            for number in range(300):
+                at = row.created_at + timedelta(seconds=number)
+                ours = number % 5 == 0
+                user = f"user-{number % 60}"
+                asked = {"user": user, **(refused if ours else {"arm": "stable"})}
+                session.add(record(number, row, at, **asked))
+        found = read_evidence(home.store, row)
+        told = judge(found.baseline, found.canary, Limits())
+        return told.verdict, told.reasons[0]
+
+    said, why = verdict(status=400)
+    assert said == "fail"
+    assert "errors: 12 of 12 candidate requests failed or were refused" in why
+    assert verdict(status=400, user="one broken client") == (
+        "no_data", "the engine refused every request of the candidate, from one user",
+    )  # fmt: skip
+    assert verdict(status=400, checks=blocked)[0] == "no_data"
+    assert verdict(status=200)[0] == "pass"
 
 
 def test_in_a_shadow_step_copies_are_compared_with_copies(two: Two) -> None:
