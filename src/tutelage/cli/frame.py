@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,12 +73,22 @@ def _listener(as_json: bool, verbose: bool) -> tuple[Emit, Callable[[], None]]:
 
 
 def _as_a_job(emit: Emit) -> Emit:
-    """Keep the events too, and let SIGTERM interrupt, where this process is a job's."""
+    """Keep the events too where this process is a job's."""
     path = os.environ.pop(EVENTS_FILE, None)  # its own children are no jobs
-    if path is None:
-        return emit
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return fan_out(emit, EventFile(Path(path)))
+    return fan_out(emit, EventFile(Path(path))) if path else emit
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[None]:
+    """Let SIGTERM, which supervisors of services and jobs send, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextmanager
@@ -85,14 +96,16 @@ def frame(as_json: bool, verbose: bool) -> Iterator[Frame]:
     """Run a command's body; turn what goes wrong into a sentence and an exit code."""
     emit, close = _listener(as_json, verbose)
     try:
-        yield Frame(as_json, verbose, emit, close)
+        with _told_to_stop():
+            yield Frame(as_json, verbose, emit, close)
     except TutelageError as error:
         if verbose:
             raise
         _fail(as_json, error.sentence(), error.as_dict())
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say("interrupted; run the same command again to go on where it stopped")
+        what, fix = "interrupted", "run the same command again to go on where it stopped"
+        _fail(as_json, f"{what}; {fix}", {"error": "Interrupted", "what": what, "fix": fix})
         raise typer.Exit(EXIT_INTERRUPTED) from error
     except OSError as error:
         if verbose:
