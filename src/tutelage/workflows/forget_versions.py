@@ -20,6 +20,7 @@ from tutelage.core.example import SPLITS, Example, SplitName
 from tutelage.data import card
 from tutelage.data.version import (
     DROPPED,
+    ERASED,
     QUARANTINE,
     DatasetVersion,
     VersionDraft,
@@ -166,13 +167,18 @@ def _register(
 def trained_on(ctx: Context, held: list[Held]) -> list[dict[str, Any]]:
     """Return what was made of the user's rows, with the releases that carry it.
 
-    Each has kind, hash, dataset, rows (by side), releases; `serves` names deployments.
+    Each has kind, hash, dataset, rows (by side), releases; `serves` names deployments. What was
+    trained on a version that lost other rows since knows the rows of the one after it as well.
     """
     found = []
+    before = _replaced(ctx)
     for one in held:
         if not one.rows.get("train") and not one.rows.get("validation"):
             continue
-        for artifact in _descendants(ctx, one.hash):
+        versions = [one.hash]
+        for digest in versions:
+            versions += before.get(digest, ())
+        for artifact in _descendants(ctx, versions):
             releases = _releases(ctx, artifact.hash)
             found.append(
                 {
@@ -187,9 +193,20 @@ def trained_on(ctx: Context, held: list[Held]) -> list[dict[str, Any]]:
     return found
 
 
-def _descendants(ctx: Context, digest: str) -> list[Artifact]:
-    """Return the models that were made from a version, through whatever lies between."""
-    seen, ask, models = {digest}, [digest], []
+def _replaced(ctx: Context) -> dict[str, list[str]]:
+    """Return the hashes of the versions that were erased, by that of the one after them."""
+    found: dict[str, list[str]] = {}
+    for kind in FOLDERS:
+        for path in (ctx.workspace.artifacts / kind).glob(f"*/{MANIFEST}"):
+            manifest = read_manifest(path.parent)
+            if stone := manifest.get(ERASED):
+                found.setdefault(str(stone["replaced_by"]), []).append(str(manifest["hash"]))
+    return found
+
+
+def _descendants(ctx: Context, digests: list[str]) -> list[Artifact]:
+    """Return the models that were made from versions, through whatever lies between."""
+    seen, ask, models = set(digests), digests, []
     while ask:
         with ctx.store.session() as session:
             query = select(ParentRow.child, ArtifactRow.kind).join(

@@ -228,6 +228,13 @@ def test_the_models_that_know_the_user_are_named(project: Any) -> None:
     assert there["dataset"].artifact.short in json.dumps(kept)
 
 
+def test_models_of_a_version_that_lost_rows_before_know_the_next_user_too(project: Any) -> None:
+    fill(project)
+    forget(project.context, USER)
+    models = forget(project.context, "user-0003").models
+    assert [(model["hash"], model["rows"]["train"]) for model in models] == [("a" * 12, 4)]
+
+
 @pytest.mark.parametrize("step", ["replace_version", "_sweep", "forget_texts", "_finish"])
 def test_an_interrupted_run_is_taken_up(
     project: Any, monkeypatch: pytest.MonkeyPatch, step: str
