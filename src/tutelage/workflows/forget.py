@@ -16,6 +16,7 @@ from sqlalchemy import select
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import DataError
 from tutelage.core.events import Event
+from tutelage.core.example import normalise
 from tutelage.core.workspace import atomic_write
 from tutelage.data.readers.files import find_files
 from tutelage.data.split import load_split_key, private_name
@@ -40,6 +41,7 @@ from tutelage.workflows.forget_versions import (
 )
 
 _STAGE = "forget"
+_CUTS = (2_000, 4_000)  # characters of a text that mining and drift embed
 _SKIPPED = ("split.key", "serving.json", ".gitignore")
 
 
@@ -119,9 +121,7 @@ def forget(ctx: Context, user: str, *, reason: str = "") -> Forgotten:
         report.versions.append(_version(one, replace_version(ctx, one, traces)))
     swept = _sweep(ctx, traces, dry_run=False)
     report.files, report.removed, report.remains = swept.rows, swept.removed, swept.remains
-    report.vectors = forget_texts(
-        ctx.workspace.home / "embeddings", sorted(traces.texts | traces.short)
-    )
+    report.vectors = forget_texts(ctx.workspace.home / "embeddings", _as_embedded(traces))
     _tell(ctx, "the store")
     report.store = tables.erase(ctx.store, traces, name, key)
     if any(report.store.values()):
@@ -279,6 +279,13 @@ def _other_files(ctx: Context, traces: Traces, sources: list[Path]) -> list[str]
     found = sweep(paths, traces, root, remove_texts=False, dry_run=True)
     told = [f"{name} ({rows:,} rows, in a file of yours)" for name, rows in found.rows.items()]
     return told + found.remains
+
+
+def _as_embedded(traces: Traces) -> list[str]:
+    """Return the user's texts in every form that is embedded: whole, trimmed, cut, normalised."""
+    texts = traces.texts | traces.short | traces.inputs
+    forms = ({text, text.strip(), normalise(text), *(text[:n] for n in _CUTS)} for text in texts)
+    return sorted(set().union(*forms))
 
 
 def _remove_pages(ctx: Context, done: Swept, dry_run: bool) -> None:

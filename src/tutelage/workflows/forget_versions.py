@@ -94,6 +94,7 @@ def _look(folder: Path, traces: Traces) -> Held | None:
                 rows[split] += 1
                 traces.examples.add(row.id)
                 traces.add_texts(turn.content for turn in row.messages if turn.role != "system")
+                traces.inputs.add(row.input_text)
     for name in (QUARANTINE, DROPPED):
         path = folder / name
         lines = path.read_text("utf-8").splitlines() if path.is_file() else []

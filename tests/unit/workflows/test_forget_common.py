@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.workflows.test_forget import Counted
 
 import tutelage
 from tutelage.core.artifact import describe
 from tutelage.core.errors import DataError
-from tutelage.core.example import Example, Message, Origin
+from tutelage.core.example import Example, Message, Origin, normalise
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.feedback.privacy.traces import Traces
+from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import register
 from tutelage.workflows.forget import forget, look_up
 
@@ -139,6 +141,21 @@ def test_pages_that_quote_beginnings_of_rows_go(project: Any) -> None:
     assert page.exists()
     forget(project.context, USER)
     assert not page.exists()
+
+
+def test_vectors_of_texts_in_any_form_go(project: Any, tmp_path: Path) -> None:
+    home = project.context.workspace.home
+    long = "My " + "very long Question " * 300
+    turns = [("user", OWN), ("assistant", "which one"), ("user", long)]
+    messages = [{"role": role, "content": text} for role, text in turns]
+    log = tmp_path / "turns.jsonl"
+    answered = [*messages, {"role": "assistant", "content": ANSWER}]
+    log.write_text(json.dumps({"messages": answered, "user": USER}) + "\n")
+    project.logs.add(log)
+    joined = "\n".join(text for _, text in turns)
+    texts = [long, long[:2000], normalise(long), joined, joined[:2000], "of somebody else"]
+    embed_cached(Counted(), texts, home / "embeddings")
+    assert forget(project.context, USER).vectors == 5
 
 
 def test_a_list_of_texts_to_label_is_named(project: Any) -> None:

@@ -64,6 +64,8 @@ def find_records(store: Store, traces: Traces) -> None:
             traces.records.add(name)
             said = [str(turn.get("content", "")) for turn in messages if turn["role"] == "user"]
             traces.add_texts([*said, response])
+            turns = (str(turn.get("content", "")) for turn in messages if turn["role"] != "system")
+            traces.inputs.add("\n".join(turns))
         for part in parts(traces.records):
             signals = select(SignalRow.value).where(SignalRow.record.in_(part))
             values = [value["value"] for value in session.scalars(signals)]

@@ -41,6 +41,7 @@ class Traces:
     items: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
     short: set[str] = field(default_factory=set)  # texts too common to be recognised by
+    inputs: set[str] = field(default_factory=set)  # all turns of a request or row, as embedded
     keyed: str = ""  # the name that the log has for the user (data/split.py, private_name)
     aliases: frozenset[str] = frozenset()  # the user's pseudonyms in redacted rows
     fields: frozenset[str] = USER_FIELDS  # folded names of fields that say whose a row is
