@@ -20,6 +20,8 @@ def rollout_view(data: Mapping[str, Any]) -> RenderableType:
     if not rollout:
         return Group(*parts)
     parts.append(Text(f"rollout {rollout['id']} ({rollout['strategy']})", style="dim"))
+    if data.get("gateway"):
+        parts.append(Text(f"here {data['gateway']}", style="yellow"))
     if rollout.get("verdict"):
         parts += _evidence(rollout)
     rows = [(j["at"], j["to_state"], f"{j['weight']:g} %", j["reason"]) for j in rollout["journal"]]

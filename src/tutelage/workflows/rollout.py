@@ -10,10 +10,18 @@ from tutelage.release.evidence import count, read_evidence
 from tutelage.release.power import memory_unseen
 from tutelage.release.rollback import judge, unseen
 from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutState
-from tutelage.release.routes import journal, last_rollout, memory_before, rollouts, state_of
+from tutelage.release.routes import (
+    journal,
+    last_rollout,
+    memory_before,
+    require_deployment,
+    rollouts,
+    state_of,
+)
 from tutelage.release.strategies.base import plan_of
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
+from tutelage.workflows.gateway_state import gateway_state
 from tutelage.workflows.registry import catch_up
 from tutelage.workflows.release import base_release
 
@@ -30,13 +38,13 @@ def start(
     """Start a rollout of a release (name or id) and return its status.
 
     `strategy`, `steps` (percent, a canary's) and `split` (percent, an A/B's) go before those of
-    the settings. A deployment that does not exist is made, with the base release as stable.
+    the settings. The project's own deployment is made if need be, with the base release as stable.
     Raises ModelError if the release's files changed, Conflict if a rollout is under way,
     DataError for steps that do not rise to 100.
     """
     row = bundle.get_release(ctx.store, candidate)
     bundle.verify_release(ctx.workspace, row)
-    name = deployment or ctx.config.name
+    name = _known(ctx, deployment)
     chosen = strategy or ctx.config.deploy.strategy
     plan = plan_of(ctx.config.deploy, chosen, steps=steps, split=split)
     if deployment_row(ctx, name) is None:
@@ -122,7 +130,7 @@ def switch(ctx: Context, release: str, deployment: str | None = None) -> dict[st
     """Make a release stable at once, without a canary; return the status."""
     row = bundle.get_release(ctx.store, release)
     bundle.verify_release(ctx.workspace, row)
-    name = deployment or ctx.config.name
+    name = _known(ctx, deployment)
     if deployment_row(ctx, name) is None:
         deployments.ensure_deployment(ctx.store, name, row.id)
     else:
@@ -135,9 +143,9 @@ def status(ctx: Context, deployment: str | None = None, *, judged: bool = True) 
     """Return who answers, and the newest rollout with its evidence (unless told) and journal.
 
     `rollout` is None if there never was one; its `state` says whether it is under way.
-    `sentence` says all of it in one line.
+    `sentence` says all of it in one line. `gateway` says so if none runs here, unless told.
     """
-    name = deployment or ctx.config.name
+    name = _known(ctx, deployment)
     row = deployment_row(ctx, name)
     if row is None:
         return {
@@ -156,7 +164,22 @@ def status(ctx: Context, deployment: str | None = None, *, judged: bool = True) 
         "previous": _name(ctx, row.previous) if row.previous else None,
         "rollout": found,
         "sentence": _sentence(str(stable), found),
+        **(_gateway(ctx) if judged and found and found["state"] in ACTIVE else {}),
     }
+
+
+def _gateway(ctx: Context) -> dict[str, str]:
+    """Return what keeps a rollout from moving, if no gateway of this machine does it."""
+    found = gateway_state(ctx)
+    return {} if found["state"] == "ready" else {"gateway": str(found["says"])}
+
+
+def _known(ctx: Context, deployment: str | None) -> str:
+    """Return the deployment's name, by default the project's; raise DataError for a typo."""
+    if deployment is not None and deployment != ctx.config.name:
+        with ctx.store.session() as session:
+            require_deployment(session, deployment)
+    return deployment or ctx.config.name
 
 
 def deployment_row(ctx: Context, name: str) -> DeploymentRow | None:

@@ -105,6 +105,8 @@ def test_a_shadow_and_an_ab_say_what_they_are(project: Context) -> None:
         (("start", "colours-base-v2", "--steps", "5,x"), "'5,x' is no list of numbers"),
         (("start", "colours-base-v2", "--steps", "50,5"), "must rise and end with 100"),
         (("start", "colours-base-v2", "--split", "100"), "split 100.0 can't be used"),
+        (("start", "colours-base-v2", "-d", "coluors"), "Did you mean 'colours'"),
+        (("status", "-d", "coluors"), "there is no deployment 'coluors'"),
         (("pause",), "no rollout is under way"),
         (("rollback",), "there is no earlier release to go back to"),
     ],
@@ -118,6 +120,8 @@ def test_bad_input_is_one_sentence(project: Context, words: tuple[str, ...], say
 
 def test_what_can_t_be_done_now_is_said(project: Context) -> None:
     document(project, "start", "colours-base-v2")
+    code, text = call(project, "status")
+    assert code == 0 and "here no gateway runs; `tutelage up` starts it" in text
     code, text = call(project, "resume")
     assert code == 2 and "the rollout is pending: that can't be done now" in text
     code, text = call(project, "start", "colours-base-v2")

@@ -80,6 +80,8 @@ def test_a_real_request_counts_as_a_call(tmp_path: Path) -> None:
         assert not await keeper.look("one")
         assert kept.pulse().last_success == NOON + 5 * DAY
         assert server.engine.asked == []
+        elsewhere = endpoint(server, tmp_path / "one.json")  # `tutelage status`
+        assert elsewhere.pulse().last_success == NOON + 5 * DAY
 
     with FakeVllm() as server:
         run(work(server))

@@ -8,6 +8,7 @@ model itself (`Kept`), so that a restart knows. Which models are kept is workflo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ class KeptEndpoint:
         self.backend, self.file, self.every, self.answered = backend, file, every, answered
 
     def pulse(self) -> Pulse:
-        """Return what is known of its calls."""
+        """Return what is known of its calls; a real answer is kept for those who ask elsewhere."""
         backend = self.backend
         found = Pulse(backend.name or backend.model, backend.base_url, backend.model, self.every)
         try:
@@ -104,6 +105,8 @@ class KeptEndpoint:
         real = self.answered()
         if real is not None and (found.last_success is None or real > found.last_success):
             found = replace(found, last_success=real, problem=None)
+            with contextlib.suppress(TutelageError, OSError):  # a full disk: it is tried again
+                self._keep(found)
         return found
 
     async def call(self, now: datetime) -> None:
