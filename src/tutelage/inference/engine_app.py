@@ -68,7 +68,7 @@ class Handlers:
 
     async def chat(self, request: Request) -> Response:
         """Answer a chat request, whole or as server-sent events."""
-        wanted = parse_request(await _json(request))
+        wanted = await asyncio.to_thread(parse_request, await _json(request))  # schemas take long
         reply = _Reply(wanted)
         answer = self.desk.answer(wanted)
         if wanted.stream:
@@ -232,6 +232,8 @@ class _EventStream(Response):
         items = aiter(self.answer)
         try:
             item: Piece | Ending | None = await anext(items, None)
+            while isinstance(item, Piece) and not self._events(item):
+                item = await anext(items, None)
         except RequestProblem as problem:
             await JSONResponse(problem.body(), problem.status)(scope, receive, send)
             return
@@ -259,10 +261,16 @@ class _EventStream(Response):
 
 
 async def _json(request: Request) -> Any:
+    """Return the body's value; half a pair of surrogates, which no engine takes, is replaced."""
+    raw = await request.body()
     try:
-        return await request.json()
-    except ValueError as error:
+        value = json.loads(raw)
+        if b"\\ud" in raw or b"\\uD" in raw:
+            text = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+            value = json.loads(text.decode("utf-16-le", "replace"))
+    except (ValueError, RecursionError) as error:
         raise RequestProblem("the body is not JSON") from error
+    return value
 
 
 async def _request_problem(request: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ from pathlib import Path
 from tutelage.core.errors import ModelError
 from tutelage.inference.chat_template import ChatTemplate
 from tutelage.inference.engine_base import Ending, Piece, Tell
+from tutelage.inference.engine_grammar import Grammars
 from tutelage.inference.engine_payload import Reader, Renderer, ending, job_of
 from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_request import ChatRequest
@@ -67,6 +68,7 @@ class LlamaCppBackend:
         self.cache = cache
         self.sizes = Sizes(threads, slots, min(context, int(trained)) if trained else context)
         self.render = Renderer(ChatTemplate.of_gguf(model), tuple(specials))
+        self.grammars = Grammars()
         self._seats: Counter[Path | None] = Counter()
         self._current: _Generation | None = None
         self._starts: SharedStarts | None = None
@@ -201,8 +203,11 @@ class LlamaCppSeat:
             try:
                 if taken.held < len(job.shared) >= LEAST:
                     self._backend.bring(self._lora, job.shared, slot)
-                run = generation.server.chat if job.chat else generation.server.complete
-                run({**job.payload, "id_slot": taken.index}, self._lora, reader)
+                payload, server = {**job.payload, "id_slot": taken.index}, generation.server
+                self._backend.grammars.require(
+                    payload, lambda one, reads: server.complete(one, self._lora, reads), tell
+                )
+                (server.chat if job.chat else server.complete)(payload, self._lora, reader)
             except (ValueError, RuntimeError) as error:
                 raise RequestProblem(str(error)) from error
             finally:

@@ -126,6 +126,28 @@ def test_a_schema_is_kept_with_the_spacing_that_is_taught(engine: str) -> None:
     assert "$.properties.chapter.type" in answer["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": []},
+        {"allOf": [{"const": 1}, {"const": 2}]},
+        {"type": "string", "format": "nonsense"},
+        {"type": "string", "pattern": "(?=a)b"},
+    ],
+)
+def test_a_schema_that_llama_cpp_would_drop_is_refused(engine: str, schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    for stream in (False, True):
+        # cut off, so that what was said can't be checked against the schema
+        status, answer = ask(engine, "asthma", response_format=form, max_tokens=2, stream=stream)
+        assert (status, "can't enforce" in answer["error"]["message"]) == (400, True)
+
+
+def test_half_a_surrogate_is_no_trouble(engine: str) -> None:
+    assert ask(engine, "a\ud800b", max_tokens=1)[0] == 200
+    assert ask(engine, "a", max_tokens=1, stop=["\udfff"])[0] == 200
+
+
 def test_a_prompt_that_is_too_long_is_told_so(engine: str) -> None:
     status, answer = ask(engine, "word " * 3000)
     assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")

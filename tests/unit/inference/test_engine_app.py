@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from tutelage.inference.engine_app import create_app
 from tutelage.inference.engine_desk import Desk
 from tutelage.inference.engine_problem import RequestProblem
 from tutelage.inference.engine_request import parse_request
+from tutelage.inference.engine_schema import answer_problem, schema_problem
 
 BODY: dict[str, Any] = {"model": "r1", "messages": [{"role": "user", "content": "one two"}]}
 
@@ -197,6 +199,11 @@ def _schema(inner: Any) -> dict[str, Any]:
             _schema({"type": "array", "items": {"type": "object", "minProperties": 2}}),
             "can't enforce $.items.minProperties of the JSON schema",
         ),
+        (
+            _schema({"$ref": "http://127.0.0.1/x"}),
+            "refers to 'http://127.0.0.1/x', which is not in",
+        ),
+        (_schema({"properties": {"a": {"$ref": "#/$defs/b"}}}), "refers to '#/$defs/b', which"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(fields: dict[str, Any], said: str) -> None:
@@ -215,3 +222,23 @@ def test_what_is_left_out_is_greedy_and_harmless_fields_pass() -> None:
     assert parse_request({**BODY, "messages": developer}).messages == (
         {"role": "system", "content": "hi"},
     )
+
+
+def test_a_schema_of_a_client_fetches_nothing_and_runs_no_pattern(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr("urllib.request.urlopen", fetched.append)
+    assert "not in it" in str(answer_problem({"$ref": "http://127.0.0.1/x"}, "{}"))
+    assert "without end" in str(answer_problem({"$ref": "#"}, "{}"))
+    assert fetched == []
+    ages = json.dumps("a" * 60 + "c")
+    forms = [{"type": "string", "pattern": "^(a+)+$"}, {"const": "x"}]
+    assert answer_problem({"anyOf": forms}, ages) is None
+    named = {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}
+    assert answer_problem(named, f"{{{ages}: 1}}") is None
+    known = {"$defs": {"n": {"type": "integer"}}, "$ref": "#/$defs/n", "examples": [{"$ref": "x"}]}
+    assert schema_problem(known) is None
+    assert answer_problem(known, "1") is None
+    assert answer_problem(known, '"x"') == "$: 'x' is not of type 'integer'"
+    assert "unexpected" in str(answer_problem({"additionalProperties": False}, '{"a": 1}'))
