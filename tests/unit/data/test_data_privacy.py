@@ -202,3 +202,10 @@ def test_the_detector_needs_the_standard_library_alone() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not {"pydantic", "yaml", "numpy", "sqlalchemy", "cryptography"} & loaded
+
+
+@pytest.mark.parametrize("unit", ["a.", "Aa", "Aa-", "Aa'"])
+def test_a_text_without_a_space_takes_no_longer_than_others(unit: str) -> None:
+    assert detect(unit * 50_000) == []  # minutes, where time grows with the square
+    after = f"{unit * 100} My name is Margaret Featherstone."
+    assert [after[s.start : s.end] for s in detect(after)] == ["Margaret Featherstone"]

@@ -22,6 +22,7 @@ from tutelage.data.privacy.places import find_places
 _ALL = frozenset(KINDS)
 _DIGIT = re.compile(r"\d")
 _PLACE = re.compile(r"(?<=.)[A-ZÀ-ÖØ-Þ]\w|\d", re.DOTALL)  # without them there is no address
+_ENDLESS = re.compile(r"[\w'’-]{101,}")  # no name is so long, and to look for one in it takes ages
 _MARKS = re.compile(r"[@.\[<]|\bdot\b|\bname\b|\bhandle\b|login", re.IGNORECASE)
 _DATE_WORD = re.compile(
     r"\b(?:jan|feb|mar|m[aä]r|apr|avr|abr|ma[yi]|jun|jui|jul|aug|ao|ago|sep|set|o[ck]t|nov|de[czt]"
@@ -72,10 +73,15 @@ def _candidates(text: str) -> Iterator[Span]:
         yield from find_ips(text)
     if digit or _DATE_WORD.search(text):
         yield from find_dates(text)
-    if may_hold_names(text):
-        yield from find_names(text)
-    if _PLACE.search(text):
-        yield from find_places(text)
+    words = _ENDLESS.sub(_blank, text)
+    if may_hold_names(words):
+        yield from find_names(words)
+    if _PLACE.search(words):
+        yield from find_places(words)
+
+
+def _blank(run: re.Match[str]) -> str:
+    return " " * len(run[0])
 
 
 def _by_field(text: str, field: str | None) -> Span | None:

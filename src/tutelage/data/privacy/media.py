@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tutelage.data.privacy.kinds import Span
 
 _ENDINGS = r"(?:jpe?g|png|gif|bmp|tiff?|webp|heic|heif|dcm|dicom|raw|cr2|nef|arw|svg)"
-_FILE = re.compile(rf"(?<![\w@])[\w%~+./\\:-]*[\w)-]\.{_ENDINGS}(?![\w-])", re.IGNORECASE)
+_FILE = re.compile(rf"(?<![\w@])[\w%~+./\\:-]{{0,300}}[\w)-]\.{_ENDINGS}(?![\w-])", re.IGNORECASE)
 _DATA = re.compile(r"data:image/[\w.+-]+(?:;[\w=.-]+)*,[A-Za-z0-9+/=%_-]*", re.IGNORECASE)
 _MARKDOWN = re.compile(r"!\[[^\]\n]{0,200}\]\([^)\s]{1,2000}\)")
 _TAG = re.compile(r"<img\b[^>]{0,2000}>", re.IGNORECASE)
