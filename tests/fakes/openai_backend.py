@@ -1,7 +1,7 @@
 """A scripted OpenAI-compatible server: answers at once, or slowly, wrongly, or not at all.
 
 Run it in a thread (`FakeBackend`) or as a process: `python -m tests.fakes.openai_backend --port N`.
-POST /_script {"model": {...}} sets how a model (or "*") behaves: text, latency_ms, status,
+POST /_script {"model": {...}} sets how a model (or "*") behaves: text, latency_ms, status, code,
 stream_gap_ms, die ("before": close without an answer, "during": break off a stream, "unfinished":
 end a stream without a finish_reason), finish, tool_calls, logprobs (what each word brings), raw
 (bytes of a whole answer, or of a stream).
@@ -66,12 +66,9 @@ def make_app(script: Script) -> Any:
             script.cancelled += 1
             return _HangUp()
         if how.get("status", 200) != 200:
-            return _error(how["status"], how.get("message", "scripted failure"))
+            return _error(how["status"], how.get("message", "scripted failure"), how.get("code"))
         if how.get("die") == "before":
             return _HangUp()
-        if "raw" in how:
-            kind = "text/event-stream" if body.get("stream") else "application/json"
-            return Response(how["raw"], media_type=kind)
         if "raw" in how:
             kind = "text/event-stream" if body.get("stream") else "application/json"
             return Response(how["raw"], media_type=kind)
@@ -200,8 +197,8 @@ async def _pause(milliseconds: float) -> None:
         await asyncio.sleep(milliseconds / 1000)
 
 
-def _error(status: int, message: str) -> Response:
-    body = {"error": {"message": message, "type": "error", "param": None, "code": None}}
+def _error(status: int, message: str, code: str | None = None) -> Response:
+    body = {"error": {"message": message, "type": "error", "param": None, "code": code}}
     return JSONResponse(body, status)
 
 

@@ -7,6 +7,7 @@ what it means for training is decided in segment.py.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from tutelage.feedback.cleaning import clean
 from tutelage.feedback.deliveries import digest_of, retry_key
 from tutelage.feedback.signals import Declared, Feedback, declare, read_feedback
 from tutelage.serving.access.keys import caller_of
-from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow
+from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow, keep
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
 from tutelage.serving.wire.wire import HttpError, json_response
@@ -36,7 +37,11 @@ def routes(state: GatewayState) -> list[BaseRoute]:
     async def feedback(request: Request) -> Response:
         try:
             caller = caller_of(request)
-            body = clean(await read_json(request), state.redactor)
+            sent = await read_json(request)
+            if state.redactor is not keep:  # long texts take long, and others do not wait
+                body = await asyncio.to_thread(clean, sent, state.redactor)
+            else:
+                body = clean(sent, keep)
             found = read_feedback(body, output, caller.name, declared)
             await _keep(state, found, _retry_key(request, caller.name))
             _count(state, found)

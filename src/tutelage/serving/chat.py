@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -33,7 +33,7 @@ from tutelage.serving.wire.wire import (
     error_event,
     unknown_model,
 )
-from tutelage.serving.wire.wire_request import parse_chat
+from tutelage.serving.wire.wire_request import ChatRequest, parse_chat
 
 CLIENT_LEFT = 499
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ async def chat(request: Request) -> Any:
         if state.draining:
             raise HttpError(503, "The gateway is stopping.", code="stopping", retry_after=5)
         state.slots.require_room()  # before the body is read: a refusal must cost little
-        asked = parse_chat(await read_json(request, share))
+        asked = await _parsed(await read_json(request, share))
         if not caller.sees(asked.model) or asked.model not in state.router.entries:
             raise unknown_model(asked.model, caller.visible(state.router.entries))
         pick = state.router.pick(asked.model, asked.user or record)
@@ -71,6 +71,13 @@ async def chat(request: Request) -> Any:
         share.free()
         raise
     return _Exchange(Turn(state, asked, pick, caller, record, started, request.headers), share)
+
+
+async def _parsed(body: Mapping[str, Any]) -> ChatRequest:
+    """Return the checked request; a JSON Schema takes long to check, so others do not wait."""
+    if "response_format" in body:
+        return await asyncio.to_thread(parse_chat, body)
+    return parse_chat(body)
 
 
 async def answer_chat(scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,14 +121,17 @@ class _Exchange:
                 turn.log(503, "the gateway was stopped")
                 raise  # somebody else cancelled: the gateway is being stopped
         except Exception as error:
-            turn.log(500, type(error).__name__)
+            await turn.end(500, type(error).__name__)
             _log.exception("the request %s failed", turn.record)
             await self._refuse(_failed(), scope, receive, send)
         finally:
-            turn.log(CLIENT_LEFT)
             forget()
-            self._share.free()
-            inflight[release] -= 1
+            try:
+                await turn.end(CLIENT_LEFT)
+            finally:
+                turn.log(CLIENT_LEFT)
+                self._share.free()
+                inflight[release] -= 1
 
     async def _work(self, scope: Scope, receive: Receive, send: Send) -> None:
         turn = self.turn
@@ -135,7 +145,7 @@ class _Exchange:
                     await self._whole(send)
             self.state.slots.learn(time.perf_counter() - taken)
         except HttpError as error:
-            turn.log(error.status, error.message)
+            await turn.end(error.status, error.message)
             await self._refuse(error, scope, receive, send)
 
     async def _refuse(self, error: HttpError, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,7 +159,7 @@ class _Exchange:
         answer = await self.state.upstream.complete(turn.engine_body())
         turn.take(answer)
         await turn.check_response()
-        turn.log(200)
+        await turn.end(200)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
         if turn.calls:
             message |= {"content": answer.text or None, "tool_calls": turn.calls}
@@ -165,7 +175,7 @@ class _Exchange:
         data = encode(body)
         kind, size = (b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))
         self._begun = True
-        headers = [kind, size, *turn.raw_headers()]
+        headers = [kind, size, *_raw(turn.headers())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _send_event(send, data, last=True)
 
@@ -178,7 +188,7 @@ class _Exchange:
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),
-            *self.turn.raw_headers(),
+            *_raw(self.turn.headers()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -208,7 +218,7 @@ class _Streaming:
         if not turn.finish_reason:
             raise broken("the stream ended without a finish_reason")
         await turn.check_response()
-        turn.log(200)
+        await turn.end(200)
         await self._rest()
         end = self._writer.chunk({}, turn.finish_reason)
         if turn.asked.include_usage:
@@ -269,6 +279,10 @@ class _Streaming:
     async def _send_events(self, events: bytes) -> None:
         await self.exchange.begin(self._send)
         await _send_event(self._send, events)
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
 
 
 async def _send_event(send: Send, data: bytes, *, last: bool = False) -> None:

@@ -27,7 +27,7 @@ from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.serving.records.record_row import record_row
-from tutelage.serving.records.request_log import safe_text
+from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.serving.router import Entry, Profile, bucket
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.fast_json import encode
@@ -120,21 +120,26 @@ class Mirror(Hook):
             copy.status, copy.error = error.status, error.message
         finally:
             self._state.inflight[profile.id] -= 1
-        self._keep(copy)
+        await self._keep(copy)
 
-    def _keep(self, copy: _Copy) -> None:
+    async def _keep(self, copy: _Copy) -> None:
         ask, state, outcome = copy.ask, self._state, copy.outcome()
         arm = (ask.deployment, copy.profile.id, ARM)
         tokens = (outcome.prompt_tokens, outcome.completion_tokens)
         state.telemetry.finished(arm, outcome.status, outcome.latency_ms, None, tokens)
         texts = keeps_texts(state.project.deploy, ask.record)
-        messages = [
-            {"role": m.role, "content": state.redactor(safe_text(m.content))}
-            for m in (ask.messages if texts else ())
-        ]
+        messages, said = (
+            await asyncio.to_thread(_texts, ask, outcome, state.redactor) if texts else ([], "")
+        )
         name = f"{ask.record}-{ARM}"
         of_copy = replace(ask, record=name, release=copy.profile.id, arm=ARM, key=None, user=None)
-        state.log.record(record_row(state, of_copy, outcome, messages, texts=texts))
+        state.log.record(record_row(state, of_copy, outcome, messages, said, texts=texts))
+
+
+def _texts(ask: Ask, outcome: Outcome, clean: Redactor) -> tuple[list[dict[str, Any]], str]:
+    """Return the turns and the answer as the record keeps them; it may take long."""
+    turns = [{"role": m.role, "content": clean(safe_text(m.content))} for m in ask.messages]
+    return turns, clean(safe_text(outcome.text))
 
 
 @dataclass

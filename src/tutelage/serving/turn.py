@@ -5,6 +5,7 @@ It touches neither sockets nor the engine; chat.py moves it along.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,11 @@ from typing import Any
 from tutelage.core.example import Message, normalise
 from tutelage.inference.chat import as_dicts, conversation, inert_value
 from tutelage.serving.access.keys import Caller
-from tutelage.serving.guards.checking import Checking
+from tutelage.serving.guards.checking import INLINE, Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.serving.records.record_row import record_row
-from tutelage.serving.records.request_log import Redactor, safe_text
+from tutelage.serving.records.request_log import Redactor, keep, safe_text
 from tutelage.serving.records.wavering import token_entropy
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
@@ -81,6 +82,7 @@ class Turn:
         self.checking = Checking(self.pick.profile.guards, self.asked.messages, flagged)
         self._size = 0  # characters of the answer so far
         self._joined = 0  # parts at the front that hold many pieces each
+        self._cleaned: tuple[list[dict[str, Any]], str] | None = None  # the record's texts
 
     @property
     def text(self) -> str:
@@ -173,13 +175,6 @@ class Turn:
             found.update(self.ask.reply_headers)
         return found
 
-    def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return `headers` as they are sent."""
-        return [
-            (name.encode(), value.encode("latin-1", "replace"))
-            for name, value in self.headers().items()
-        ]
-
     def _require_possible(self) -> None:
         """Raise HttpError 400 for what this release can't do."""
         if self.asked.has_tools and self.pick.profile.has_schema:
@@ -223,6 +218,19 @@ class Turn:
         if self._size > _MOST_ANSWER:
             raise HttpError(502, "The engine's answer is too long.", code="engine_error")
 
+    async def end(self, status: int, error: str | None = None) -> None:
+        """Do what `log` does; long texts are redacted in a thread, so that others do not wait."""
+        if not self.logged and self._takes_long():
+            self._cleaned = await asyncio.to_thread(self._texts)
+        self.log(status, error)
+
+    def _takes_long(self) -> bool:
+        """Return whether it takes long to redact the texts of the record, if it has any."""
+        if self.state.redactor is keep or not keeps_texts(self.state.project.deploy, self.record):
+            return False
+        more = sum(len(str(turn.model_extra)) for turn in self.asked.messages if turn.model_extra)
+        return self._size + self.checking.size + more > INLINE
+
     def log(self, status: int, error: str | None = None) -> None:
         """Count the request, tell the hooks and queue its record, once."""
         if self.logged:
@@ -258,9 +266,15 @@ class Turn:
 
     def _row(self, ask: Ask, outcome: Outcome) -> dict[str, Any]:
         """Return the record, redacted; without texts if the project's log keeps none of it."""
-        texts, clean = keeps_texts(self.state.project.deploy, self.record), self.state.redactor
-        messages = [_kept(m, clean) for m in self.asked.messages] if texts else []
-        return record_row(self.state, ask, outcome, messages, texts=texts)
+        texts = keeps_texts(self.state.project.deploy, self.record)
+        messages, said = (self._cleaned or self._texts()) if texts else ([], "")
+        return record_row(self.state, ask, outcome, messages, said, texts=texts)
+
+    def _texts(self) -> tuple[list[dict[str, Any]], str]:
+        """Return the turns and the answer so far as the record keeps them, redacted."""
+        clean = self.state.redactor
+        turns = [_kept(turn, clean) for turn in self.asked.messages]
+        return turns, clean(safe_text(self.text))
 
 
 def answer_blocked(why: str) -> HttpError:

@@ -157,6 +157,23 @@ def test_who_waits_too_long_is_refused_and_the_queue_goes_on() -> None:
     asyncio.run(run())
 
 
+def test_a_client_that_leaves_as_it_is_refused_gives_no_slot_back_that_it_never_had() -> None:
+    async def run() -> None:
+        slots = Slots(1, 4, Telemetry(), wait_s=0)
+        async with slots:
+            waiting = asyncio.create_task(slots.__aenter__())
+            while not slots.retry_after > 0.5:  # it waits
+                await asyncio.sleep(0)
+            while slots.retry_after > 0.5:  # it is refused, and has not heard of it
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert slots.free == 0
+        assert slots.free == 1
+
+    asyncio.run(run())
+
+
 def test_a_reader_that_stops_reading_is_given_up_and_its_engine_freed(
     gateway: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_deep_and_endless_parts_are_a_400(shared: Running) -> None:
         ({"metadata": deep}, "metadata"),
         ({"messages": ASK * 5000}, "messages"),
         ({"tools": [{**tool, "function": {"name": "f"}}] * 200}, "tools"),
+        ({"tools": [{**tool, "function": {"name": "f" * 300_000}}]}, "tools"),
     ):
         status, answer, _ = fetch(f"{shared.url}{CHAT}", {**good, **change})
         assert (status, answer["error"]["param"]) == (400, param)

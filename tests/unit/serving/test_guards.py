@@ -19,6 +19,7 @@ from tutelage.serving.guards.base import WHOLE, ActiveGuard, GuardContext, Objec
 from tutelage.serving.guards.checking import INLINE, Checking, Holdback
 from tutelage.serving.guards.content import LONGEST, ContentGuard
 from tutelage.serving.guards.schema import SchemaGuard
+from tutelage.serving.guards.secrets import find_secrets
 from tutelage.serving.guards.statistics import StatisticsGuard
 from tutelage.serving.guards.window import Window
 from tutelage.serving.guards.words import WordList, languages
@@ -205,6 +206,11 @@ def test_secrets_are_found_by_their_form_and_never_quoted(secret: str) -> None:
 )  # fmt: skip
 def test_plain_words_are_no_secrets(text: str) -> None:
     assert said(content(), text) == []
+
+
+@pytest.mark.parametrize("text", ["password=", "eyJaaaaaaaa-", "a://a:"])
+def test_a_text_made_of_beginnings_takes_no_longer_than_others(text: str) -> None:
+    assert list(find_secrets(text * 100_000)) == []  # minutes, where time grows with the square
 
 
 def golden(rows: int = 60) -> Window:

@@ -14,6 +14,9 @@ import pytest
 from tests.fakes.gateway import PROMPT
 from tests.unit.serving.conftest import Running
 
+from tutelage.data.privacy.detect import redact_text
+from tutelage.serving.wire.wire_request import ChatRequest, parse_chat
+
 Start = Callable[..., Running]
 ASK: Any = [{"role": "user", "content": "the sun at noon"}]
 
@@ -171,6 +174,8 @@ def test_a_lone_surrogate_is_no_trouble(gateway: Start) -> None:
         ({"status": 503}, 503, "engine_busy"),
         ({"status": 404}, 503, "not_loaded"),
         ({"status": 400, "message": "the context is too long"}, 400, "engine_refused"),
+        ({"status": 400, "code": "context_length_exceeded"}, 400, "context_length_exceeded"),
+        ({"status": 400, "code": 400}, 400, "engine_refused"),
         ({"die": "before"}, 503, "engine_unavailable"),
         ({"latency_ms": 60_000}, 504, "timeout"),
     ],
@@ -311,3 +316,40 @@ def test_redaction_reaches_the_log_and_not_the_engine(gateway: Start) -> None:
     (record,) = running.records()
     assert record.messages[0]["content"] == "write to [EMAIL] or [SSN]"
     assert record.user is not None and "@" not in record.user
+
+
+def test_others_do_not_wait_for_a_long_text_or_a_schema(
+    gateway: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def redacting(text: str, **named: Any) -> str:
+        if len(text) > 2000:
+            seen.append(("text", threading.current_thread().name))
+        return redact_text(text, **named)
+
+    def parsing(body: dict[str, Any]) -> ChatRequest:
+        if "response_format" in body:
+            seen.append(("schema", threading.current_thread().name))
+        return parse_chat(body)
+
+    monkeypatch.setattr("tutelage.data.privacy.detect.redact_text", redacting)
+    monkeypatch.setattr("tutelage.serving.chat.parse_chat", parsing)
+    running = gateway(redact=True)
+    form: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "a", "schema": {"type": "object"}},
+    }
+    running.client().chat.completions.create(
+        model="colours",
+        messages=[{"role": "user", "content": "jo@example.org " * 200}],
+        response_format=form,
+    )
+    running.script.by_model["*"] = {"status": 400}
+    with pytest.raises(openai.BadRequestError):
+        running.client().chat.completions.create(
+            model="colours", messages=[{"role": "user", "content": "jo@example.org " * 200}]
+        )
+    assert [name for name, _ in seen] == ["schema", "text", "text"]
+    assert "gateway" not in [thread for _, thread in seen]  # the thread of the loop
+    assert [r.messages[0]["content"] for r in running.records()] == ["[EMAIL] " * 200] * 2

@@ -89,10 +89,10 @@ class Slots:
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._release()  # the slot came in the moment the client left
-            elif waiter in self._queue:
+            if waiter in self._queue:
                 self._queue.remove(waiter)
+            elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._release()  # the slot came in the moment the client left
             raise
         finally:
             timer.cancel()

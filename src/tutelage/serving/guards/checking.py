@@ -36,12 +36,12 @@ class Checking:
         flagged: Flagged,
     ) -> None:
         self._guards, self._messages, self._flagged = guards, messages, flagged
-        self._size = sum(len(turn.content) for turn in messages)
+        self.size = sum(len(turn.content) for turn in messages)
         self.notes: dict[str, dict[str, Any]] = {}
 
     async def request(self) -> str | None:
         """Let every guard see the request; return why it must not pass, or None."""
-        if self._size > INLINE and self._guards:
+        if self.size > INLINE and self._guards:
             return await asyncio.to_thread(self.request_now)
         return self.request_now()
 
@@ -55,7 +55,7 @@ class Checking:
 
     async def answer(self, text: str, finish_reason: str) -> str | None:
         """Let every guard see the whole answer; return why it must not pass, or None."""
-        if len(text) + self._size > INLINE and self._guards:
+        if len(text) + self.size > INLINE and self._guards:
             return await asyncio.to_thread(self.answer_now, text, finish_reason)
         return self.answer_now(text, finish_reason)
 

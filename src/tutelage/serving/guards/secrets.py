@@ -25,14 +25,14 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ("a PyPI token", "pypi-", r"\bpypi-AgEI[\w-]{20,}"),
     ("a key of this gateway", "tut_", r"\btut_[\w-]{20,}"),
     ("a private key", "PRIVATE KEY", r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY-----"),
-    ("a signed token (JWT)", "eyJ", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}"),
+    ("a signed token (JWT)", "eyJ", r"\beyJ[\w-]{8,1000}\.eyJ[\w-]{8,}"),
     ("a password in an address", "://", r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,64}:[^\s/@]{3,}@"),
 )
 _COMPILED = tuple((name, mark, re.compile(form)) for name, mark, form in _FORMS)
 _ASSIGNED = re.compile(
     r"\b(?:pass(?:word|wd|phrase)|pwd|api[_-]?key|secret[_-]?key|access[_-]?token|client[_-]?secret)"
-    r"[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"'`]?(?P<value>(?=[^\s\"'`]*\d)(?=[^\s\"'`]*[A-Za-z])"
-    r"[^\s\"'`<>{}]{8,})",
+    r"[\"']?\s{0,3}(?:[:=]|is)\s{0,3}[\"'`]?(?P<value>(?=[^\s\"'`]{0,200}\d)"
+    r"(?=[^\s\"'`]{0,200}[A-Za-z])[^\s\"'`<>{}]{8,200})",
     re.IGNORECASE,
 )
 _ASSIGNED_MARKS = ("pass", "pwd", "key", "secret", "token")

@@ -12,9 +12,15 @@ from tutelage.serving.state import GatewayState
 
 
 def record_row(
-    state: GatewayState, ask: Ask, outcome: Outcome, messages: list[dict[str, Any]], *, texts: bool
+    state: GatewayState,
+    ask: Ask,
+    outcome: Outcome,
+    messages: list[dict[str, Any]],
+    said: str,
+    *,
+    texts: bool,
 ) -> dict[str, Any]:
-    """Return the row; `messages` are redacted already, and empty without `texts`."""
+    """Return the row; `messages` and `said` are redacted already, and empty without `texts`."""
     clean, error = state.redactor, outcome.error
     return {
         "id": ask.record,
@@ -28,7 +34,7 @@ def record_row(
         "split": state.side(ask.group),
         "group_key": private_name(state.split_key, ask.group),
         "messages": messages,
-        "response": clean(safe_text(outcome.text)) if texts else "",
+        "response": said,
         "finish_reason": outcome.finish_reason[:16] or "error",
         "status": outcome.status,
         "error": clean(error) if error else error,

@@ -6,6 +6,7 @@ An answer that is not what OpenAI's API says is an error, never passed on as if 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from tutelage.serving.wire.wire import HttpError
 _MOST_ANSWER = 32 * 2**20  # bytes of a whole answer
 _MOST_EVENT = 4 * 2**20  # bytes of one event
 _END_S = 0.05  # wait for the end of a stream after its last event
+_TOO_LONG = "context_length_exceeded"  # the one code of engines that clients act on
 _log = logging.getLogger(__name__)
 
 
@@ -201,12 +203,13 @@ def _usage(value: Any) -> dict[str, int] | None:
 async def refusal(reply: Reply, until: float = math.inf) -> HttpError:
     """Return what an engine's status other than 200 means to the client."""
     raw = (await _read(reply, until, 65_536))[:65_536]
-    try:
-        message = str(decode(raw)["error"]["message"])[:500]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        message = raw.decode(errors="replace")[:200]
+    message, code = raw.decode(errors="replace")[:200], None
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        error = decode(raw)["error"]
+        message, code = str(error["message"])[:500], error.get("code")
     if reply.status in (400, 413, 422):
-        return HttpError(400, message or "The engine refused the request.", code="engine_refused")
+        known = code if code == _TOO_LONG else "engine_refused"
+        return HttpError(400, message or "The engine refused the request.", code=known)
     _log.warning("the engine answered %d: %s", reply.status, message)
     if reply.status == 404:
         return HttpError(

@@ -13,10 +13,12 @@ from typing import Any
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
+from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.wire import bad
 
 _MOST_TOOLS = 128
 _MOST_SCHEMA = 65_536  # characters
+_MOST_TOOLS_TEXT = 262_144  # bytes of all of them, as JSON: engines check each schema
 _FORMS = ("text", "json_object", "json_schema")
 _CHOICES = ("none", "auto", "required")
 
@@ -30,6 +32,8 @@ def read_tools(body: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(tools, list) or len(tools) > _MOST_TOOLS:
         raise bad("tools", f"'tools' must be a list of at most {_MOST_TOOLS} functions.")
+    if len(encode(tools)) > _MOST_TOOLS_TEXT:
+        raise bad("tools", f"'tools' takes more than {_MOST_TOOLS_TEXT:,} bytes.")
     names = [_tool_name(tool, f"tools[{i}]") for i, tool in enumerate(tools)]
     found: dict[str, Any] = {"tools": tools}
     if choice is not None:
