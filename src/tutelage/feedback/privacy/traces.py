@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from tutelage.core.example import Example
+from tutelage.feedback.privacy.quotes import LONG_TEXT, Quotes
 
 GONE: Any = object()  # what `prune` returns where nothing may stay
 USER_FIELDS = frozenset(
@@ -26,8 +27,7 @@ _ID_FIELDS = frozenset(
     ("record", "recordid", "responseid", "item", "id", "example", "exampleid", "source", "twin",
      "parents", "parent")
 )  # fmt: skip
-_LONG_ID, LONG_KEY, _LONG_TEXT = 16, 8, 20  # characters from which on it is recognised anywhere
-_WORD = re.compile(r"\w+|…")
+_LONG_ID, LONG_KEY = 16, 8  # characters from which on it is recognised anywhere
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -65,19 +65,18 @@ class Traces:
     def add_texts(self, texts: Iterable[str]) -> None:
         """Remember texts of the user by which copies are recognised, if they are long enough."""
         for text in texts:
-            known = len(text.strip()) >= _LONG_TEXT and text not in self.short
+            known = len(text.strip()) >= LONG_TEXT and text not in self.short
             (self.texts if known else self.short).add(text)
-            if known and len(words := _words(text)) >= _LONG_TEXT:
-                self._said.setdefault(words, set()).add(text)
+            if known:
+                self._quotes.add(text)
 
     def leave(self, texts: Iterable[str]) -> None:
         """Recognise nobody by these texts: others have them too, such as an answer of many."""
-        if not self.texts:
-            return
-        for text in texts:
-            common = self._said.pop(_words(text), set()) | ({text} & self.texts)
-            self.texts -= common
-            self.short |= common
+        for text in texts if self.texts else ():
+            if common := self._quotes.same(text):
+                self._quotes.drop(text)
+                self.texts -= common
+                self.short |= common
 
     def is_theirs(self, row: Example) -> bool:
         """Return whether a row of a data set came from the user, or was made of such a row.
@@ -103,7 +102,7 @@ class Traces:
 
     def _asked(self, row: Example) -> bool:
         asked = (turn.content for turn in row.messages if turn.role == "user")
-        return any(text in self.texts or _words(text) in self._said for text in asked)
+        return any(self._quotes.same(text) for text in asked)
 
     def in_text(self, text: str) -> bool:
         """Return whether a text without structure names or quotes what is the user's."""
@@ -112,14 +111,7 @@ class Traces:
             return True
         if len(self.user) >= LONG_KEY and self._key.search(text):
             return True
-        return any(part in text for part in (*self.aliases, *self.texts)) or self._quoted(text)
-
-    def _quoted(self, text: str) -> bool:
-        """Return whether a text has the words of one of theirs, or their beginning before a …"""
-        if not self._said:
-            return False
-        said = f" {_words(text)} "
-        return any(f" {own} " in said or _begins(own, said) for own in self._said)
+        return any(part in text for part in self.aliases) or self._quotes.inside(text)
 
     def in_value(self, name: str, value: str) -> bool:
         """Return whether the value of the field `name` is, names or quotes what is the user's."""
@@ -184,25 +176,9 @@ class Traces:
             self._ids = {name for name in self.ids if len(name) >= _LONG_ID} | self._hashed
         return self._ids
 
-    _said: dict[str, set[str]] = field(default_factory=dict)  # words → texts that have them
+    _quotes: Quotes = field(default_factory=Quotes)  # of `texts`
     _made: tuple[int, int, int] = (-1, -1, -1)
     _ids: set[str] = field(default_factory=set)
-
-
-def _words(text: str) -> str:
-    """Return the words alone: cleaning, cutting and escaping change what is between them."""
-    return " ".join(_WORD.findall(text))
-
-
-def _begins(own: str, said: str) -> bool:
-    """Return whether `said`, words with a space on either side, quotes the beginning of `own`."""
-    at = said.find(f" {own[:_LONG_TEXT]}", 1) if " … " in said else -1
-    while at > 0:
-        end = said.find(" … ", at)
-        if end - at > _LONG_TEXT and own.startswith(said[at + 1 : end]):
-            return True
-        at = said.find(f" {own[:_LONG_TEXT]}", at + 1)
-    return False
 
 
 def fold(name: str) -> str:
