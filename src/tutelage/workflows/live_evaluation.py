@@ -216,7 +216,10 @@ def worst(
     since: str = "7d",
     limit: int = 20,
 ) -> dict[str, Any]:
-    """Return the answers with the lowest scores, each with the reason, the newest first."""
+    """Return the answers with the lowest scores, each with the reason, the newest first.
+
+    Raises DataError for a metric that no answer was scored by, if others were.
+    """
     query = (
         select(
             ScoreRow.item, ScoreRow.metric, ScoreRow.value, ScoreRow.evidence, LiveRow.release,
@@ -231,6 +234,7 @@ def worst(
         .limit(limit)
     )  # fmt: skip
     if metric is not None:
+        _require_scored(ctx, metric)
         query = query.where(ScoreRow.metric == metric)
     if release is not None:
         query = query.where(LiveRow.release == get_release(ctx.store, release).id)
@@ -254,6 +258,18 @@ def worst(
             for row in rows
         ]
     }
+
+
+def _require_scored(ctx: Context, metric: str) -> None:
+    with ctx.store.session() as session:
+        of_live = ScoreRow.item == LiveRow.record
+        metrics = select(ScoreRow.metric).join(LiveRow, of_live).distinct()
+        known = sorted(session.scalars(metrics.where(ScoreRow.evaluation.is_(None))))
+    if known and metric not in known:
+        raise DataError(
+            f"no answer is scored by {metric!r}",
+            fix=f"{did_you_mean(metric, known)}Scored are {', '.join(known)}",
+        )
 
 
 def _ago(since: str) -> datetime:

@@ -163,6 +163,8 @@ def test_the_commands(ctx: Context) -> None:
     worst = run(ctx, "worst", "--limit", "3", "--metric", "format")
     assert worst.output.count("0.00 format") == 3 and "answered  no family at all" in worst.output
     assert json.loads(run(ctx, "worst", "--json").stdout)["answers"][0]["why"]
+    typo = run(ctx, "worst", "--metric", "fromat")
+    assert typo.exit_code == 2 and "Did you mean 'format'?" in typo.stderr
 
 
 @pytest.mark.parametrize(
