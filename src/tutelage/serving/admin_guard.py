@@ -9,21 +9,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tutelage.core.errors import Conflict, DataError, TutelageError
-from tutelage.serving.access.keys import KeyRole, caller_of
+from tutelage.serving.access.keys import Caller, KeyRole, caller_of
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.wire import HttpError, json_response
 
 Handler = Callable[[GatewayState, Request], Awaitable[Any]]
 
 
-def guarded(role: KeyRole, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint that answers with what `handler` gives, to callers of the role."""
+def guarded(
+    role: KeyRole, handler: Handler, *, scoped: bool = False
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint that answers with what `handler` gives, to callers of the role.
+
+    A key that is limited to some deployments gets in where the handler looks at that (`scoped`).
+    """
 
     async def endpoint(request: Request) -> Response:
         state: GatewayState = request.app.state.gateway
         try:
-            if not caller_of(request).may(role):
-                raise HttpError(403, f"This needs a key with the role '{role}'.", code="forbidden")
+            require_role(caller_of(request), role, scoped=scoped)
             return json_response(await handler(state, request))
         except HttpError as error:
             return error.response()
@@ -31,6 +35,18 @@ def guarded(role: KeyRole, handler: Handler) -> Callable[[Request], Awaitable[Re
             return from_user_error(error).response()
 
     return endpoint
+
+
+def require_role(caller: Caller, role: KeyRole, *, scoped: bool = False) -> None:
+    """Raise HttpError 403 for a caller below the role, or limited to some deployments."""
+    if not caller.may(role):
+        raise HttpError(403, f"This needs a key with the role '{role}'.", code="forbidden")
+    if caller.deployments is not None and not scoped:
+        raise HttpError(
+            403,
+            "This tells of every deployment, and the key is limited to some; use another.",
+            code="forbidden",
+        )
 
 
 def author_of(request: Request) -> str:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from tutelage.serving.access.keys import caller_of
 from tutelage.serving.admin import admin_routes
+from tutelage.serving.admin_guard import require_role
 from tutelage.serving.chat import answer_chat, chat
 from tutelage.serving.monitoring.telemetry import CONTENT_TYPE
 from tutelage.serving.rollout_admin import rollout_routes
@@ -100,8 +101,7 @@ async def _readyz(request: Request) -> Response:
 async def _metrics(request: Request) -> Response:
     state: GatewayState = request.app.state.gateway
     try:
-        if not caller_of(request).may("operator"):  # it names other keys and what they use
-            raise HttpError(403, "This needs a key with the role 'operator'.", code="forbidden")
+        require_role(caller_of(request), "operator")  # it names other keys and what they use
     except HttpError as error:
         return error.response()
     text = await asyncio.to_thread(state.telemetry.text)  # milliseconds, with many keys

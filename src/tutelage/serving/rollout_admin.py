@@ -18,6 +18,7 @@ from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
 from tutelage.release.routes import journal, rollouts, state_of
 from tutelage.release.strategies.base import plan_of
+from tutelage.serving.access.keys import caller_of
 from tutelage.serving.admin_guard import author_of, guarded
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
@@ -38,12 +39,17 @@ _ASKED = ("release", "deployment", "strategy", "steps", "split")  # of a new rol
 
 
 def rollout_routes() -> list[Route]:
-    """Return the routes under /admin/rollouts; all of them need the role operator."""
+    """Return the routes under /admin/rollouts; all of them need the role operator.
+
+    A key that is limited to some deployments sees and moves the rollouts of those alone.
+    """
     return [
-        Route("/admin/rollouts", guarded("operator", _list)),
-        Route("/admin/rollouts", guarded("operator", _start), methods=["POST"]),
-        Route("/admin/rollouts/{id}", guarded("operator", _one)),
-        Route("/admin/rollouts/{id}/{move}", guarded("operator", _move), methods=["POST"]),
+        Route("/admin/rollouts", guarded("operator", _list, scoped=True)),
+        Route("/admin/rollouts", guarded("operator", _start, scoped=True), methods=["POST"]),
+        Route("/admin/rollouts/{id}", guarded("operator", _one, scoped=True)),
+        Route(
+            "/admin/rollouts/{id}/{move}", guarded("operator", _move, scoped=True), methods=["POST"]
+        ),
     ]
 
 
@@ -79,16 +85,18 @@ def describe(store: Store, row: RolloutRow) -> dict[str, Any]:
 
 async def _list(state: GatewayState, request: Request) -> Any:
     store, deployment = state.store, request.query_params.get("deployment")
+    caller = caller_of(request)
 
     def work() -> list[dict[str, Any]]:
-        return [describe(store, row) for row in rollouts(store, deployment)]
+        found = rollouts(store, deployment)
+        return [describe(store, row) for row in found if caller.sees(row.deployment)]
 
     return {"object": "list", "data": await asyncio.to_thread(work)}
 
 
 async def _one(state: GatewayState, request: Request) -> Any:
     def work() -> dict[str, Any]:
-        return describe(state.store, _find(state.store, request.path_params["id"]))
+        return describe(state.store, _find(state.store, request))
 
     return await asyncio.to_thread(work)
 
@@ -105,6 +113,8 @@ async def _start(state: GatewayState, request: Request) -> Any:
     if not isinstance(release, str) or not release:
         raise DataError("the body names no release", fix='Send {"release": "NAME"}')
     deployment = str(body.get("deployment") or project.name)
+    if not caller_of(request).sees(deployment):
+        raise DataError(f"there is no deployment {deployment!r}", fix="Name one of the key's own")
     strategy = str(body.get("strategy") or project.deploy.strategy)
     shares = {name: body.get(name) for name in ("steps", "split")}
 
@@ -128,7 +138,7 @@ async def _move(state: GatewayState, request: Request) -> Any:
     who = author_of(request)
 
     def work() -> dict[str, Any]:
-        row = _find(state.store, request.path_params["id"])
+        row = _find(state.store, request)
         if state_of(row).terminal and (word, row.state) != ("rollback", "promoted"):
             raise Conflict(f"the rollout has ended ({row.state})", where=row.deployment)
         moved = move(
@@ -147,9 +157,10 @@ async def _told(state: GatewayState, work: Callable[[], dict[str, Any]]) -> dict
     return result
 
 
-def _find(store: Store, rollout: str) -> RolloutRow:
+def _find(store: Store, request: Request) -> RolloutRow:
+    rollout = request.path_params["id"]
     with store.session() as session:
         row = session.get(RolloutRow, rollout)
-    if row is None:
+    if row is None or not caller_of(request).sees(row.deployment):
         raise DataError(f"there is no rollout {rollout!r}", fix="GET /admin/rollouts lists them")
     return row

@@ -19,6 +19,7 @@ from tests.unit.serving.test_serving_controller import drive
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import ModelError
+from tutelage.release.deployment_names import create_deployment
 from tutelage.release.deployments import (
     abort,
     ensure_deployment,
@@ -28,6 +29,7 @@ from tutelage.release.deployments import (
 )
 from tutelage.release.rollout import Counts, RolloutPlan
 from tutelage.release.routes import active_rollout, journal, last_rollout, route
+from tutelage.serving.access.key_store import create_key
 from tutelage.serving.controller import Controller
 from tutelage.serving.monitoring.events import EventLog, Happening
 from tutelage.store.records import RecordRow
@@ -158,6 +160,29 @@ def test_a_start_takes_its_shares_and_refuses_what_it_does_not_know(gateway: Sta
     status, answer = move(running, started["id"], "rollback")  # to the release before
     assert (status, answer["strategy"], answer["candidate"]) == (200, "rollback", row.baseline)
     assert move(running, started["id"], "rollback")[0] == 409
+
+
+def test_a_key_of_one_deployment_moves_no_other_s_rollouts(gateway: Start) -> None:
+    bearer: dict[str, str] = {}
+
+    def prepare(ctx: Context) -> None:
+        create_deployment(ctx.store, "other", make_release(ctx, CANDIDATE).id)
+        secret = create_key(ctx.store, "op", "operator", deployments=["other"])
+        bearer["authorization"] = f"Bearer {secret}"
+
+    running = gateway(prepare)
+    rollout, url = begin_rollout(running.ctx), f"{running.url}/admin"
+    assert fetch(f"{url}/rollouts", **bearer)[1]["data"] == []
+    assert fetch(f"{url}/rollouts/{rollout}", **bearer)[0] == 404
+    assert fetch(f"{url}/rollouts/{rollout}/abort", {}, **bearer)[0] == 404
+    body = {"release": "colours-base"}
+    assert fetch(f"{url}/rollouts", {**body, "deployment": "colours"}, **bearer)[0] == 404
+    for path in ("usage", "events", "deployments"):
+        assert fetch(f"{url}/{path}", **bearer)[0] == 403
+    assert fetch(f"{running.url}/metrics", **bearer)[0] == 403
+    status, started, _ = fetch(f"{url}/rollouts", {**body, "deployment": "other"}, **bearer)
+    assert (status, started["deployment"]) == (200, "other")
+    assert [row["id"] for row in fetch(f"{url}/rollouts", **bearer)[1]["data"]] == [started["id"]]
 
 
 @pytest.fixture
