@@ -57,7 +57,7 @@ async def chat(request: Request) -> Any:
     try:
         caller = caller_of(request)
         if state.draining:
-            raise HttpError(503, "The gateway is stopping.", code="stopping", retry_after=5)
+            raise _stopping()
         state.slots.require_room()  # before the body is read: a refusal must cost little
         asked = await _parsed(await read_json(request, share))
         if not caller.sees(asked.model) or asked.model not in state.router.entries:
@@ -90,6 +90,10 @@ async def answer_chat(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, receive, send)
 
 
+def _stopping() -> HttpError:
+    return HttpError(503, "The gateway is stopping.", code="stopping", retry_after=5)
+
+
 def _failed() -> HttpError:
     return HttpError(500, "The gateway failed on this request.", code="internal_error")
 
@@ -117,9 +121,11 @@ class _Exchange:
         try:
             await self._work(scope, receive, send)
         except asyncio.CancelledError:
-            if me is None or not self._left or me.uncancel() > 0:
+            if not (self._left or turn.logged):  # somebody else cancelled: the gateway stops
                 turn.log(503, "the gateway was stopped")
-                raise  # somebody else cancelled: the gateway is being stopped
+                await self._refuse(_stopping(), scope, receive, send)
+            if me is not None:
+                me.uncancel()
         except Exception as error:
             await turn.end(500, type(error).__name__)
             _log.exception("the request %s failed", turn.record)

@@ -51,6 +51,7 @@ from tutelage.workflows.serve_hooks import hooks
 from tutelage.workflows.serve_monitor import log_lines, open_events
 
 _DRAIN_S = 20
+_LAST_S = 2.0  # for requests to end that are broken off
 _SEND_BUFFER = 65_536  # bytes: what a slow reader's connection holds of the system's memory
 _KEEP_ALIVE_S = 75  # longer than clients and proxies keep an idle connection
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -207,7 +208,16 @@ async def _until_stopped(
             server.should_exit = True
             stopping.cancel()
             await running
+            await _end(server.server_state.tasks)
             note.unlink(missing_ok=True)
+
+
+async def _end(requests: set[asyncio.Task[None]]) -> None:
+    """End the requests that nobody waited for: each tells its client, and keeps its record."""
+    for request in list(requests):
+        request.cancel()
+    if requests:
+        await asyncio.wait(requests, timeout=_LAST_S)
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from tutelage.serving.wire.http_protocol import GuardedProtocol
 from tutelage.serving.wire.upstream import Engine, Upstream
 from tutelage.serving.wire.wire import HttpError
 from tutelage.workflows import serve
+from tutelage.workflows import serve as serve_module
 
 Start = Callable[..., Running]
 CHAT = "/v1/chat/completions"
@@ -204,6 +205,48 @@ def test_a_stream_under_way_ends_as_it_should_when_the_gateway_is_stopped(gatewa
     with pytest.raises(openai.APIConnectionError):
         running.client().models.list()
     assert [r.status for r in running.records()] == [200]
+
+
+class Hasty(serve_module._Server):
+    """A gateway that is stopped by two signals at once."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.force_exit = True
+
+
+@pytest.mark.parametrize("how", ["too late", "two signals"])
+def test_requests_that_are_broken_off_by_a_stop_are_told_so_and_kept(
+    gateway: Start, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "too late":
+        monkeypatch.setattr(serve_module, "_DRAIN_S", 0)
+    else:
+        monkeypatch.setattr(serve_module, "_Server", Hasty)
+    running = gateway()
+    slow = {"text": "word " * 4000, "stream_gap_ms": 20}
+    running.script.by_model["*"] = {**slow, "when": {"whole": {"latency_ms": 60_000}}}
+    create: Any = running.client().chat.completions.create
+    stream = create(model="colours", messages=ASK, stream=True)
+    next(iter(stream))
+    refused: list[openai.InternalServerError] = []
+
+    def ask() -> None:
+        with pytest.raises(openai.InternalServerError) as caught:
+            create(model="colours", messages=[{"role": "user", "content": "a whole answer"}])
+        refused.append(caught.value)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: len(running.script.seen) == 2)
+    running.serving.close()
+    with pytest.raises(openai.APIError, match="stopping"):
+        list(stream)
+    asking.join(30)
+    assert (refused[0].code, "retry-after" in refused[0].response.headers) == ("stopping", True)
+    assert [(r.status, r.error) for r in running.records()] == [
+        (503, "the gateway was stopped")
+    ] * 2
 
 
 class Raw:
