@@ -148,7 +148,7 @@ def _require_places(body: Mapping[str, Any], declared: Mapping[str, Declared]) -
             )
         near = nearest(name, [*OWN_FIELDS, "signals"], cutoff=_MISSPELT)
         if near is not None and near != name:
-            raise DataError(f"there is no field {name!r}", fix=f"Did you mean {near!r}?")
+            raise DataError(f"there is no field {name!r}", fix=f"Send it as {near!r}")
 
 
 def _record(body: Mapping[str, Any]) -> str:
