@@ -110,6 +110,12 @@ def make_app(script: Script) -> Any:
 
 
 def _whole(body: dict[str, Any], how: dict[str, Any], text: str) -> dict[str, Any]:
+    counts = {
+        "prompt_tokens": 11,
+        "completion_tokens": 4,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 7},
+    }
     return {
         "id": "backend-1",
         "object": "chat.completion",
@@ -123,12 +129,7 @@ def _whole(body: dict[str, Any], how: dict[str, Any], text: str) -> dict[str, An
                 "finish_reason": how.get("finish", "stop"),
             }
         ],
-        "usage": {
-            "prompt_tokens": 11,
-            "completion_tokens": 4,
-            "total_tokens": 15,
-            "prompt_tokens_details": {"cached_tokens": 7},
-        },
+        **({"usage": counts} if how.get("counts", True) else {}),
     }
 
 

@@ -52,7 +52,7 @@ class Ask:
 
 @dataclass(slots=True)
 class Outcome:
-    """How a request ended. Tokens are the engine's count, or the pieces seen if it gave none.
+    """How a request ended. Tokens are the engine's count; if it gave none, likely ones.
 
     `status` 499: the client left. `checks` holds what each guard said: {name: {ok, why}}.
     `entropy` is in nats a token, where the client asked for log-probabilities.

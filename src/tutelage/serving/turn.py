@@ -14,6 +14,7 @@ from typing import Any
 
 from tutelage.core.example import Message, normalise
 from tutelage.inference.chat import as_dicts, conversation, inert_value
+from tutelage.serving.access.accounts import likely_prompt_tokens, likely_tokens
 from tutelage.serving.access.keys import Caller
 from tutelage.serving.guards.checking import INLINE, Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
@@ -250,19 +251,28 @@ class Turn:
         tell_finished(self.state.hooks, ask, outcome)
 
     def _outcome(self, status: int, error: str | None) -> Outcome:
-        pieces = 0 if self.usage else self.pieces
+        asked, answered = self._tokens()
         return Outcome(
             status=status,
             error=error,
             text=self.text,
             finish_reason=self.finish_reason,
-            prompt_tokens=self.usage.get("prompt_tokens", 0),
-            completion_tokens=self.usage.get("completion_tokens", pieces),
+            prompt_tokens=asked,
+            completion_tokens=answered,
             latency_ms=(time.perf_counter() - self.started) * 1000,
             first_token_ms=self.first_token_ms,
             checks=self.checking.notes,
             entropy=token_entropy(self.logprobs) if self.logprobs else None,
         )
+
+    def _tokens(self) -> tuple[int, int]:
+        """Return the tokens asked and answered: the engine's count, else what is likely."""
+        if self.usage or not self.pieces:
+            usage = self.usage
+            return usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+        streamed = self.first_token_ms is not None
+        asked = likely_prompt_tokens(self.asked.messages, self.pick.profile.prompt)
+        return asked, self.pieces if streamed else likely_tokens(self._size)
 
     def _row(self, ask: Ask, outcome: Outcome) -> dict[str, Any]:
         """Return the record, redacted; without texts if the project's log keeps none of it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.fakes.gateway import PROMPT
 from tests.fakes.limited_project import limited_project
 from tests.fakes.openai_backend import FakeBackend
 from tests.unit.serving.conftest import Running
@@ -195,3 +196,13 @@ def test_texts_are_logged_by_policy_and_figures_always(limited: Start, log: str)
     assert bool(record.messages) == bool(record.response) == (log == "all")
     assert (record.prompt_tokens, record.status) == (11, 200)
     assert (record.user == "anna@x.org") == (log == "all")
+
+
+def test_an_answer_that_nobody_counted_is_charged_at_its_likely_size(limited: Start) -> None:
+    running = limited()
+    running.script.by_model["*"] = {"counts": False, "text": "warm " * 40}
+    running.client().chat.completions.create(model="colours", messages=ASK)
+    (record,) = running.records()
+    assert record.completion_tokens == 50
+    letters = sum(len(turn["content"]) for turn in ASK) + len(PROMPT)
+    assert record.prompt_tokens == -(-letters // 4)

@@ -109,5 +109,9 @@ def most_prompt_tokens(body: Mapping[str, Any]) -> int:
 
 def likely_prompt_tokens(messages: Sequence[Message], prompt: str = "") -> int:
     """Return about how many tokens the prompt has, for a request that nobody counted."""
-    size = sum(len(turn.content) for turn in messages) + len(prompt)
-    return -(-size // _LETTERS_A_TOKEN)
+    return likely_tokens(sum(len(turn.content) for turn in messages) + len(prompt))
+
+
+def likely_tokens(letters: int) -> int:
+    """Return about how many tokens a text of so many letters has."""
+    return -(-letters // _LETTERS_A_TOKEN)

@@ -20,7 +20,6 @@ from tutelage.core.config_usage import UsageBudget
 from tutelage.serving.access.accounts import (
     Account,
     accounts_of,
-    likely_prompt_tokens,
     most_prompt_tokens,
     period_end,
     period_of,
@@ -92,8 +91,6 @@ class Budgets(Hook):
             return
         asked, answered = outcome.prompt_tokens, outcome.completion_tokens
         profile = self._profile(ask)
-        if answered and not asked:  # the client left before the engine's count came
-            asked = likely_prompt_tokens(ask.messages, profile.prompt if profile else "")
         seconds = outcome.latency_ms / 1000
         self.ledger.settle(ask.record, self._units(profile, (asked, answered), seconds, outcome))
 
