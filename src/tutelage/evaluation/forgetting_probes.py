@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.core.errors import ConfigError, DataError
+from tutelage.core.lines import lines_of
 
 _SETTING = "tutelage.yaml, evaluate.probes"
 
@@ -91,7 +92,7 @@ def _load(file: Path, shown: str) -> ProbeSet:
     probes: list[Probe] = []
     texts: list[str] = []
     try:
-        lines = raw.decode("utf-8").splitlines()
+        lines = lines_of(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError("the probes are not UTF-8 text", where=shown, fix="Save it so") from error
     for number, line in enumerate(lines, start=1):

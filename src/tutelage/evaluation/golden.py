@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.example import Example, Message
+from tutelage.core.lines import lines_of
 from tutelage.core.output import OutputFormat
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scorers.base import Score
@@ -65,7 +66,7 @@ def read_set(path: Path, output: OutputFormat) -> list[Example]:
     expected label is put into the project's shape. Raises DataError naming the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             "the golden set can't be read", where=str(path), fix="Check evaluate.criteria"

@@ -60,9 +60,9 @@ def judge_edits(
     together = trust_together(met)
     pooled = together if together is not None and together >= agreement else None
     crowd = _Crowd(trusted, known, pooled)
-    said: dict[tuple[str, str], set[str]] = defaultdict(set)
+    said: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for one in everything:
-        said[one.item, normalise(one.value)].add(one.author or "")
+        said[one.item][normalise(one.value)].add(one.author or "")
     return [_judge(edit, decided, crowd, said, policy) for edit in edits]
 
 
@@ -79,7 +79,7 @@ def _judge(
     edit: Edit,
     decided: Mapping[str, str],
     crowd: _Crowd,
-    said: Mapping[tuple[str, str], set[str]],
+    said: Mapping[str, Mapping[str, set[str]]],
     policy: Policy,
 ) -> Judged:
     if edit.item in decided:
@@ -88,9 +88,13 @@ def _judge(
         return Judged(edit, True, "every edit counts (improve.review.edits: all)")
     if policy == "review":
         return Judged(edit, False, "experts decide (improve.review.edits: review)")
-    people = said[edit.item, normalise(edit.value)]
-    if len(people) > 1:
-        return Judged(edit, True, f"{len(people)} people say the same")
+    value = normalise(edit.value)
+    people = len(said[edit.item][value])
+    rivals = max((len(by) for other, by in said[edit.item].items() if other != value), default=0)
+    if people > 1 and rivals >= people:
+        return Judged(edit, False, f"{people} people say so and {rivals} something else")
+    if people > 1:
+        return Judged(edit, True, f"{people} people say the same")
     author = edit.author or ""
     low = crowd.trusted.get(author)
     if low is not None:

@@ -59,6 +59,28 @@ def corrected(store: Store, output: OutputFormat | None = None) -> list[Correcte
     return list(unique.values())
 
 
+def said(store: Store, output: OutputFormat | None = None) -> list[Corrected]:
+    """Return what each author last said of every record that has edits, oldest record first."""
+    with store.session() as session:
+        edits: dict[str, dict[str | None, SignalRow]] = {}
+        query = select(SignalRow).where(SignalRow.kind == "edit")
+        for edit in session.scalars(query.order_by(SignalRow.at, SignalRow.key)):
+            by = edits.setdefault(edit.record, {})
+            by.pop(edit.author, None)
+            by[edit.author] = edit
+        rows = session.scalars(
+            select(RecordRow)
+            .where(RecordRow.id.in_(select(SignalRow.record).where(SignalRow.kind == "edit")))
+            .order_by(RecordRow.at, RecordRow.id)
+        )
+        return [
+            _corrected(row, edit, output)
+            for row in rows
+            if row.messages
+            for edit in edits[row.id].values()
+        ]
+
+
 def trainable(
     store: Store,
     output: OutputFormat | None = None,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tutelage.core.artifact import content_hash
 from tutelage.core.events import Emit, Event, silent
 from tutelage.core.example import Example, Message, Origin
+from tutelage.core.lines import lines_of
 from tutelage.core.workspace import atomic_write
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def mix(rows: Sequence[Example], replayed: Sequence[Example], seed: int) -> list
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in lines_of(path.read_text(encoding="utf-8"))]
 
 
 def _usable(rows: Sequence[dict[str, Any]]) -> int:

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from tutelage.core.errors import EnvironmentProblem, TutelageError
+from tutelage.core.lines import lines_of
 from tutelage.workflows.context import Context
 
 _TIMEOUT_S = 1800.0
@@ -51,7 +52,7 @@ def _split(arguments: tuple[str, ...]) -> tuple[list[str], str, list[str]]:
 
 
 def _document(stdout: str, stderr: str, name: str) -> dict[str, Any]:
-    lines = stdout.strip().splitlines()
+    lines = lines_of(stdout.strip())
     try:
         found = json.loads(lines[-1]) if lines else None
     except ValueError:

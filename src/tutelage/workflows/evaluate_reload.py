@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
+from tutelage.core.lines import lines_of
 from tutelage.data.version import load_version
 from tutelage.evaluation.gate import Evidence
 from tutelage.evaluation.golden import GoldenSet
@@ -109,7 +110,7 @@ def read_answers(ctx: Context, evaluation: Artifact) -> dict[str, dict[str, RowR
     path = ctx.path_of(evaluation) / "rows.jsonl"
     found: dict[str, dict[str, RowResult]] = {}
     try:
-        for line in filter(None, path.read_text(encoding="utf-8").split("\n")):
+        for line in lines_of(path.read_text(encoding="utf-8")):
             row = RowResult(**json.loads(line))
             found.setdefault(row.candidate, {})[row.item] = row
     except (OSError, ValueError, TypeError) as error:

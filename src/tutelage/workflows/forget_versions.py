@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 
 from tutelage.core.artifact import MANIFEST, Artifact, describe
 from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.core.lines import lines_of
 from tutelage.data import card
 from tutelage.data.version import (
     DROPPED,
@@ -97,7 +98,7 @@ def _look(folder: Path, traces: Traces) -> Held | None:
                 traces.inputs.add(row.input_text)
     for name in (QUARANTINE, DROPPED):
         path = folder / name
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        lines = lines_of(path.read_text("utf-8")) if path.is_file() else []
         count = sum(traces.holds(_json(line)) for line in lines)
         rows.update({name.removesuffix(".jsonl"): count} if count else {})
     return Held(folder, version.hash, dict(rows)) if rows else None
@@ -129,7 +130,7 @@ def replace_version(ctx: Context, held: Held, traces: Traces) -> str:
 
 def _lines_left(version: DatasetVersion, name: str, traces: Traces) -> list[dict[str, Any]]:
     path = version.directory / name
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+    lines = lines_of(path.read_text("utf-8")) if path.is_file() else []
     return [row for row in map(_json, lines) if not traces.holds(row)]
 
 

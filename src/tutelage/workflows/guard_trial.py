@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from tutelage.core.errors import DataError
 from tutelage.core.example import Message
+from tutelage.core.lines import lines_of
 from tutelage.serving.guards.base import ActiveGuard
 from tutelage.serving.guards.checking import Checking
 from tutelage.workflows.context import Context
@@ -109,7 +110,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise DataError(
             "the file is not UTF-8 text", where=str(path), fix="Save it as UTF-8"
         ) from error
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(i, line) for i, line in enumerate(lines_of(text), 1) if line.strip()]
     if not lines:
         raise DataError("the file is empty", where=str(path), fix="Name a file with requests")
     as_json = path.suffix in (".jsonl", ".ndjson", ".json")

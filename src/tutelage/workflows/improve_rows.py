@@ -20,12 +20,13 @@ from typing import Any
 from tutelage.core.artifact import Artifact, content_hash
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.core.lines import lines_of
 from tutelage.core.workspace import atomic_write
 from tutelage.data.annotation.items import item_id
 from tutelage.data.annotation.votes import Decision, decide
 from tutelage.data.version import json_lines, load_version
 from tutelage.feedback.edits import Edit, Judged, judge_edits
-from tutelage.feedback.segment import Corrected, corrected, trainable
+from tutelage.feedback.segment import Corrected, said, trainable
 from tutelage.workflows.context import Context, find_artifact
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data.experts_items import without_prompt
@@ -52,10 +53,21 @@ class NewVersion:
         """New rows of all sides."""
         return sum(self.new.values())
 
+    def refused(self) -> str:
+        """Return how many edits do not count, and why most of them do not; empty if all do."""
+        waiting: dict[str, int] = self.evidence["edits"]["waiting"]
+        if not waiting:
+            return ""
+        most, count = max(waiting, key=lambda why: waiting[why]), sum(waiting.values())
+        told = "1 edit does" if count == 1 else f"{count} edits do"
+        mostly = "mostly " if len(waiting) > 1 else ""
+        return f"; {told} not count, {mostly}because {most}"
+
     def sentence(self) -> str:
         """Return what is new, in one line."""
         parts = ", ".join(f"{self.new[side]} {side}" for side in SPLITS)
-        return f"dataset {self.artifact.short}: {self.total} new rows ({parts})"
+        told = f"dataset {self.artifact.short}: {self.total} new rows ({parts})"
+        return told + self.refused()
 
 
 def require_source(ctx: Context) -> None:
@@ -111,7 +123,7 @@ def new_version(ctx: Context, previous: str) -> NewVersion:
 
 
 def edits(ctx: Context) -> list[Judged]:
-    """Return every edit that is in no version yet, with whether it counts and why.
+    """Return one edit of each request that is in no version yet, with whether it counts and why.
 
     Only edits on the train side are asked about: validation and test rows are experts' alone.
     """
@@ -121,15 +133,20 @@ def edits(ctx: Context) -> list[Judged]:
         row.input_text for side in ("validation", "test") for row in version.rows(_side(side))
     ]  # fmt: skip
     decided = _decided(ctx)
-    own = {_item(ctx, one.example): one for one in trainable(ctx.store, output, held_out=held)}
-    everything = [_edit(ctx, one) for one in corrected(ctx.store, output)]
-    return judge_edits(
+    own = {_item(ctx, one.example) for one in trainable(ctx.store, output, held_out=held)}
+    everything = [_edit(ctx, one) for one in said(ctx.store, output)]
+    judged = judge_edits(
         [edit for edit in everything if edit.item in own],
         everything,
         decided,
         policy=ctx.config.improve.review.edits,
         agreement=ctx.config.improve.review.agreement,
     )
+    found: dict[str, Judged] = {}
+    for one in judged:  # of one request what counts, and of that the newest
+        if one.edit.item not in found or one.accepted >= found[one.edit.item].accepted:
+            found[one.edit.item] = one
+    return list(found.values())
 
 
 def _side(name: str) -> SplitName:
@@ -192,8 +209,7 @@ def write_edits(ctx: Context, chosen: Sequence[Judged]) -> Path | None:
     there = {
         str(json.loads(line).get("record"))
         for file in sorted(folder.glob(f"{PREFIX}*.jsonl"))
-        for line in file.read_text(encoding="utf-8").split("\n")
-        if line
+        for line in lines_of(file.read_text(encoding="utf-8"))
     }
     rows = [_row(ctx, one) for one in chosen if one.edit.record not in there]
     if not rows:

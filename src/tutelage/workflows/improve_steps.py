@@ -147,9 +147,10 @@ def dataset(ctx: Context, turn: Turn) -> Move:
         return Move("kept", f"given up: {decision['why'] or 'the data set is not wanted'}")
     facts = {"dataset": made.artifact.hash, "new": made.new}
     if made.total < settings.new_rows and decision is None:
+        stay = "; they stay for the next one" if made.total else ""
         reason = (
-            f"{made.total} new rows, {settings.new_rows} make a turn worthwhile; "
-            "they stay for the next one"
+            f"{made.total} new rows, {settings.new_rows} make a turn worthwhile"
+            f"{stay}{made.refused()}"
         )
         return Move("kept", reason, facts, made.evidence)
     return Move("start", made.sentence(), facts, made.evidence)

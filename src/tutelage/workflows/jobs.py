@@ -26,6 +26,7 @@ from sqlalchemy import select
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import Conflict, DataError
 from tutelage.core.events import EVENTS_FILE, read_events
+from tutelage.core.lines import lines_of
 from tutelage.core.workspace import Workspace, atomic_write
 from tutelage.store.artifacts import JobRow
 from tutelage.workflows.context import Context
@@ -280,7 +281,7 @@ def _answer(folder: Path) -> tuple[dict[str, Any], str]:
     answer: dict[str, Any] = {}
     problem = ""
     try:
-        lines = (folder / _OUT).read_text(encoding="utf-8").splitlines()
+        lines = lines_of((folder / _OUT).read_text(encoding="utf-8"))
     except OSError:
         return {}, ""
     for line in lines:

@@ -151,7 +151,8 @@ def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:
         ctx, rollout = split_project(tmp_path / "p", Traffic(requests=300), url=backend.url)
         with Serving(ctx, port=0) as serving:
             url = f"{serving.base_url}/admin/ab"
-            with urllib.request.urlopen(f"{url}?metrics=escalated", timeout=20) as response:
+            asked = f"{url}?metrics=escalated,%20&horizon=500"
+            with urllib.request.urlopen(asked, timeout=20) as response:
                 found = json.loads(response.read())
             with urllib.request.urlopen(f"{url}/tests", timeout=20) as response:
                 listed = json.loads(response.read())["data"]
@@ -162,6 +163,7 @@ def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:
                 urllib.request.urlopen(f"{url}?alpha=x", timeout=20)
             assert bad.value.code == 404 and "no number" in bad.value.read().decode()
     assert (weeks["every"], sum(one["requests"] for one in weeks["releases"])) == ("week", 300)
+    assert found["asked"]["horizon"] == 500
     assert found["rollout"] == rollout == listed[0]["rollout"]
     assert set(outcomes(found)) == {"feedback", "escalated"}
     ctx.store.close()

@@ -15,6 +15,7 @@ from typing import Any
 from tutelage.core.artifact import content_hash
 from tutelage.core.config import Columns, Task
 from tutelage.core.errors import DataError, did_you_mean
+from tutelage.core.lines import lines_of
 from tutelage.core.output import OutputFormat
 from tutelage.data.annotation.items import Item, from_fields
 from tutelage.data.findings import Finding
@@ -171,7 +172,7 @@ def load(path: Path) -> Any:
 
 def _lines(text: str, path: Path) -> list[Any]:
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))

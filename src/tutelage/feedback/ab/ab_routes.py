@@ -33,9 +33,10 @@ async def _report(state: GatewayState, request: Request) -> Any:
     question = as_question(
         {
             "primary": asked.get("primary"),
-            "metrics": tuple(metrics.split(",")) if metrics else None,
+            "metrics": tuple(filter(None, map(str.strip, metrics.split(",")))) if metrics else None,
             "alpha": _number(asked.get("alpha"), "alpha"),
             "margin": _number(asked.get("margin"), "margin"),
+            "horizon": _number(asked.get("horizon"), "horizon"),
         }
     )
     name = asked.get("deployment") or state.project.name

@@ -15,6 +15,7 @@ from typing import Any
 
 from tutelage.core.errors import DataError
 from tutelage.core.example import Example, Message, normalise
+from tutelage.core.lines import lines_of
 from tutelage.inference.chat import conversation
 
 LEAST_ROWS = 10  # a job with fewer training rows is refused by the API
@@ -157,7 +158,7 @@ def forbid_test(files: Iterable[RowsFile], test: Sequence[Example], prompt: str)
     """
     asked = {_asked(job_row(row, prompt)): row.id for row in test if row.messages}
     for file in files:
-        for number, line in enumerate(file.data.decode().splitlines(), start=1):
+        for number, line in enumerate(lines_of(file.data.decode()), start=1):
             found = asked.get(_asked(json.loads(line)))
             if found is not None:
                 raise DataError(

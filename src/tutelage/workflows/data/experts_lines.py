@@ -16,6 +16,7 @@ from sqlalchemy import select
 from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.events import Event
 from tutelage.core.example import Message
+from tutelage.core.lines import lines_of
 from tutelage.data.annotation.items import item_id
 from tutelage.store.annotations import AnnotationRow, ItemRow
 from tutelage.workflows.context import Context
@@ -36,7 +37,7 @@ def answer_lines(ctx: Context, annotator: str, path: Path) -> dict[str, Any]:
         require(session, annotator)
     if not path.is_file():
         raise DataError("there is no such file", where=str(path), fix="Check the path")
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = lines_of(path.read_text(encoding="utf-8-sig", errors="replace"))
     work = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     result: dict[str, Any] = {"annotator": annotator, "kept": 0, "unchanged": 0, "refused": []}
     for place, (number, line) in enumerate(work, start=1):

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError
 from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.core.lines import lines_of
 from tutelage.core.workspace import atomic_write
 from tutelage.data.annotation.export import ANNOTATED, row_of
 from tutelage.data.annotation.items import Item, item_id
@@ -146,7 +147,7 @@ def _published(ctx: Context) -> list[Example]:
     shaper = shaper_of(ctx)
     rows = []
     for path in published_files(ctx):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
             rows.append(shaper.example(json.loads(line), f"{path.name}:{number}")[0])
     return clean_step(ctx).run(rows).kept
 

@@ -18,6 +18,7 @@ from tutelage.core import html
 from tutelage.core.errors import DataError, did_you_mean
 from tutelage.core.events import Event
 from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.core.lines import lines_of
 from tutelage.core.workspace import atomic_write
 from tutelage.data.findings import Finding
 from tutelage.data.pipeline import Dropped
@@ -290,7 +291,7 @@ def _findings(version: DatasetVersion) -> list[Finding]:
     path = version.directory / FINDINGS
     if not path.is_file():
         return []
-    entries = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    entries = (json.loads(line) for line in lines_of(path.read_text(encoding="utf-8")))
     return [
         Finding(entry["finding"], entry["detail"], entry["where"], entry["id"])
         for entry in entries

@@ -1,24 +1,30 @@
-"""A turn whose rows were erased meanwhile, and letters that other programs take for line ends."""
+"""The rows of a turn: erased meanwhile, with odd letters in them, corrected by several people."""
 
 from __future__ import annotations
+
+import json
+from datetime import timedelta
 
 import pytest
 from tests.unit.workflows.killed_turn import parts
 from tests.unit.workflows.test_improve import ASKED, ctx
 
-from tutelage.core.artifact import Artifact, describe
+from tutelage.core.artifact import Artifact, describe, utc_now
 from tutelage.core.example import SPLITS
 from tutelage.data.version import VersionDraft, bury_version, load_version, write_version
 from tutelage.store.annotations import AnnotatorRow
 from tutelage.store.artifacts import StageRow
-from tutelage.store.records import RecordRow
+from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows import improve as loop
 from tutelage.workflows import improve_rows, improve_start
 from tutelage.workflows import improve_turns as kept
 from tutelage.workflows.context import Context, last_output, register
 from tutelage.workflows.curate import curate
+from tutelage.workflows.data.experts import Given, submit, todo
+from tutelage.workflows.data.experts_publish import publish
 from tutelage.workflows.improve_turns import Move
 from tutelage.workflows.living import living
+from tutelage.workflows.mine_queue import mine_and_give
 
 __all__ = ["ctx"]
 
@@ -98,9 +104,68 @@ def test_weights_that_learned_erased_rows_are_not_gone_on_from(ctx: Context) -> 
 def test_a_line_separator_inside_a_request_ends_no_line(ctx: Context) -> None:
     """Browsers send U+2028 and U+0085; the file of edits is read again in the next turn."""
     with ctx.store.begin() as session:
-        row = session.get_one(RecordRow, "r0")
-        row.messages = [{"role": "user", "content": f"{ASKED[0]}\u2028in the\x85evening"}]
+        for number in (0, 2):
+            row = session.get_one(RecordRow, f"r{number}")
+            text = f"{ASKED[number]}\u2028in the\x85evening"
+            row.messages = [{"role": "user", "content": text}]
     judged = [one for one in improve_rows.edits(ctx) if one.accepted]
     path = improve_rows.write_edits(ctx, judged)
     assert path is not None
     assert improve_rows.write_edits(ctx, judged) is None, "they are there already"
+    mine_and_give(ctx, ["anna"], 10)
+    for shown in todo(ctx, "anna"):
+        submit(ctx, Given(shown.item, "anna", label="cold"))
+    assert publish(ctx)["new"]
+    assert not publish(ctx)["new"], "what was published is read again"
+
+
+def _edits(ctx: Context, *said: tuple[int, str, str]) -> dict[str, tuple[bool, str]]:
+    """Keep edits (record, label, author), one a minute; return what counts of each record."""
+    review = ctx.config.improve.review.model_copy(update={"edits": "agreed"})
+    improve = ctx.config.improve.model_copy(update={"review": review})
+    asked = Context(ctx.workspace, ctx.config.model_copy(update={"improve": improve}), ctx.store)
+    began = utc_now()
+    with ctx.store.begin() as session:
+        session.query(SignalRow).delete()
+        for place, (number, label, author) in enumerate(said):
+            value = {"value": json.dumps({"family": label})}
+            session.add(SignalRow(key=f"s{place}", record=f"r{number}", kind="edit", explicit=True,
+                                  author=author, value=value,
+                                  at=began + timedelta(minutes=place)))  # fmt: skip
+    return {one.edit.record: (one.accepted, one.edit.value) for one in improve_rows.edits(asked)}
+
+
+def test_two_people_who_correct_the_same_answer_alike_are_two(ctx: Context) -> None:
+    """On one record or on two that ask the same; one person who says it twice is one."""
+    with ctx.store.begin() as session:
+        twin = session.get_one(RecordRow, "r5")
+        twin.messages, twin.split = [{"role": "user", "content": ASKED[2]}], "train"
+    found = _edits(
+        ctx, (0, "cold", "ann"), (0, "cold", "ben"), (1, "cold", "ann"), (1, "cold", "ann"),
+        (2, "cold", "ann"), (5, "cold", "cat"),
+    )  # fmt: skip
+    assert (found.pop("r0"), found.pop("r1")) == ((True, "cold"), (False, "cold"))
+    assert list(found.values()) == [(True, "cold")], "and the request is one row"
+
+
+def test_where_as_many_people_say_something_else_nobody_is_right(ctx: Context) -> None:
+    """Two against one count, whoever spoke last; two against two do not."""
+    found = _edits(
+        ctx, (0, "cold", "ann"), (0, "cold", "ben"), (0, "warm", "cat"), (1, "cold", "ann"),
+        (1, "cold", "ben"), (1, "warm", "cat"), (1, "warm", "dan"),
+    )  # fmt: skip
+    assert found["r0"] == (True, "cold")
+    assert not found["r1"][0]
+
+
+def test_a_turn_that_finds_too_little_says_what_does_not_count(ctx: Context) -> None:
+    """Edits of strangers are no rows, and the journal says why."""
+    _ask_nobody(ctx)
+    review = ctx.config.improve.review.model_copy(update={"edits": "agreed"})
+    improve = ctx.config.improve.model_copy(update={"review": review})
+    asked = Context(ctx.workspace, ctx.config.model_copy(update={"improve": improve}), ctx.store)
+    turn = loop.improve(asked, parts=parts())
+    assert kept.journal(ctx.store, turn.id)[-1]["reason"] == (
+        "0 new rows, 3 make a turn worthwhile; 2 edits do not count, because its author is not "
+        "trusted yet, and nobody else says the same"
+    )
