@@ -47,6 +47,8 @@ class Ask:
     body: Callable[[], dict[str, Any]]  # what the engine is asked, made anew at each call
     started: float  # time.perf_counter() at arrival
     headers: Mapping[str, str]
+    release_name: str = ""
+    tuned: bool = False  # whether the release has an adapter
     reply_headers: dict[str, str] = field(default_factory=dict)
 
 

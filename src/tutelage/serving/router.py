@@ -122,14 +122,6 @@ class Router:
         """Trust the snapshot for so long: it was compared with the store just now."""
         self.trusted_until = time.monotonic() + seconds
 
-    def profile(self, deployment: str, release: str) -> Profile | None:
-        """Return the profile of a release that answers for `deployment` now, or None."""
-        entry = self.entries.get(deployment)
-        for profile in (entry.stable, entry.canary) if entry else ():
-            if profile is not None and profile.id == release:
-                return profile
-        return None
-
     def pick(self, deployment: str, key: str) -> Pick:
         """Return who answers `key`'s request (a user, or a request id for nobody's).
 

@@ -131,6 +131,8 @@ class Turn:
             body=self.engine_body,
             started=self.started,
             headers=_Shown(self.sent),
+            release_name=pick.profile.name,
+            tuned=pick.profile.adapter is not None,
         )
 
     @property

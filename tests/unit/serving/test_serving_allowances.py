@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Any
 
 import openai
 import pytest
+from tests.fakes.controller import NOWHERE, FakeHost, bare_controller
 from tests.fakes.gateway import PROMPT
 from tests.fakes.limited_project import limited_project
 from tests.fakes.openai_backend import FakeBackend
 from tests.unit.serving.conftest import Running
 from tests.unit.serving.test_serving_app import ASK, fetch
 
+from tutelage.serving.access.budgets import Budgets
+from tutelage.serving.access.spend_meters import Spend, SpendMeters
+from tutelage.serving.hooks import Ask, Outcome
 from tutelage.workflows.keys import KeysDesk
 from tutelage.workflows.serve import Serving
 from tutelage.workflows.usage import UsageDesk
@@ -206,3 +211,34 @@ def test_an_answer_that_nobody_counted_is_charged_at_its_likely_size(limited: St
     assert record.completion_tokens == 50
     letters = sum(len(turn["content"]) for turn in ASK) + len(PROMPT)
     assert record.prompt_tokens == -(-letters // 4)
+
+
+def test_a_request_is_charged_by_the_release_that_answered_it(tmp_path: Path) -> None:
+    """Also one that was under way when all traffic moved to another release."""
+    prices = {"tokens": {"shop-v1": {"prompt": 1000, "completion": 2000}}}
+    settings = {"budgets": [{"cost": 1, "per": "day"}], "prices": prices}
+    ctx = limited_project(tmp_path / "project", NOWHERE, settings)
+    _, state = bare_controller(ctx, FakeHost())
+    asked = Ask(
+        record="rec_1", deployment="colours", release="r" * 64, arm="stable", rollout=None,
+        step=None, key=None, role="admin", user=None, group="g", stream=False, messages=(),
+        max_tokens=10, body=lambda: {"messages": []}, started=0.0, headers={},
+        release_name="shop-v1", tuned=True,
+    )  # fmt: skip
+    ended = Outcome(200, None, "warm", "stop", 100, 50, 20.0, None, {})
+    meters = SpendMeters(state.telemetry.registry)
+
+    async def go() -> None:
+        budgets = Budgets(state)
+        await budgets.start()
+        await budgets.admit(asked)
+        budgets.finished(asked, ended)
+        await budgets.close()
+        Spend(state, meters).finished(asked, ended)
+
+    asyncio.run(go())
+    (level,) = UsageDesk(ctx).budgets()
+    assert level["spent"] == pytest.approx(0.2)
+    costs = [sample.value for metric in meters.cost.collect() for sample in metric.samples]
+    assert costs[0] == pytest.approx(0.2)
+    ctx.store.close()

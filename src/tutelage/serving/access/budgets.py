@@ -30,7 +30,6 @@ from tutelage.serving.access.ledger_book import Claim
 from tutelage.serving.access.pricing import Pricing
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.monitoring.events import Happening
-from tutelage.serving.router import Profile
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.wire import HttpError
 from tutelage.store.base import Store
@@ -90,9 +89,8 @@ class Budgets(Hook):
         if not self.ledger.holds(ask.record):
             return
         asked, answered = outcome.prompt_tokens, outcome.completion_tokens
-        profile = self._profile(ask)
         seconds = outcome.latency_ms / 1000
-        self.ledger.settle(ask.record, self._units(profile, (asked, answered), seconds, outcome))
+        self.ledger.settle(ask.record, self._units(ask, (asked, answered), seconds, outcome))
 
     def _tell(self, account: Account, now: datetime) -> None:
         """Keep that a budget was used up, once a period."""
@@ -125,31 +123,23 @@ class Budgets(Hook):
 
     def _most(self, ask: Ask) -> Mapping[str, float]:
         tokens = most_prompt_tokens(ask.body()), ask.max_tokens
-        cost = self._cost(
-            self._profile(ask),
-            tokens,
-            self._state.project.deploy.timeout,
-        )
+        cost = self._cost(ask, tokens, self._state.project.deploy.timeout)
         return {"requests": 1.0, "tokens": float(sum(tokens)), "cost": cost}
 
     def _units(
         self,
-        profile: Profile | None,
+        ask: Ask,
         tokens: tuple[int, int],
         seconds: float,
         outcome: Outcome,
     ) -> Mapping[str, float]:
         if outcome.status != 200 and not sum(tokens):
             return {}
-        cost = self._cost(profile, tokens, seconds)
+        cost = self._cost(ask, tokens, seconds)
         return {"requests": 1.0, "tokens": float(sum(tokens)), "cost": cost}
 
-    def _cost(self, profile: Profile | None, tokens: tuple[int, int], seconds: float) -> float:
-        name, tuned = (profile.name, profile.adapter is not None) if profile else ("", False)
-        return self._pricing.cost(name, tuned, tokens, seconds) or 0.0
-
-    def _profile(self, ask: Ask) -> Profile | None:
-        return self._state.router.profile(ask.deployment, ask.release)
+    def _cost(self, ask: Ask, tokens: tuple[int, int], seconds: float) -> float:
+        return self._pricing.cost(ask.release_name, ask.tuned, tokens, seconds) or 0.0
 
     def _kept(self, row: RecordRow) -> Mapping[str, float]:
         """Return what a record of a gateway that died used."""

@@ -41,12 +41,8 @@ class Spend:
         tokens = (outcome.prompt_tokens, outcome.completion_tokens)
         if not self._pricing.known or (outcome.status != 200 and not sum(tokens)):
             return
-        profile = self._state.router.profile(ask.deployment, ask.release)
-        if profile is None:
-            return
-        cost = self._pricing.cost(
-            profile.name, profile.adapter is not None, tokens, outcome.latency_ms / 1000
-        )
+        seconds = outcome.latency_ms / 1000
+        cost = self._pricing.cost(ask.release_name, ask.tuned, tokens, seconds)
         if cost:
             name = (ask.deployment, ask.release[:12], ask.key or LOCAL_KEY)
             self._meters.cost.labels(*name, self._pricing.currency).inc(cost)
