@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import select
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import DataError
+from tutelage.core.errors import Conflict, DataError
 from tutelage.core.events import Event
 from tutelage.core.example import normalise
+from tutelage.core.lock import sole
 from tutelage.core.workspace import atomic_write
 from tutelage.data.readers.files import find_files
 from tutelage.data.split import load_split_key, private_name
@@ -94,8 +95,19 @@ def look_up(ctx: Context, user: str) -> Forgotten:
 def forget(ctx: Context, user: str, *, reason: str = "") -> Forgotten:
     """Erase a user from the project; return what was done. Interrupted, call it again.
 
-    `user` is the key by which requests and logs name them. Raises DataError if nothing is known.
+    `user` is the key by which requests and logs name them. Raises DataError if nothing is known,
+    Conflict while another one is forgotten.
     """
+    taken = Conflict(
+        "another command is forgetting a user of this project",
+        where=str(ctx.workspace.root),
+        fix="Wait until it has finished and run this one again",
+    )
+    with sole(ctx.workspace.home / "forget.lock", taken):
+        return _forget(ctx, user, reason)
+
+
+def _forget(ctx: Context, user: str, reason: str) -> Forgotten:
     key = load_split_key(ctx.workspace)
     _take_over(ctx)
     traces = _traces(ctx, user)

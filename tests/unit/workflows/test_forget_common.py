@@ -12,13 +12,13 @@ from tests.unit.workflows.test_forget import Counted
 
 import tutelage
 from tutelage.core.artifact import describe
-from tutelage.core.errors import DataError
+from tutelage.core.errors import Conflict, DataError
 from tutelage.core.example import Example, Message, Origin, normalise
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.feedback.privacy.traces import Traces
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import register
-from tutelage.workflows.forget import forget, look_up
+from tutelage.workflows.forget import erasures, forget, look_up
 
 USER = "zoe.forgettable@example.org"
 ANSWER = '{"intent": "card_arrival"}'
@@ -141,6 +141,23 @@ def test_pages_that_quote_beginnings_of_rows_go(project: Any) -> None:
     assert page.exists()
     forget(project.context, USER)
     assert not page.exists()
+
+
+def test_two_at_once_do_not_get_into_each_other_s_way(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.workflows import forget as work
+
+    real = work.find_held
+
+    def again(*given: Any) -> Any:
+        with pytest.raises(Conflict, match="another command is forgetting a user"):
+            forget(project.context, "somebody.else")
+        return real(*given)
+
+    monkeypatch.setattr(work, "find_held", again)
+    assert forget(project.context, USER).store["records"] == 2
+    assert [one["state"] for one in erasures(project.context)] == ["done"]
 
 
 def test_vectors_of_texts_in_any_form_go(project: Any, tmp_path: Path) -> None:
