@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -82,10 +83,13 @@ def carry_on(
         while not turn.ended:
             step = _held_back(ctx, turn, now() if patient else None) or _without_erased(ctx, turn)
             try:
-                step = step or parts[turn.state](ctx, turn)
+                step = step or parts[turn.state](_stopping(ctx, hold), turn)
             except (PlanRefused, ReleaseRefused) as refusal:
                 step = Move("kept", refusal.sentence())
             except Exception as error:
+                if hold.lost:  # what was cut off is nobody's any more
+                    turn = _again(ctx, turn)
+                    continue
                 told = error.sentence() if isinstance(error, TutelageError) else _unexpected(error)
                 with suppress(
                     Conflict, SQLAlchemyError
@@ -103,6 +107,17 @@ def carry_on(
             if turn.waits:
                 break
     return turn
+
+
+def _stopping(ctx: Context, hold: Hold) -> Context:
+    """Return the context with events that stop the work once the turn was cancelled."""
+
+    def emit(event: Event) -> None:
+        ctx.emit(event)
+        if hold.lost:
+            raise Conflict("the turn was cancelled, or taken over by another process")
+
+    return replace(ctx, emit=emit)
 
 
 def _unexpected(error: Exception) -> str:

@@ -263,6 +263,7 @@ class Hold:
         self._thread = threading.Thread(target=self._beat, name="improve-lease", daemon=True)
         self._guard = threading.Lock()
         self._since = time.monotonic()
+        self.lost = False  # a heartbeat saw that the turn has ended, or is another's
 
     def __enter__(self) -> Self:
         self._file = _only_one(self._lock)
@@ -310,6 +311,7 @@ class Hold:
                 with self._store.begin() as session:
                     row = session.get(TurnRow, self._turn.id, with_for_update=True)
                     if row is None or row.holder != self.name:
+                        self.lost = True
                         return
                     row.lease_until = utc_now() + timedelta(seconds=LEASE_S)
                     row.seconds += took

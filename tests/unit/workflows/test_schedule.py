@@ -198,3 +198,17 @@ def test_the_journal_tells_all_seconds_of_work(ctx: Context) -> None:
     turn = kept.move(ctx.store, turn, Move("gate", "trained"), seconds=7.0)
     assert [row["seconds"] for row in kept.journal(ctx.store, turn.id)] == [0, 50, 7]
     assert turn.seconds == 57
+
+
+def test_work_ends_where_it_is_once_a_person_cancels(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training of hours is not brought to its end for nobody: its next event stops it."""
+    monkeypatch.setattr(kept, "_BEAT_S", 0.001)
+
+    def endless(ctx: Context, turn: kept.Turn) -> Move:
+        loop.cancel(ctx, author="eve")
+        while True:
+            ctx.emit(Event("train", "progress", "one more step"))
+
+    assert loop.improve(ctx, parts={**parts(), "mine": endless}).state == "cancelled"
