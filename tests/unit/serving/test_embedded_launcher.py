@@ -201,3 +201,32 @@ def test_a_release_asked_for_during_a_restart_is_there_after_it(tmp_path: Path) 
             await launcher.stop()
 
     asyncio.run(run())
+
+
+@pytest.mark.model
+def test_a_release_that_a_restart_could_not_load_is_loaded_as_soon_as_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xllamacpp")
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.05)
+
+    async def away(*arguments: Any) -> None:
+        raise ModelError("its disk is away")
+
+    async def run() -> None:
+        launcher = EmbeddedLauncher("demo", Workspace(tmp_path), threads=1)
+        monkeypatch.setattr(launcher, "_reload", away)
+        engine = await launcher.start()
+        try:
+            await launcher.ensure("r1", None)
+            os.kill(engine.pid, signal.SIGKILL)
+            async with asyncio.timeout(60):
+                while "is loaded again" not in launcher.log.read_text():
+                    await asyncio.sleep(0.02)
+            assert "r1 was not loaded again: its disk is away" in launcher.log.read_text()
+            assert launcher.engine is not None
+            assert (await _ask(launcher.engine, "r1"))[0] == 200
+        finally:
+            await launcher.stop()
+
+    asyncio.run(run())

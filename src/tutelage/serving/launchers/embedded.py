@@ -65,6 +65,7 @@ class EmbeddedLauncher:
         self._busy = 0  # loads under way: they may hold the engine for long
         self._session: aiohttp.ClientSession | None = None
         self._wanted: dict[str, Path | None] = {}
+        self._lost: set[str] = set()  # wanted, and not loaded again after a restart
         self._up = asyncio.Event()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._launches = 0
@@ -256,11 +257,23 @@ class EmbeddedLauncher:
             await asyncio.sleep(_LOOK_S)
             idle = self._up.is_set() and not self._busy
             missed = missed + 1 if idle and not await self.health() else 0
+            if idle and not missed:
+                await self._find_lost()
             if missed >= _MISSES and self._process is not None and self._up.is_set():
                 missed = 0
                 self._note("the engine did not answer any more and was killed")
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
+
+    async def _find_lost(self) -> None:
+        """Load what could not be loaded after a restart, if it can be by now."""
+        for release_id in list(self._lost):
+            if release_id not in self._wanted:
+                continue
+            with contextlib.suppress(TutelageError):  # why not was noted
+                await self._load(release_id, self._wanted[release_id])
+                self._lost.discard(release_id)
+                self._note(f"release {release_id} is loaded again")
 
     async def _restart(self, port: int) -> Engine | None:
         """Return a new engine with the wanted releases loaded, or None if that failed."""
@@ -272,10 +285,12 @@ class EmbeddedLauncher:
         except TutelageError as error:
             self._note(f"restart failed: {error}")
             return None
+        self._lost.clear()
         for release_id, adapter in list(self._wanted.items()):
             try:
                 await self._reload(engine, release_id, adapter)
             except (TutelageError, aiohttp.ClientError) as error:
+                self._lost.add(release_id)
                 self._note(f"release {release_id} was not loaded again: {error}")
         return engine
 
