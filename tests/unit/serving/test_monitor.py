@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import openai
 import pytest
@@ -25,7 +25,7 @@ from tutelage.release.deployments import abort
 from tutelage.serving.access.key_store import create_key, revoke_key
 from tutelage.serving.access.spend_meters import Spend, SpendMeters
 from tutelage.serving.monitoring.events import EventLog, read_events
-from tutelage.serving.monitoring.telemetry_gauges import EngineWatch
+from tutelage.serving.monitoring.telemetry_gauges import EngineWatch, Gauges, Meters
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.serve import Serving
 
@@ -252,4 +252,35 @@ def test_a_budget_that_is_gone_is_no_longer_near_its_end(tmp_path: Path) -> None
     assert shown() == [1.0]
     revoke_key(ctx.store, "shop")
     assert shown() == []
+    ctx.store.close()
+
+
+def test_memory_is_shown_during_a_rollout_and_only_while_it_is_told(tmp_path: Path) -> None:
+    class Host(FakeHost):
+        servers = ()
+        askers: ClassVar[list[str]] = []
+
+        async def health(self) -> bool:
+            return True
+
+        async def stats(self, asker: str = "") -> dict[str, object]:
+            self.askers.append(asker)
+            return await super().stats()
+
+    ctx = gateway_project(tmp_path / "p", NOWHERE)
+    begin_rollout(ctx)
+    host = Host(memory={"KV cache": 0.99})
+    controller, state = bare_controller(ctx, host)
+    state.host = host
+    meters = Meters(state.telemetry.registry)
+
+    async def shown() -> list[float]:
+        await controller.sync(first=True)
+        await Gauges(state, tmp_path, meters).sample()
+        return [sample.value for metric in meters.ratio.collect() for sample in metric.samples]
+
+    assert asyncio.run(shown()) == [0.99]
+    assert host.askers[-1] == "watch"
+    host.memory = {}  # there is room again
+    assert asyncio.run(shown()) == []
     ctx.store.close()

@@ -338,6 +338,10 @@ def test_memory_counts_where_requests_were_put_back(servers: tuple[FakeVllm, Fak
             await launcher.describe()  # to look is not to sample
             assert (await launcher.stats())["memory"] == {"KV cache of one": 0.99}
             assert (await launcher.stats())["memory"] == {}
+            assert (await launcher.stats("watch"))["memory"] == {}
+            one.engine.preemptions = 4.0  # both who ask hear of it
+            for asker in ("", "watch"):
+                assert (await launcher.stats(asker))["memory"] == {"KV cache of one": 0.99}
             state = (await launcher.stats())["backends"][0]
             assert state["figures"]["kv_cache"] == 0.99
             assert state["figures"]["gpu_reserved"] == 0.9

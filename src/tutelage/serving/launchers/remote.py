@@ -58,7 +58,7 @@ class RemoteLauncher:
         # server and release -> when to try again, and why not now
         self._refused: dict[tuple[int, str], tuple[float, str]] = {}
         self._told: dict[int, bool] = {}  # whether it was up when that was told last
-        self._sampled: dict[int, Figures] = {}
+        self._sampled: dict[tuple[str, int], Figures] = {}  # by who asked, and server
         self._watchers: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -150,16 +150,18 @@ class RemoteLauncher:
         """Return whether a server answers, as of the last look."""
         return any(server.up for server in self.servers)
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self, asker: str = "") -> dict[str, Any]:
         """Return how full the servers' memory is by kind, shares 0..1, and each one's state.
 
-        Each call is a sample: what was put back since the one before counts (Figures.memory).
+        Each call is a sample of its asker's: what was put back since the one before counts
+        (Figures.memory).
         """
         backends = await self.describe()
         memory: dict[str, float] = {}
         for server in [server for server in self.servers if server.up]:
-            now, before = server.figures, self._sampled.get(server.index)
-            self._sampled[server.index] = now
+            key = (asker, server.index)
+            now, before = server.figures, self._sampled.get(key)
+            self._sampled[key] = now
             of = f" of {server.name}" if len(self.servers) > 1 else ""
             memory |= {f"{kind}{of}": share for kind, share in now.memory(before).items()}
         return {"memory": memory, "backends": backends}

@@ -105,19 +105,16 @@ class Gauges:
         rise = self._engine.look(up, restarts)
         if rise:
             self._meters.restarts.inc(rise)
-        # A rollout asks servers for what grew since it last asked: it must be the only one then.
-        asked = hasattr(host, "servers") and self._rolling()
-        stats = await _ask(host, "stats") if up and not asked else None
+        # Servers tell what grew since the same asker's last look; rollouts look beside this.
+        asker = ("watch",) if hasattr(host, "servers") else ()
+        stats = await _ask(host, "stats", *asker) if up else None
         if isinstance(stats, Mapping):
             self._take(stats)
-
-    def _rolling(self) -> bool:
-        entries = self._state.router.entries.values()
-        return any(entry.route.rollout is not None for entry in entries)
 
     def _take(self, stats: Mapping[str, Any]) -> None:
         if stats.get("pss_mb"):
             self._meters.memory.set(float(stats["pss_mb"]) * 2**20)
+        self._meters.ratio.clear()  # a cache that has room again is not told
         for kind, ratio in ratios(stats).items():
             self._meters.ratio.labels(kind).set(ratio)
 
@@ -147,13 +144,13 @@ class EngineWatch:
         self._events.tell(Happening(kind, message, level, data={"restarts": restarts}))
 
 
-async def _ask(host: Any, name: str) -> Any:
+async def _ask(host: Any, name: str, *more: str) -> Any:
     """Return what a launcher's coroutine method gives, or None if it has none or it fails."""
     method = getattr(host, name, None)
     if method is None:
         return None
     try:
-        return await asyncio.wait_for(method(), _TIMEOUT_S)
+        return await asyncio.wait_for(method(*more), _TIMEOUT_S)
     except (TutelageError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         _log.debug("the engine's %s is not known: %s", name, error)
         return False if name == "health" else None
