@@ -28,7 +28,7 @@ from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.upstream import Answer, Piece
 from tutelage.serving.wire.wire import HttpError
 from tutelage.serving.wire.wire_request import ChatRequest
-from tutelage.serving.wire.wire_tools import merge_calls
+from tutelage.serving.wire.wire_tools import merge_calls, words_of
 
 _SECRET = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 _MOST_ANSWER = 8 * 2**20  # characters
@@ -196,7 +196,8 @@ class Turn:
 
     async def check_response(self) -> None:
         """Let the guards see the answer; raise HttpError if one blocks it."""
-        why = await self.checking.answer(self.text, self.finish_reason)
+        said = "\n".join(filter(None, ["".join(self.parts), words_of(self.calls)]))
+        why = await self.checking.answer(said, self.finish_reason)
         if why is not None:
             raise answer_blocked(why)
 

@@ -56,6 +56,21 @@ def test_identifiers_that_nobody_gave_are_held_back_and_the_record_says_why(gate
     assert second.checks["content"]["ok"] is True
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_call_of_a_tool_says_is_checked_behind_its_escapes(
+    gateway: Start, stream: bool
+) -> None:
+    running = gateway(guards={"schema": "off", "content": {"answer": {"secrets": "block"}}})
+    told = json.dumps({"notes": ["the key:\nsk-proj-" + "Ab1" * 10], "to": {"id": 7}})
+    call = {"id": "c", "type": "function", "function": {"name": "note", "arguments": told}}
+    running.script.by_model["*"] = {"text": "", "tool_calls": [call], "finish": "tool_calls"}
+    tool: Any = {"type": "function", "function": {"name": "note"}}
+    with pytest.raises(openai.UnprocessableEntityError, match="holds an API key"):
+        ask(running, "Note it down.", tools=[tool], stream=stream)
+    (record,) = running.records()
+    assert (record.status, record.checks["content"]["checks"]) == (422, ["secrets"])
+
+
 def test_a_blocked_request_never_reaches_the_engine(gateway: Start) -> None:
     running = gateway(guards={"schema": {"action": "block", "max_characters": 20}})
     with pytest.raises(openai.BadRequestError, match="has 30 characters, more than 20"):

@@ -127,6 +127,27 @@ def merge_calls(calls: list[dict[str, Any]], deltas: Sequence[Mapping[str, Any]]
     return came
 
 
+def words_of(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Return what calls of tools say, each text in a line: JSON would hide it behind escapes."""
+    found: list[str] = []
+    for call in calls:
+        function = call["function"]
+        found.append(function["name"])
+        try:
+            left: list[Any] = [json.loads(function["arguments"])]
+        except (ValueError, RecursionError):
+            left = [function["arguments"]]
+        while left:
+            value = left.pop()
+            if isinstance(value, dict):
+                left += [part for pair in value.items() for part in pair][::-1]
+            elif isinstance(value, list):
+                left += value[::-1]
+            else:
+                found.append(str(value))
+    return "\n".join(found)
+
+
 def read_form(value: Any) -> dict[str, Any] | None:
     """Return the response_format, None for plain text; raise HttpError 400 for an unknown one."""
     if value is None:
