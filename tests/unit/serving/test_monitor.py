@@ -20,11 +20,13 @@ from tests.fakes.webhook import Receiver
 from tests.unit.serving.conftest import Running
 from tests.unit.serving.test_serving_app import ASK, fetch
 
+from tutelage.core.config_alerts import Alerts, Webhook
 from tutelage.core.workspace import atomic_write
 from tutelage.release.deployments import abort
 from tutelage.serving.access.key_store import create_key, revoke_key
 from tutelage.serving.access.spend_meters import Spend, SpendMeters
 from tutelage.serving.monitoring.events import EventLog, read_events
+from tutelage.serving.monitoring.monitor import Monitor
 from tutelage.serving.monitoring.telemetry_gauges import EngineWatch, Gauges, Meters
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.serve import Serving
@@ -283,4 +285,24 @@ def test_memory_is_shown_during_a_rollout_and_only_while_it_is_told(tmp_path: Pa
     assert host.askers[-1] == "watch"
     host.memory = {}  # there is room again
     assert asyncio.run(shown()) == []
+    ctx.store.close()
+
+
+def test_a_webhook_that_lacks_its_secret_is_named_when_the_gateway_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PAGER_SECRET", raising=False)
+    ctx = gateway_project(tmp_path / "p", NOWHERE)
+    _, state = bare_controller(ctx, FakeHost())
+    pager = Webhook(name="pager", url=NOWHERE, secret_env="PAGER_SECRET")
+    state.project = ctx.config.model_copy(update={"alerts": Alerts(webhooks=[pager], every=300)})
+
+    async def go() -> None:
+        monitor = Monitor(state, tmp_path)
+        await monitor.start()
+        await monitor.close()
+
+    asyncio.run(go())
+    says = "the webhook pager hears nothing: the environment variable PAGER_SECRET is not set"
+    assert says in caplog.text
     ctx.store.close()

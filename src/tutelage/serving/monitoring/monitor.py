@@ -25,7 +25,7 @@ from tutelage.serving.monitoring.alerts import Watch, rules_of
 from tutelage.serving.monitoring.events import Happening, copy_moves, forget_old
 from tutelage.serving.monitoring.logs import request_id
 from tutelage.serving.monitoring.telemetry_gauges import Gauges, Meters
-from tutelage.serving.monitoring.webhooks import Dispatcher
+from tutelage.serving.monitoring.webhooks import Dispatcher, lacks
 from tutelage.serving.records.store_alarm import StoreAlarm
 from tutelage.serving.state import GatewayState
 from tutelage.store.alerts import AlertRow
@@ -62,6 +62,9 @@ class Monitor(Hook):
         self.state.events.tell(Happening("gateway.started", "the gateway has started"))
         self._watch.look(time.monotonic())
         self._tasks = [asyncio.create_task(_forever(self._look_or_alarm, self.alerts.every))]
+        for hook in self.alerts.webhooks:
+            if (problem := lacks(hook)) is not None:
+                _log.warning("the webhook %s hears nothing: %s", hook.name, problem)
         if self.alerts.webhooks:
             pause = min(_DELIVER_EVERY_S, self.alerts.every)
             self._tasks.append(asyncio.create_task(_forever(self.deliver, pause)))

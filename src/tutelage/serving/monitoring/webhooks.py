@@ -71,6 +71,14 @@ def signature(secret: str, notice: str, at: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
+def lacks(hook: Webhook, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return what a webhook needs of the environment and is not there, in words; None: nothing."""
+    for name in (hook.url_env, hook.secret_env):
+        if name is not None and not environment.get(name):
+            return f"the environment variable {name} is not set"
+    return None
+
+
 async def post(
     client: aiohttp.ClientSession,
     hook: Webhook,
@@ -79,11 +87,9 @@ async def post(
     environment: Mapping[str, str] = os.environ,
 ) -> Reply:
     """Send one notice once. Redirects are not followed."""
-    url = hook.url or environment.get(hook.url_env or "")
-    if not url:
-        return Reply(0, f"the environment variable {hook.url_env} is not set")
-    if hook.secret_env and not environment.get(hook.secret_env):
-        return Reply(0, f"the environment variable {hook.secret_env} is not set")
+    if (problem := lacks(hook, environment)) is not None:
+        return Reply(0, problem)
+    url = hook.url or environment[hook.url_env or ""]
     told = {"text": body["text"]} if hook.format == "slack" else dict(body)
     raw = json.dumps(told, ensure_ascii=False).encode()
     at = int(utc_now().timestamp())
