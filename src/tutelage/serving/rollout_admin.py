@@ -16,7 +16,9 @@ from starlette.routing import Route
 from tutelage.core.errors import Conflict, DataError, did_you_mean
 from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
+from tutelage.release.rollout import ACTIVE
 from tutelage.release.routes import journal, rollouts, state_of
+from tutelage.release.standing import standing
 from tutelage.release.strategies.base import plan_of
 from tutelage.serving.access.keys import caller_of
 from tutelage.serving.admin_guard import author_of, guarded
@@ -96,7 +98,11 @@ async def _list(state: GatewayState, request: Request) -> Any:
 
 async def _one(state: GatewayState, request: Request) -> Any:
     def work() -> dict[str, Any]:
-        return describe(state.store, _find(state.store, request))
+        row = _find(state.store, request)
+        found = describe(state.store, row)
+        if row.state in ACTIVE:
+            found |= standing(state.store, row, state.project.deploy.limits)
+        return found
 
     return await asyncio.to_thread(work)
 

@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tutelage.release import bundle, deployments
-from tutelage.release.evidence import count, read_evidence
-from tutelage.release.power import memory_unseen
-from tutelage.release.rollback import judge, unseen
+from tutelage.release.evidence import count
 from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutState
 from tutelage.release.routes import (
     journal,
     last_rollout,
-    memory_before,
     require_deployment,
     rollouts,
     state_of,
 )
+from tutelage.release.standing import standing
 from tutelage.release.strategies.base import plan_of
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
@@ -223,25 +221,8 @@ def _rollout(ctx: Context, row: RolloutRow, judged: bool) -> dict[str, Any]:
         ],
     }
     if judged and row.state in ACTIVE:
-        data |= _verdict(ctx, row)
+        data |= standing(ctx.store, row, ctx.config.deploy.limits)
     return data
-
-
-def _verdict(ctx: Context, row: RolloutRow) -> dict[str, Any]:
-    """Return what the log says now, and what it could not have shown yet."""
-    limits, found = ctx.config.deploy.limits, read_evidence(ctx.store, row)
-    verdict = judge(found.baseline, found.canary, limits, found.scores)
-    hidden: list[str] = []
-    if verdict.verdict in ("pass", "inconclusive"):
-        hidden = unseen(found.baseline, found.canary, limits, found.scores)
-        hidden += memory_unseen(memory_before(journal(ctx.store, row.id)))
-    return {
-        "verdict": verdict.verdict,
-        "reasons": list(verdict.reasons),
-        "withheld": verdict.withheld,
-        "evidence": dict(verdict.evidence),
-        "unseen": hidden,
-    }
 
 
 def progress(state: RolloutState, counts: Counts) -> float:

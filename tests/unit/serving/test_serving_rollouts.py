@@ -115,16 +115,19 @@ def test_an_operator_pauses_resumes_and_rolls_back(gateway: Start) -> None:
     running = gateway(lambda ctx: begin_rollout(ctx, min_requests=10_000))
     row = drive(running, lambda row: row.state == "running")
     assert move(running, row.id, "resume")[0] == 409, "it does not stand still"
+    now = fetch(f"{running.url}/admin/rollouts/{row.id}")[1]
+    assert now["verdict"] in ("pass", "no_data") and now["reasons"] and "unseen" in now
     assert move(running, row.id, "pause")[1]["state"] == "paused"
     for _ in range(3):
         drive(running, lambda row: True)
-    now = active_rollout(running.ctx.store, "colours")
-    assert now is not None and now.state == "paused"
+    held = active_rollout(running.ctx.store, "colours")
+    assert held is not None and held.state == "paused"
     assert move(running, row.id, "resume")[1]["state"] == "running"
     status, answer = move(running, row.id, "rollback")
     assert (status, answer["state"], answer["weight"]) == (200, "rolled_back", 0)
     assert answer["journal"][-1]["reason"] == "rolled back by the local user over HTTP"
     assert fetch(f"{running.url}/admin/rollouts/{row.id}")[1]["id"] == row.id
+    assert "verdict" not in fetch(f"{running.url}/admin/rollouts/{row.id}")[1]
     status, answer = move(running, row.id, "dance")
     assert (status, "Known: promote, abort" in answer["error"]["message"]) == (404, True)
 
