@@ -219,6 +219,8 @@ def _show_import(console: Console, done: Mapping[str, Any]) -> None:
     console.print(Text.assemble((f"{done['records']:,}", "bold"), told))
     if done["known"]:
         console.print(Text(f"{done['known']:,} calls were known before"))
+    if done["too_old"]:
+        console.print(Text(f"{done['too_old']:,} calls left out: older than deploy.log_days"))
     if done["rejected_file"]:
         left = done["rejected"] + done["skipped"]
         console.print(Text(f"{left:,} left out, with reasons, in {done['rejected_file']}"))

@@ -11,12 +11,14 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
+from tutelage.core.artifact import utc_now
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.events import Emit, silent
 from tutelage.core.example import Example, Message
@@ -84,6 +86,7 @@ class LogsImported:
     feedback_problems: int
     first_feedback: str | None
     detected: list[str]
+    too_old: int = 0  # calls from before `deploy.log_days`, which were not kept
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON."""
@@ -155,6 +158,7 @@ def import_logs(
     return LogsImported(
         into.new, into.known, into.signals, dict(into.sides), done.rejected, done.skipped,
         done.rejected_file, done.first, into.problems, into.first_problem, done.detected,
+        into.too_old,
     )  # fmt: skip
 
 
@@ -169,11 +173,13 @@ class _Records:
     """Writes calls to the store, a thousand a transaction, and counts."""
 
     def __init__(self, ctx: Context, redact: Callable[[str], str]) -> None:
-        self.new = self.known = self.signals = self.problems = 0
+        self.new = self.known = self.signals = self.problems = self.too_old = 0
         self.first_problem: str | None = None
         self.sides: Counter[str] = Counter()
         self._store: Store = ctx.store
         self._deploy = ctx.config.deploy
+        days = self._deploy.log_days
+        self._oldest = None if days is None else utc_now() - timedelta(days=days)
         self._intake = Intake(
             ctx.config.name,
             load_split_key(ctx.workspace),
@@ -193,8 +199,13 @@ class _Records:
     def _keep_some(self, calls: Sequence[Example]) -> None:
         records: dict[str, dict[str, Any]] = {}
         signals: dict[str, dict[str, Any]] = {}
+        kept = len(calls)
         for call in calls:
             row, given, problem = self._intake.rows(call)
+            if self._oldest is not None and row["at"] < self._oldest:
+                self.too_old += 1
+                kept -= 1
+                continue
             records.setdefault(row["id"], self._as_kept(row))
             signals |= {one["key"]: one for one in given}
             if problem:
@@ -211,7 +222,7 @@ class _Records:
                 nothing = insert.on_conflict_do_nothing(index_elements=["key"])
                 session.execute(nothing, list(signals.values()))
         self.new += len(fresh)
-        self.known += len(calls) - len(fresh)
+        self.known += kept - len(fresh)
         self.signals += len(signals)
         self.sides.update(row["split"] for row in fresh)
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import tutelage
 from tutelage.cli.main import app
+from tutelage.core.artifact import utc_now
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.data.split import side_of
 from tutelage.feedback.log_formats.facts import Names
@@ -130,6 +131,19 @@ def test_texts_are_redacted_before_they_are_stored(make_project: Make, tmp_path:
     assert b"Kumar" not in kept
     assert b"555-0142" not in kept
     assert b"kumar@example.com" not in kept
+
+
+def test_calls_older_than_the_log_keeps_are_not_stored(make_project: Make, tmp_path: Path) -> None:
+    root = make_project()
+    settings = (root / "tutelage.yaml").read_text() + "deploy: {log_days: 30}\n"
+    (root / "tutelage.yaml").write_text(settings)
+    opened = tutelage.open(root)
+    rows = [{"prompt": f"text {at}", "completion": "warm", "at": at, "rating": "up"}
+            for at in ("2001-01-01", utc_now().isoformat())]  # fmt: skip
+    done = opened.logs.add(write(tmp_path / "log.jsonl", *rows))
+    assert (done.records, done.known, done.too_old, done.signals) == (1, 0, 1, 1)
+    assert len(records(opened)) == 1
+    opened.close()
 
 
 def test_nothing_is_imported_where_no_texts_are_kept(make_project: Make, tmp_path: Path) -> None:
