@@ -116,7 +116,7 @@ def apply(ctx: Context, spread: Spread, author: str) -> Spread:
             session.execute(insert.on_conflict_do_nothing(index_elements=["key"]), fresh)
         session.add(
             SpreadRow(
-                id=batch, record=spread.record, author=author.strip()[:80],
+                id=batch, at=at, record=spread.record, author=author.strip()[:80],
                 threshold=spread.threshold, signals=[row["key"] for row in fresh], undone_at=None,
             )
         )  # fmt: skip
@@ -126,7 +126,8 @@ def apply(ctx: Context, spread: Spread, author: str) -> Spread:
 def undo(ctx: Context, batch: str) -> int:
     """Take an applied correction back; return how many edits were removed (0 the second time).
 
-    Rows that a dataset version has taken up stay there. Raises DataError for an unknown batch.
+    What its author said again of a record since stays, and rows that a dataset version has taken
+    up stay there. Raises DataError for an unknown batch.
     """
     with ctx.store.begin() as session:
         row = session.get(SpreadRow, batch)
@@ -140,7 +141,8 @@ def undo(ctx: Context, batch: str) -> int:
         removed = 0
         for start in range(0, len(row.signals), _AT_ONCE):
             part = row.signals[start : start + _AT_ONCE]
-            removed += session.execute(delete(SignalRow).where(SignalRow.key.in_(part))).rowcount  # type: ignore[attr-defined]
+            query = delete(SignalRow).where(SignalRow.key.in_(part), SignalRow.at <= row.at)
+            removed += session.execute(query).rowcount  # type: ignore[attr-defined]
         row.undone_at = utc_now()
         return removed
 

@@ -360,6 +360,15 @@ def test_a_correction_is_shown_applied_to_similar_rows_and_taken_back(alike: Con
     assert applied(alike)[0]["undone"]
 
 
+def test_taking_back_leaves_what_its_author_said_again(alike: Context) -> None:
+    from tutelage.workflows import feedback
+
+    done = apply(alike, similar(alike, "first", threshold=0.7), "anna")
+    feedback.add(alike, {"record_id": "same", "edit": "cold", "author": "anna"})
+    assert undo(alike, str(done.batch)) == 0
+    assert "same" in {item.record for item in corrected(alike.store)}
+
+
 def test_applying_twice_counts_once_and_an_own_edit_is_never_replaced(alike: Context) -> None:
     found = similar(alike, "first", threshold=0.7)
     apply(alike, found, "anna")
