@@ -186,12 +186,13 @@ def _open(ctx: Context, deployment: str, now: datetime) -> _Reading:
 def _fresh(ctx: Context, deployment: str, now: datetime, reference: str | None) -> _Reading:
     """Return a watch that has read nothing. A known `reference` is only looked up again."""
     drift = ctx.config.drift
-    row = accepted(ctx, deployment) if drift.against == "auto" else None
+    row = accepted(ctx, deployment)
     items: list[Item] = []
     known: dict[str, Item] = {}
-    start, name, told = _FIRST, "none", "the first requests"
-    if row is not None:
-        name, start = f"accepted:{row.id}", row.until
+    start = row.until if row is not None else _FIRST  # what was accepted alarms nobody again
+    name, told = "none", "the first requests"
+    if row is not None and drift.against == "auto":
+        name = f"accepted:{row.id}"
         told = f"the traffic accepted on {row.at:%Y-%m-%d}"
         if reference is None:
             items = _drawn(read.items(ctx, deployment, (row.since, ""), row.until), drift.seed)

@@ -125,6 +125,20 @@ def test_the_watch_alarms_once_says_what_moved_and_ends_when_it_is_accepted(ctx:
     assert "accepted on" in later["reference"]
 
 
+def test_what_was_accepted_is_not_read_again_whatever_traffic_is_held_against(
+    ctx: Context,
+) -> None:
+    drift = ctx.config.drift.model_copy(update={"against": "training"})
+    held = replace(ctx, config=ctx.config.model_copy(update={"drift": drift}))
+    log(ctx, 0, 350, asked)
+    log(ctx, 350, 400, turned)
+    assert look(held, now=at(750))[0]["moved"]
+    accept(held, now=at(750))
+    (found,) = look(held, now=at(760))
+    assert (found["moved"], found["looked_at"]) == (False, 0)
+    assert len(read_events(ctx.store, kind="drift.found")) == 1
+
+
 def test_traffic_that_moves_once_more_is_told_while_an_alarm_stands(ctx: Context) -> None:
     def elsewhere(rng: random.Random) -> tuple[str, str]:
         return f"my ladder {rng.randint(1, 99)} wobbles on wet grass", "cold"
