@@ -118,12 +118,20 @@ class Desk:
             place.let_go()
 
     async def _run(self, seat: Seat, request: ChatRequest) -> AsyncIterator[Piece | Ending]:
+        """Yield the pieces as they come if they are streamed; else all at the end.
+
+        To wake this loop for every piece takes processor time from the model.
+        """
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+        kept: list[Piece] = []
         unwanted = threading.Event()
 
         def tell(piece: Piece) -> bool:
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            if request.stream:
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            else:
+                kept.append(piece)
             return unwanted.is_set()
 
         work = loop.run_in_executor(self._pool, seat.answer, request, tell)
@@ -131,7 +139,10 @@ class Desk:
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
-            yield work.result()
+            ended = work.result()
+            for piece in kept:
+                yield piece
+            yield ended
         finally:
             unwanted.set()
             while not work.done():  # the slot is busy until the backend notices
