@@ -84,14 +84,14 @@ def banking(seed: int) -> Rows:
 
 def chapters(seed: int) -> Rows:
     """Return about 200 train, 30 validation and 220 test descriptions of diagnoses."""
-    from tutelage.workflows.demo import demo_rows
+    from tutelage.workflows.demo.demo import demo_rows
 
     rows = [example(text, name, name) for text, name in demo_rows(per_chapter=21, seed=seed)]
     return rows[:200], rows[200:232], rows[232:452]
 
 
 def _chapter_names() -> tuple[str, ...]:
-    from tutelage.workflows.demo import CHAPTERS
+    from tutelage.workflows.demo.demo import CHAPTERS
 
     return CHAPTERS
 

@@ -168,7 +168,7 @@ def run_gateway(port: int, engine: str, folder: str, settings: dict[str, Any]) -
     from tutelage.serving.access.keys import digest
     from tutelage.store.releases import KeyRow
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.serve import run_serve
+    from tutelage.workflows.serving.serve import run_serve
 
     endpoint = {"base_url": engine, "model": "base"}
     config = {

@@ -24,12 +24,12 @@ from tutelage.release.prompts import prompt_hash
 from tutelage.release.rollout import ACTIVE
 from tutelage.release.strategies.base import plan_of
 from tutelage.store.releases import ReleaseRow
-from tutelage.workflows import improve_gate
-from tutelage.workflows import improve_steps as real
 from tutelage.workflows.context import Context, find_artifact, register
-from tutelage.workflows.improve import Parts
-from tutelage.workflows.improve_turns import Move, Turn
-from tutelage.workflows.mine_queue import mine_and_give
+from tutelage.workflows.feedback.mine_queue import mine_and_give
+from tutelage.workflows.improve import improve_gate
+from tutelage.workflows.improve import improve_steps as real
+from tutelage.workflows.improve.improve import Parts
+from tutelage.workflows.improve.improve_turns import Move, Turn
 
 
 class Heads:

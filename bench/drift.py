@@ -215,8 +215,8 @@ def work(what: str, root: Path) -> dict[str, Any]:
     """Do one thing over all records, in this process, and return what it took."""
     from tutelage.core.artifact import utc_now
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.drift import accept, check_traffic
-    from tutelage.workflows.drift_watch import look
+    from tutelage.workflows.feedback.drift import accept, check_traffic
+    from tutelage.workflows.feedback.drift_watch import look
 
     ctx = open_context(root)
     started = time.perf_counter()

@@ -62,9 +62,9 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     from tutelage.data.version import VersionDraft, write_version
     from tutelage.release.deployments import ensure_deployment
     from tutelage.workflows.context import open_context, register
-    from tutelage.workflows.evaluate import evaluate
-    from tutelage.workflows.release import release
-    from tutelage.workflows.train import train
+    from tutelage.workflows.evaluation.evaluate import evaluate
+    from tutelage.workflows.release.release import release
+    from tutelage.workflows.training.train import train
 
     def tell(event: Event) -> None:
         if event.kind in ("start", "note", "warning", "done"):

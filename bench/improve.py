@@ -20,17 +20,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import common
 from tutelage.core.events import Event
 from tutelage.core.workspace import CONFIG_NAME
-from tutelage.workflows import improve as loop
-from tutelage.workflows import improve_turns as kept
-from tutelage.workflows import rollout as rollouts
 from tutelage.workflows.context import open_context
 from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_people import add_annotators
-from tutelage.workflows.demo import demo_rows, write_demo
+from tutelage.workflows.demo.demo import demo_rows, write_demo
+from tutelage.workflows.improve import improve as loop
+from tutelage.workflows.improve import improve_turns as kept
 from tutelage.workflows.memory import PeakMemory
 from tutelage.workflows.run import run
-from tutelage.workflows.serve import Serving
-from tutelage.workflows.traffic import give_feedback, send
+from tutelage.workflows.serving import rollout as rollouts
+from tutelage.workflows.serving.serve import Serving
+from tutelage.workflows.serving.traffic import give_feedback, send
 
 REQUESTS = 240
 SETTINGS = "\nimprove: {new_rows: 10, unsure: canary, review: {count: 40, edits: all}}\n"

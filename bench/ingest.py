@@ -52,7 +52,7 @@ from tutelage.serving.records.request_log import RequestLog
 from tutelage.store.base import open_store
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.context import open_context
-from tutelage.workflows.feedback import import_file
+from tutelage.workflows.feedback.feedback import import_file
 
 _LETTERS = random.Random(0)
 WORDS = ["".join(_LETTERS.choices("aeioustnrldm", k=_LETTERS.randint(3, 9))) for _ in range(3_000)]

@@ -126,7 +126,7 @@ def speed(answers: int) -> dict[str, Any]:
     from tests.unit.feedback.live_rows import WARM, live_project, log_answers
 
     from tutelage.feedback.live.scoring import Scoring
-    from tutelage.workflows.live_evaluation import make_parts
+    from tutelage.workflows.feedback.live_evaluation import make_parts
 
     with tempfile.TemporaryDirectory() as folder:
         ctx = live_project(Path(folder) / "project", {"share": 1.0})

@@ -39,12 +39,13 @@ from tutelage.release.rollout import advance, begin
 from tutelage.store.artifacts import ArtifactRow, SplitRow
 from tutelage.store.feedback import SideMoveRow
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows import drift_watch, schedule
-from tutelage.workflows import improve_turns as turns
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_people import add_annotators
+from tutelage.workflows.feedback import drift_watch
+from tutelage.workflows.improve import improve_turns as turns
+from tutelage.workflows.improve import schedule
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "banking77"
 YEAR = timedelta(days=360)
@@ -161,7 +162,7 @@ def measure(texts: common_loop_world.Texts, requests: int, seed: int) -> dict[st
 
 
 def _history(ctx: Context) -> list[dict[str, Any]]:
-    from tutelage.workflows.improve import history
+    from tutelage.workflows.improve.improve import history
 
     return history(ctx, 1000)
 

@@ -175,7 +175,7 @@ def traffic(
 def look(root: Path) -> dict[str, Any]:
     """Return what one look in this process took."""
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.mine import mine
+    from tutelage.workflows.feedback.mine import mine
 
     ctx = open_context(root)
     started, cpu = time.perf_counter(), time.process_time()
@@ -195,7 +195,7 @@ def worth(folder: Path, how: str, seed: int) -> dict[str, Any]:
     """Return what labels of one arm found and taught, month after month."""
     from tutelage.workflows.curate import curate
     from tutelage.workflows.data.learning import suggest
-    from tutelage.workflows.mine import mine
+    from tutelage.workflows.feedback.mine import mine
 
     rng = random.Random(seed)
     rows, test = load(folder, "train.csv"), load(folder, "test.csv")

@@ -124,7 +124,7 @@ def _plan(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     from tutelage.inference.transformers_prepare import prepare
     from tutelage.training.profile import profile_machine, profile_model
     from tutelage.training.recipe import Recipe
-    from tutelage.workflows.plan import plan_job
+    from tutelage.workflows.training.plan import plan_job
 
     settings = Train(
         method=case["method"], epochs=case["epochs"], batch_size=BATCH, patience=1000,

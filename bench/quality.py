@@ -212,7 +212,7 @@ def train_ours(
     from tutelage.core.artifact import describe
     from tutelage.data.version import VersionDraft, write_version
     from tutelage.workflows.context import open_context, register
-    from tutelage.workflows.train import train
+    from tutelage.workflows.training.train import train
 
     settings: dict[str, Any] = {
         "name": "case", "task": case.task, "model": "demo", "prompt": case.prompt,

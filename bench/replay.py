@@ -157,8 +157,8 @@ class Project:
         from tutelage.data.version import load_version
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
-        from tutelage.workflows.demo import write_demo
-        from tutelage.workflows.train import plan
+        from tutelage.workflows.demo.demo import write_demo
+        from tutelage.workflows.training.train import plan
 
         torch.set_num_threads(common.cores())
         (cache / "cells").mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ class Project:
 
     def _test_rows(self) -> list[Any]:
         from tutelage.core.example import Example, Message, normalise
-        from tutelage.workflows.demo import demo_rows
+        from tutelage.workflows.demo.demo import demo_rows
 
         output = self.ctx.config.output.format()
         known = {normalise(row.input_text) for row in self.version.all_rows()}

@@ -49,7 +49,7 @@ import os, sys
 from pathlib import Path
 from tutelage.serving import controller
 from tutelage.workflows.context import open_context
-from tutelage.workflows.serve import run_serve
+from tutelage.workflows.serving.serve import run_serve
 number, when = int(sys.argv[2]), sys.argv[3]
 done = [0]
 write = controller.apply_transition

@@ -94,7 +94,7 @@ def by_gradient(data: Path, seed: int) -> dict[str, Any]:
     from tutelage.workflows.context import open_context
     from tutelage.workflows.curate import curate
     from tutelage.workflows.data.learning import value
-    from tutelage.workflows.train import train
+    from tutelage.workflows.training.train import train
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

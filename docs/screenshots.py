@@ -27,9 +27,10 @@ from tests.fakes.web_process import CHROMIUM, look, opened, serving  # noqa: E40
 from tests.fakes.web_walk import addresses  # noqa: E402
 
 from tutelage.web.registry import pages  # noqa: E402
-from tutelage.workflows import accounts, jobs  # noqa: E402
+from tutelage.workflows import jobs  # noqa: E402
 from tutelage.workflows.context import open_context  # noqa: E402
-from tutelage.workflows.demo_site import prepare  # noqa: E402
+from tutelage.workflows.demo.demo_site import prepare  # noqa: E402
+from tutelage.workflows.people import accounts  # noqa: E402
 
 TARGET = ROOT / "docs" / "assets" / "screens"
 GUIDE = ROOT / "docs" / "how-to" / "web-page.md"

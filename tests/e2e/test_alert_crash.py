@@ -11,7 +11,7 @@ from tests.fakes.webhook import Receiver
 from tests.unit.serving.test_monitor import ERRORS, ask, with_alerts
 
 from tutelage.serving.monitoring import webhooks
-from tutelage.workflows.monitor import alerts, events, notices
+from tutelage.workflows.serving.monitor import alerts, events, notices
 
 
 def impatient() -> None:

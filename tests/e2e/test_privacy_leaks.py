@@ -22,7 +22,7 @@ from tests.fakes.openai_backend import FakeBackend
 from typer.testing import CliRunner
 
 from tutelage.cli.main import app
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 MakeProject = Callable[..., Path]
 

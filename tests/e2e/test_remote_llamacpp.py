@@ -16,8 +16,8 @@ import pytest
 from tests.fakes.gateway import gateway_project
 
 from tutelage.inference.models import locate_model
-from tutelage.workflows import deploy
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving import deploy
+from tutelage.workflows.serving.serve import Serving
 
 _SERVER = """
 import sys, time, xllamacpp

@@ -25,12 +25,12 @@ from typing import Any
 import aiohttp
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tutelage.workflows.serve", "tests.fakes.gateway_process"])
+_FORKS.set_forkserver_preload(["tutelage.workflows.serving.serve", "tests.fakes.gateway_process"])
 
 
 def _serve(root: Path, told: Connection, prepare: Callable[[], None] | None) -> None:
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.serve import run_serve
+    from tutelage.workflows.serving.serve import run_serve
 
     logging.disable(logging.CRITICAL)  # thousands of lines of trouble that is made on purpose
     if prepare is not None:
@@ -282,7 +282,7 @@ async def read_stream(url: str, text: str) -> tuple[str, str]:
 def main() -> None:
     """Serve the project that the first argument names; print the address when ready."""
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.serve import run_serve
+    from tutelage.workflows.serving.serve import run_serve
 
     def say(url: str) -> None:
         print(url, flush=True)

@@ -16,13 +16,13 @@ from tutelage.core.artifact import Artifact, content_hash, describe
 from tutelage.core.output import OutputFormat
 from tutelage.data.version import load_version
 from tutelage.store.artifacts import StageRow
-from tutelage.workflows import demo_site
 from tutelage.workflows.context import Context, open_context, register
 from tutelage.workflows.curate import curate
-from tutelage.workflows.evaluate import evaluate
-from tutelage.workflows.evaluate_engines import LoadedEngine
-from tutelage.workflows.release import release
-from tutelage.workflows.rollout import switch
+from tutelage.workflows.demo import demo_site
+from tutelage.workflows.evaluation.evaluate import evaluate
+from tutelage.workflows.evaluation.evaluate_engines import LoadedEngine
+from tutelage.workflows.release.release import release
+from tutelage.workflows.serving.rollout import switch
 
 LABELS = ("billing", "delivery", "returns", "account")
 _ASKED = {

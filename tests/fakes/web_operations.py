@@ -21,11 +21,12 @@ from tutelage.release.routes import active_rollout, state_of
 from tutelage.store.alerts import AlertRow
 from tutelage.store.mining import MinedRecordRow, MineRow
 from tutelage.store.records import RecordRow
-from tutelage.workflows import feedback, monitor
-from tutelage.workflows import improve_turns as turns
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_people import add_annotators
-from tutelage.workflows.drift_kept import keep_report
+from tutelage.workflows.feedback import feedback
+from tutelage.workflows.feedback.drift_kept import keep_report
+from tutelage.workflows.improve import improve_turns as turns
+from tutelage.workflows.serving import monitor
 
 QUESTION = "Which family does colour {} belong to?"
 NOWHERE = "http://127.0.0.1:9"

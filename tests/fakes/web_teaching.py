@@ -18,11 +18,11 @@ from tutelage.core.output import OutputFormat
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.store.artifacts import StageRow
 from tutelage.store.records import RecordRow
-from tutelage.workflows import feedback
 from tutelage.workflows.context import Context, register
 from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_people import set_guideline
-from tutelage.workflows.mine import mine
+from tutelage.workflows.feedback import feedback
+from tutelage.workflows.feedback.mine import mine
 
 ITEMS = 20
 DISPUTED = 3

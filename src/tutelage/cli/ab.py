@@ -55,8 +55,8 @@ def report(
 ) -> None:
     """Compare the two releases by what users said and did, and say what more would be needed."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.ab import AbDesk
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback.ab import AbDesk
 
         data = AbDesk(open_context(project, out.emit)).report(
             deployment, rollout, html=html, primary=primary, metrics=_names(metrics),
@@ -76,8 +76,8 @@ def list_(
 ) -> None:
     """List the A/B tests there were, newest first."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.ab import AbDesk
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback.ab import AbDesk
 
         rows = AbDesk(open_context(project, out.emit)).list(deployment)
         out.result({"tests": rows}, lambda console: _show_list(console, rows))
@@ -106,8 +106,8 @@ def plan(
 ) -> None:
     """Say how many users a test needs to find a difference, from past traffic."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.ab import AbDesk
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback.ab import AbDesk
 
         data = AbDesk(open_context(project, out.emit)).plan(
             deployment, split=split, difference=difference, days=days, primary=primary,

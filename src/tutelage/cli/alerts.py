@@ -52,7 +52,7 @@ def events(
     """
     with frame(as_json, verbose) as out:
         from tutelage.cli import alerts_view
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         ctx = _open(project, out)
         rows = monitor.events(ctx, kind=kind, deployment=deployment, since=since, limit=limit)
@@ -71,7 +71,7 @@ def _follow(
     deployment: str | None,
 ) -> None:
     from tutelage.cli import alerts_view
-    from tutelage.workflows import monitor
+    from tutelage.workflows.serving import monitor
 
     console = out.out
     after = 0
@@ -100,7 +100,7 @@ def list_(
     """Show the alerts that fire, and the silences in force."""
     with frame(as_json, verbose) as out:
         from tutelage.cli import alerts_view
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         data = monitor.alerts(_open(project, out), ended=everything, limit=limit)
         out.result(data, lambda console: console.print(alerts_view.alerts(data)))
@@ -113,7 +113,7 @@ def rules(
     """Show the rules in force, built in and the project's own; say what is wrong with one."""
     with frame(as_json, verbose) as out:
         from tutelage.cli import alerts_view
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         rows = monitor.rules(_open(project, out))
         out.result({"rules": rows}, lambda console: console.print(alerts_view.rules(rows)))
@@ -124,7 +124,7 @@ def measures(as_json: JsonOption = False, verbose: VerboseOption = False) -> Non
     """List what a rule may compare: measures, and the metrics of /metrics."""
     with frame(as_json, verbose) as out:
         from tutelage.cli import alerts_view
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         rows = monitor.measures()
         out.result({"measures": rows}, lambda console: console.print(alerts_view.measures(rows)))
@@ -140,7 +140,7 @@ def notices(
     """Show what webhooks were told, what waits, and what failed."""
     with frame(as_json, verbose) as out:
         from tutelage.cli import alerts_view
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         rows = monitor.notices(_open(project, out), limit)
         out.result({"notices": rows}, lambda console: console.print(alerts_view.notices(rows)))
@@ -158,7 +158,7 @@ def test(
     """Send a test notice to the webhooks now; exit 1 if one does not take it."""
     with frame(as_json, verbose) as out:
         from tutelage.cli import alerts_view
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         rows = monitor.send_test(_open(project, out), webhook)
         out.result({"tests": rows}, lambda console: console.print(alerts_view.tests(rows)))
@@ -178,7 +178,7 @@ def silence(
 ) -> None:
     """Tell no webhook of a rule's alerts for a while. They are still listed."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         ctx = _open(project, out)
         row = monitor.silence(ctx, rule, length, deployment=deployment, reason=reason)
@@ -194,7 +194,7 @@ def unsilence(
 ) -> None:
     """End a silence now."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import monitor
+        from tutelage.workflows.serving import monitor
 
         data = monitor.unsilence(_open(project, out), rule)
         out.result(data, lambda console: console.print(f"{rule} is told of again"))

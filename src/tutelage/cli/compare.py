@@ -32,8 +32,8 @@ def compare(
 ) -> None:
     """Compare two evaluated candidates: every metric's difference, how sure, and what changed."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.compare import compare as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.evaluation.compare import compare as work
 
         ctx = open_context(project, out.emit)
         data = work(ctx, a, b)

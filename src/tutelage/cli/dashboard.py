@@ -43,7 +43,7 @@ def dashboard(
     """Show how each release does over time: quality, latency, cost, feedback."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.dashboard import DashboardDesk
+        from tutelage.workflows.feedback.dashboard import DashboardDesk
 
         desk = DashboardDesk(open_context(project, out.emit))
         data = desk.report(deployment, since=since, until=until, every=every, html=html)

@@ -14,7 +14,7 @@ from tutelage.core.errors import EXIT_NO, EXIT_NOT_ENOUGH_EVIDENCE
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tutelage.workflows.drift_desk import DriftDesk
+    from tutelage.workflows.feedback.drift_desk import DriftDesk
 
 app = typer.Typer(
     name="drift",
@@ -148,7 +148,7 @@ def show(
 
 def _desk(project: Path, out: Frame) -> DriftDesk:
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.drift_desk import DriftDesk
+    from tutelage.workflows.feedback.drift_desk import DriftDesk
 
     return DriftDesk(open_context(project, out.emit))
 

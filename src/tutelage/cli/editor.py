@@ -28,7 +28,7 @@ def given_text(file: str | None, edit: bool, begin: str) -> str:
             return sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise DataError("stdin is not UTF-8 text", fix="Send plain text") from error
-    from tutelage.workflows.prompt import read_text
+    from tutelage.workflows.release.prompt import read_text
 
     return read_text(Path(str(file)).expanduser())
 

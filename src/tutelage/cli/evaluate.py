@@ -45,7 +45,7 @@ def evaluate(
     """Compare candidates with base, few-shot and the stable release on the test split."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.evaluate import evaluate_named
+        from tutelage.workflows.evaluation.evaluate import evaluate_named
 
         ctx = open_context(project, out.emit)
         outcomes = evaluate_named(ctx, candidates or (), against=against)
@@ -128,8 +128,8 @@ def _judged(
 ) -> dict[str, Any]:
     """Return the verdict's document: of an evaluation that is there, or of one made now."""
     from tutelage.core.errors import DataError
-    from tutelage.workflows import gate as work
-    from tutelage.workflows.evaluate import evaluate_named
+    from tutelage.workflows.evaluation import gate as work
+    from tutelage.workflows.evaluation.evaluate import evaluate_named
 
     if candidate and evaluation:
         raise DataError("give either a candidate or --evaluation", fix="Leave one of them out")

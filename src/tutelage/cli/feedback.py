@@ -43,8 +43,8 @@ def add(
     """Give feedback on one answer; it is durable when the command ends."""
     with frame(as_json, verbose) as out:
         from tutelage.feedback.deliveries import KEY, value_of
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         ctx = open_context(project, out.emit)
         signals: dict[str, Any] = {}
@@ -79,8 +79,8 @@ def import_(
 ) -> None:
     """Take in feedback in bulk; the same file twice changes nothing."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         found = feedback.import_file(open_context(project, out.emit), path, author)
 
@@ -112,8 +112,8 @@ def list_(
 ) -> None:
     """List the signals that came last."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         ctx = open_context(project, out.emit)
         rows = feedback.recent(ctx, kind=kind, since=since, limit=limit)
@@ -135,8 +135,8 @@ def show(
 ) -> None:
     """Show one record: what was asked and answered, what users said, and the score."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         found = feedback.show(open_context(project, out.emit), record)
 
@@ -160,8 +160,8 @@ def summary(
 ) -> None:
     """Sum up: how often each signal came, and how good the answers were, by release."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         found = feedback.summary(open_context(project, out.emit), since=since, until=until)
 
@@ -179,8 +179,8 @@ def signals(
 ) -> None:
     """Show what each signal means in this project: direction, weight, kind."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         rows = feedback.signals(open_context(project, out.emit))
 
@@ -203,8 +203,8 @@ def traffic(
 ) -> None:
     """Read time_to_next, retried and abandoned from the traffic now; `up` does so by itself."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import feedback
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import feedback
 
         found = feedback.traffic(open_context(project, out.emit), everything=everything)
         out.result(
@@ -230,8 +230,8 @@ def sides(
 ) -> None:
     """Move the twins of held-out rows out of training, and show which records moved and why."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import segment
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import segment
 
         ctx = open_context(project, out.emit)
         found = segment.hold_apart(ctx, everything=everything) if look else {"moved": 0}

@@ -34,7 +34,7 @@ def list_(
     """Show which checks are on, what they do, and the golden rows they compare with."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.guards_desk import GuardsDesk
+        from tutelage.workflows.serving.guards_desk import GuardsDesk
 
         data = GuardsDesk(open_context(project, out.emit)).all(release)
         out.result(data, lambda console: _show_list(console, data))
@@ -54,7 +54,7 @@ def test(
     """Say what the checks would do to the rows of a file; exit 1 if one would be blocked."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.guards_desk import GuardsDesk
+        from tutelage.workflows.serving.guards_desk import GuardsDesk
 
         data = GuardsDesk(open_context(project, out.emit)).test(file, release)
         out.result(data, lambda console: _show_test(console, data))
@@ -72,7 +72,7 @@ def report(
     """Count what the checks said of logged traffic, and compare it with the golden rows."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.guards_desk import GuardsDesk
+        from tutelage.workflows.serving.guards_desk import GuardsDesk
 
         data = GuardsDesk(open_context(project, out.emit)).report(hours)
         out.result(data, lambda console: _show_report(console, data))

@@ -11,7 +11,7 @@ from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, f
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tutelage.workflows.hosted_jobs import HostedDesk
+    from tutelage.workflows.training.hosted_jobs import HostedDesk
 
 app = typer.Typer(
     name="hosted", help="Fine-tune at a service that speaks OpenAI's API.", no_args_is_help=True
@@ -24,7 +24,7 @@ _JobArgument = Annotated[
 
 def _desk(project: Any, out: Any) -> HostedDesk:
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.hosted_jobs import HostedDesk
+    from tutelage.workflows.training.hosted_jobs import HostedDesk
 
     return HostedDesk(open_context(project, out.emit))
 
@@ -46,7 +46,7 @@ def start(
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
-        from tutelage.workflows.hosted_jobs import HostedDesk
+        from tutelage.workflows.training.hosted_jobs import HostedDesk
 
         ctx = open_context(project, out.emit)
         desk, dataset = HostedDesk(ctx), curate(ctx).artifact
@@ -107,7 +107,7 @@ def fetch(
     """Fetch the tuned model's name, figures and tables; on Azure, deploy it."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.hosted_jobs import HostedDesk
+        from tutelage.workflows.training.hosted_jobs import HostedDesk
 
         ctx = open_context(project, out.emit)
         artifact = HostedDesk(ctx).fetch(job)

@@ -55,7 +55,7 @@ def new(
     """Make a study over the answers of an evaluation."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.human import Order, new_study
+        from tutelage.workflows.evaluation.human import Order, new_study
 
         order = Order(
             people=_names(to),
@@ -98,7 +98,7 @@ def export(
     """Write a blind sheet for each rater, of what they have left to judge."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.human_sheets import export as work
+        from tutelage.workflows.evaluation.human_sheets import export as work
 
         ctx = open_context(project, out.emit)
         made = work(ctx, file, study=study, raters=_names(rater), rows=rows, force=force)
@@ -122,7 +122,7 @@ def import_(
     """Keep the judgements of filled sheets; rows that can't be used go to a file of their own."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.human_sheets import import_sheet
+        from tutelage.workflows.evaluation.human_sheets import import_sheet
 
         ctx = open_context(project, out.emit)
         read = [import_sheet(ctx, file, study=study) for file in files]
@@ -143,7 +143,7 @@ def status(
     """List the studies and how far each rater is."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.human_results import status as work
+        from tutelage.workflows.evaluation.human_results import status as work
 
         studies = work(open_context(project, out.emit))
 
@@ -166,7 +166,7 @@ def results(
     """Print what the judgements come to, with intervals, agreement and each rater's leaning."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.human_results import results as work
+        from tutelage.workflows.evaluation.human_results import results as work
 
         found: dict[str, Any] = work(open_context(project, out.emit), study)
 
@@ -190,7 +190,7 @@ def undo(
     """Take back a rater's newest judgement; it is kept, but no longer counts."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.human_answer import undo as work
+        from tutelage.workflows.evaluation.human_answer import undo as work
 
         taken = work(open_context(project, out.emit), rater, study)
         said = f"taken back: {taken}" if taken else f"{rater} has judged nothing"

@@ -40,8 +40,8 @@ def _work(
 ) -> None:  # fmt: skip
     """Go on with a turn and print it; the exit status says how it ended."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import improve as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.improve import improve as work
 
         ctx = open_context(project, out.emit)
         if accept is not None:
@@ -101,7 +101,7 @@ def status(
     """Show a turn: where it stands, what it waits for, and its journal."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.improve import status as work
+        from tutelage.workflows.improve.improve import status as work
 
         data = work(open_context(project, out.emit), turn)
         out.result(data, _show(data))
@@ -116,8 +116,8 @@ def cancel(
 ) -> None:
     """Give the turn under way up; labels and data sets stay."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import improve as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.improve import improve as work
 
         ctx = open_context(project, out.emit)
         data = work.status(ctx, work.cancel(ctx, why=why).id)
@@ -133,7 +133,7 @@ def history(
     """List the turns there were, newest first, and how each ended."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.improve import history as work
+        from tutelage.workflows.improve.improve import history as work
 
         rows = work(open_context(project, out.emit))
 
@@ -154,7 +154,7 @@ def show_schedule(
     """Show what starts a turn, whether one is due, and which turns the schedule began."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.schedule import show as work
+        from tutelage.workflows.improve.schedule import show as work
 
         data = work(open_context(project, out.emit))
 
@@ -176,7 +176,7 @@ def run(
     """Begin turns when they are due, as `tutelage up` does; for cron, with --once."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.schedule import act, watch
+        from tutelage.workflows.improve.schedule import act, watch
 
         ctx = open_context(project, out.emit)
         data = (act(ctx) if once else watch(ctx)).as_dict()

@@ -12,7 +12,7 @@ from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, f
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tutelage.workflows.judge_desk import JudgeDesk
+    from tutelage.workflows.evaluation.judge_desk import JudgeDesk
 
 app = typer.Typer(
     name="judge",
@@ -39,7 +39,7 @@ _RowsOption = Annotated[
 
 def _desk(project: Any, out: Any) -> JudgeDesk:
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.judge_desk import JudgeDesk
+    from tutelage.workflows.evaluation.judge_desk import JudgeDesk
 
     return JudgeDesk(open_context(project, out.emit))
 

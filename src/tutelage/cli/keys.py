@@ -12,7 +12,7 @@ from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, f
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tutelage.workflows.keys import KeysDesk
+    from tutelage.workflows.serving.keys import KeysDesk
 
 app = typer.Typer(
     name="keys", help="API keys: create, list, update, rotate, revoke.", no_args_is_help=True
@@ -145,7 +145,7 @@ def revoke(
 
 def _desk(project: Any, out: Any) -> KeysDesk:
     from tutelage.workflows.context import open_context
-    from tutelage.workflows.keys import KeysDesk
+    from tutelage.workflows.serving.keys import KeysDesk
 
     return KeysDesk(open_context(project, out.emit))
 

@@ -35,7 +35,7 @@ def report(
     """Show each release's mean scores with bounds, and which are proven worse."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.live_desk import LiveDesk
+        from tutelage.workflows.feedback.live_desk import LiveDesk
 
         data = LiveDesk(open_context(project, out.emit)).report(release)
         out.result(data, lambda console: _show_report(console, data))
@@ -70,7 +70,7 @@ def run(
     """Score logged answers now, without a gateway; run it again to go on."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.live_desk import LiveDesk
+        from tutelage.workflows.feedback.live_desk import LiveDesk
 
         desk = LiveDesk(open_context(project, out.emit))
         data = desk.run(since=since, share=share, tokens=tokens, limit=limit)
@@ -90,7 +90,7 @@ def worst(
     """Show the answers with the lowest scores, and why they have them."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.live_desk import LiveDesk
+        from tutelage.workflows.feedback.live_desk import LiveDesk
 
         desk = LiveDesk(open_context(project, out.emit))
         data = desk.worst(metric=metric, release=release, since=since, limit=limit)

@@ -70,8 +70,8 @@ def import_(
     """
     with frame(as_json, verbose) as out:
         from tutelage.feedback.log_formats.facts import Names
-        from tutelage.workflows import logs as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import logs as work
 
         ctx = open_context(project, out.emit)
         names = Names(user, group, id, rating_scale)
@@ -110,7 +110,7 @@ def convert(
     """
     with frame(as_json, verbose) as out:
         from tutelage.feedback.log_formats.facts import Names
-        from tutelage.workflows import logs as work
+        from tutelage.workflows.feedback import logs as work
 
         names = Names(scale=rating_scale)
         reading = work.log_reading(None, format, encoding, names=names).with_columns(input, answer)
@@ -157,8 +157,8 @@ def export(
 ) -> None:
     """Write records to a file: everything, as chats, or only what may be learnt from."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import logs_export as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import logs_export as work
 
         chosen = work.Chosen(since, until, release, side, failed, shadow)
         done = work.export_logs(
@@ -186,8 +186,8 @@ def tail(
     With --follow and --json, one JSON object a line.
     """
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import logs_export as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import logs_export as work
 
         ctx = open_context(project, out.emit)
         chosen = work.Chosen(release=release, failed=failed, shadow=shadow)

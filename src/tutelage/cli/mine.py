@@ -57,8 +57,8 @@ def run(
     with frame(as_json, verbose) as out:
         from tutelage.cli import mine_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.mine import mine
-        from tutelage.workflows.mine_queue import check_people, give_out
+        from tutelage.workflows.feedback.mine import mine
+        from tutelage.workflows.feedback.mine_queue import check_people, give_out
 
         ctx = open_context(project, out.emit)
         people = _names(to)
@@ -84,7 +84,7 @@ def show(
     with frame(as_json, verbose) as out:
         from tutelage.cli import mine_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.mine_queue import show as shown
+        from tutelage.workflows.feedback.mine_queue import show as shown
 
         found = shown(open_context(project, out.emit), run)
         out.result(found.as_dict(), lambda console: mine_view.mined(console, found, None))
@@ -100,7 +100,7 @@ def looks(
     with frame(as_json, verbose) as out:
         from tutelage.cli import mine_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.mine_queue import looks as kept
+        from tutelage.workflows.feedback.mine_queue import looks as kept
 
         rows = kept(open_context(project, out.emit))
         out.result({"looks": rows}, lambda console: mine_view.looks(console, rows))
@@ -120,7 +120,7 @@ def assign(
     with frame(as_json, verbose) as out:
         from tutelage.cli import mine_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.mine_queue import give_out
+        from tutelage.workflows.feedback.mine_queue import give_out
 
         ctx = open_context(project, out.emit)
         batch = give_out(ctx, run, _names(to), overlap=overlap, shared=shared)
@@ -156,8 +156,8 @@ def similar(
     """
     with frame(as_json, verbose) as out:
         from tutelage.cli import mine_view
-        from tutelage.workflows import mine_similar as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import mine_similar as work
 
         if label is not None and answer is not None:
             raise ConfigError("--label and --answer are both there", fix="Give one of them")
@@ -183,8 +183,8 @@ def undo(
 ) -> None:
     """Take a correction of similar rows back; the first correction stays."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import mine_similar as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import mine_similar as work
 
         removed = work.undo(open_context(project, out.emit), batch)
         out.result(
@@ -202,8 +202,8 @@ def applied(
     """List the corrections that were applied to similar rows."""
     with frame(as_json, verbose) as out:
         from tutelage.cli import mine_view
-        from tutelage.workflows import mine_similar as work
         from tutelage.workflows.context import open_context
+        from tutelage.workflows.feedback import mine_similar as work
 
         rows = work.applied(open_context(project, out.emit))
         out.result({"applied": rows}, lambda console: mine_view.applied(console, rows))

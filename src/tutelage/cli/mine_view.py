@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from tutelage.feedback.mining.mined import Mined, MinedRow
-    from tutelage.workflows.mine_similar import Spread
+    from tutelage.workflows.feedback.mine_similar import Spread
 
 _CLUSTERS = 8
 _TEXT = 200  # characters of a text

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.cli.screens import duration, indented
-from tutelage.workflows.plan_words import grouped, shown
+from tutelage.workflows.training.plan_words import grouped, shown
 
 _BAR = 40  # characters of the memory bar
 _VALUE = 28  # characters of a value in a line: a longer one goes on in the next

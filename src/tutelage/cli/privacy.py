@@ -33,7 +33,7 @@ def show(
     """Say what the project holds of a user: records, rows, files, and models trained on them."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.forget import look_up
+        from tutelage.workflows.feedback.forget import look_up
 
         found = look_up(open_context(project, out.emit), user).as_dict()
         out.result(found, lambda console: _show(console, found))
@@ -54,8 +54,8 @@ def forget(
     """
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.forget import forget as work
-        from tutelage.workflows.forget import look_up
+        from tutelage.workflows.feedback.forget import forget as work
+        from tutelage.workflows.feedback.forget import look_up
 
         ctx = open_context(project, out.emit)
         if not yes:
@@ -73,7 +73,7 @@ def report(
     """List who was forgotten: when, what was erased, which models were trained on their rows."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.forget import erasures
+        from tutelage.workflows.feedback.forget import erasures
 
         rows = erasures(open_context(project, out.emit))
         out.result({"erasures": rows}, lambda console: _list(console, rows))

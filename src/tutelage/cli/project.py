@@ -30,7 +30,7 @@ def quickstart(
 ) -> None:
     """Run the whole loop on a demo project: real rows, a real model, no network."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.quickstart import quickstart as work
+        from tutelage.workflows.demo.quickstart import quickstart as work
 
         result = work(directory, out.emit, port=port)
 

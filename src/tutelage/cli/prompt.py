@@ -97,7 +97,7 @@ def draft(
         from tutelage.cli import prompt_view
         from tutelage.cli.editor import given_text
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.prompt import draft as work
+        from tutelage.workflows.release.prompt import draft as work
 
         ctx = open_context(project, out.emit)
         text = given_text(file, edit, ctx.config.prompt)
@@ -124,7 +124,7 @@ def test(
         from tutelage.cli import prompt_view
         from tutelage.core.errors import EXIT_NO
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.prompt_trial import trial
+        from tutelage.workflows.release.prompt_trial import trial
 
         found = trial(open_context(project, out.emit), version, rows=rows, by=by)
         out.result(found, lambda console: console.print(prompt_view.trial(found)))
@@ -148,7 +148,7 @@ def review(
     with frame(as_json, verbose) as out:
         from tutelage.core.errors import DataError
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.prompt import review as work
+        from tutelage.workflows.release.prompt import review as work
 
         if approve is None:
             raise DataError("a review needs a verdict", fix="Add --approve or --reject")
@@ -173,7 +173,7 @@ def publish(
     with frame(as_json, verbose) as out:
         from tutelage.cli import prompt_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.prompt import publish as work
+        from tutelage.workflows.release.prompt import publish as work
 
         row = work(open_context(project, out.emit), version, note=note, by=by, force=force)
         out.result(row, lambda console: console.print(prompt_view.moved(row), markup=False))
@@ -192,7 +192,7 @@ def restore(
     with frame(as_json, verbose) as out:
         from tutelage.cli import prompt_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.prompt import restore as work
+        from tutelage.workflows.release.prompt import restore as work
 
         row = work(open_context(project, out.emit), version, note=note, by=by)
         out.result(row, lambda console: console.print(prompt_view.moved(row), markup=False))
@@ -206,7 +206,7 @@ def log(
     with frame(as_json, verbose) as out:
         from tutelage.cli import prompt_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.prompt import log as work
+        from tutelage.workflows.release.prompt import log as work
 
         events = work(open_context(project, out.emit))
         out.result({"events": events}, lambda console: console.print(prompt_view.log(events)))

@@ -35,7 +35,7 @@ def create(
     """Make the release of an evaluated adapter."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.release import create as work
+        from tutelage.workflows.release.release import create as work
 
         outcome = work(open_context(project, out.emit), adapter, force=force)
         name = outcome.artifact.meta["name"]
@@ -64,8 +64,8 @@ def import_(
     with frame(as_json, verbose) as out:
         from tutelage.cli import release_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.import_model import evaluate_imported, import_model
         from tutelage.workflows.project import require_output
+        from tutelage.workflows.release.import_model import evaluate_imported, import_model
 
         ctx = open_context(project, out.emit)
         if evaluate:
@@ -86,7 +86,7 @@ def list_(
     """List the releases, newest first, and say which one serves."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.release import releases
+        from tutelage.workflows.release.release import releases
 
         rows = releases(open_context(project, out.emit))
 
@@ -112,7 +112,7 @@ def show(
     """Show what a release is made of and where it comes from."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.release import describe
+        from tutelage.workflows.release.release import describe
 
         data = describe(open_context(project, out.emit), name)
         out.result(data, lambda console: console.print(data["text"], markup=False))
@@ -136,7 +136,7 @@ def lineage(
     """Trace an answer or a release back to prompt, plan, code, rows and people."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.release_lineage import trace
+        from tutelage.workflows.release.release_lineage import trace
 
         data = trace(open_context(project, out.emit), what, rows=rows)
         out.result(data, lambda console: console.out(data["text"]))
@@ -156,7 +156,7 @@ def verify(
         from tutelage.cli import release_view
         from tutelage.core.errors import EXIT_NO
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.release_verify import verify as work
+        from tutelage.workflows.release.release_verify import verify as work
 
         found = work(open_context(project, out.emit), name)
         ok = all(one["ok"] for one in found)
@@ -176,7 +176,7 @@ def promote(
     """Make a release the stable one at once, without a canary."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.rollout import switch
+        from tutelage.workflows.serving.rollout import switch
 
         data = switch(open_context(project, out.emit), name)
         out.result(data, lambda console: console.print(data["sentence"], markup=False))
@@ -189,7 +189,7 @@ def rollback(
     """Return to the release that was stable before."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.rollout import rollback as work
+        from tutelage.workflows.serving.rollout import rollback as work
 
         data = work(open_context(project, out.emit))
         out.result(data, lambda console: console.print(data["sentence"], markup=False))
@@ -223,7 +223,7 @@ def export(
     """Write files for other programs; refused (exit 1) unless they answer as what was trained."""
     with frame(as_json, verbose) as out_frame:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.export import export as work
+        from tutelage.workflows.training.export import export as work
 
         ctx = open_context(project, out_frame.emit)
         done = work(ctx, what, form, out, dtype=dtype, prompts=prompts)

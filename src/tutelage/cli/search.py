@@ -11,7 +11,7 @@ from tutelage.cli.frame import HERE, JsonOption, ProjectOption, VerboseOption, f
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tutelage.workflows.search import SearchResult
+    from tutelage.workflows.training.search import SearchResult
 
 
 def register(app: typer.Typer) -> None:
@@ -47,9 +47,9 @@ def search(
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
-        from tutelage.workflows.search import Limits
-        from tutelage.workflows.search import search as work
-        from tutelage.workflows.search_write import write_overrides
+        from tutelage.workflows.training.search import Limits
+        from tutelage.workflows.training.search import search as work
+        from tutelage.workflows.training.search_write import write_overrides
 
         ctx = open_context(project, out.emit)
         names = [name.strip() for name in over.split(",") if name.strip()] if over else None
@@ -66,7 +66,7 @@ def _show(console: Console, found: SearchResult, written: bool) -> None:
     from rich.text import Text
 
     from tutelage.cli.screens import indented, simple_table
-    from tutelage.workflows.search_report import trial_rows
+    from tutelage.workflows.training.search_report import trial_rows
 
     header, rows = trial_rows(found.data)
     console.print(indented(simple_table(header, rows)))

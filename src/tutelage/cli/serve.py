@@ -35,11 +35,11 @@ def up(
     """Serve the stable release (and a rollout, if one is under way) and the web page."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.page_child import PageChild
-        from tutelage.workflows.serve import run_serve
+        from tutelage.workflows.serving.page_child import PageChild
+        from tutelage.workflows.serving.serve import run_serve
 
         if demo:
-            from tutelage.workflows.demo_site import prepare
+            from tutelage.workflows.demo.demo_site import prepare
 
             project = prepare(project, out.emit)
         ctx = open_context(project, out.emit)

@@ -37,8 +37,8 @@ def train(
         from tutelage.core.errors import ConfigError
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
-        from tutelage.workflows.stages import planned
-        from tutelage.workflows.train import train as work
+        from tutelage.workflows.training.stages import planned
+        from tutelage.workflows.training.train import train as work
 
         ctx = open_context(project, out.emit)
         dataset = curate(ctx).artifact
@@ -84,7 +84,7 @@ def train(
 
 def _prepare(out: Frame, ctx: Context, dataset: Artifact) -> None:
     """Write the job's files and print the command that each machine runs."""
-    from tutelage.workflows.train import prepare
+    from tutelage.workflows.training.train import prepare
 
     folder = prepare(ctx, dataset)
     command = (

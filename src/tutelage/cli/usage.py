@@ -37,7 +37,7 @@ def usage(
     """Show requests, tokens and cost, and how far the budgets are used."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.usage import UsageDesk
+        from tutelage.workflows.serving.usage import UsageDesk
 
         desk = UsageDesk(open_context(project, out.emit))
         fields = [field.strip() for field in by.split(",") if field.strip()]

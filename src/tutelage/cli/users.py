@@ -38,7 +38,7 @@ def list_(
 ) -> None:
     """List the people with their roles, and when they last signed in."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import people
+        from tutelage.workflows.people.accounts import people
 
         found = people(_open(project, out).store)
         out.result({"users": found}, lambda console: _show(console, found))
@@ -58,7 +58,7 @@ def add(
 ) -> None:
     """Add a person, and print the one-time link by which they choose a password."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import add as add_person
+        from tutelage.workflows.people.accounts import add as add_person
 
         ctx = _open(project, out)
         subject = _subject(ctx, oidc) if oidc else None
@@ -79,7 +79,7 @@ def roles(
 ) -> None:
     """Give a person these roles and no others. They sign in anew."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import set_roles
+        from tutelage.workflows.people.accounts import set_roles
 
         changed = set_roles(_open(project, out).store, name, role, by=_me())
         out.result(changed, lambda console: _show(console, [changed]))
@@ -95,7 +95,7 @@ def password(
 ) -> None:
     """Give a person a password, which is asked for. They are signed out everywhere."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import person, set_password
+        from tutelage.workflows.people.accounts import person, set_password
 
         ctx = _open(project, out)
         person(ctx.store, name)
@@ -114,7 +114,7 @@ def link(
 ) -> None:
     """Print a one-time link by which a person chooses a password; it works for three days."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import person
+        from tutelage.workflows.people.accounts import person
 
         ctx = _open(project, out)
         known = person(ctx.store, name)["name"]
@@ -134,7 +134,7 @@ def disable(
 ) -> None:
     """Shut a person out: they are signed out at once. What they did stays."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import set_disabled
+        from tutelage.workflows.people.accounts import set_disabled
 
         changed = set_disabled(_open(project, out).store, name, not undo, by=_me())
         out.result(changed, lambda console: _show(console, [changed]))
@@ -149,8 +149,8 @@ def sign_out(
 ) -> None:
     """Sign a person out everywhere."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows.accounts import person
-        from tutelage.workflows.accounts_sessions import sign_out_everywhere
+        from tutelage.workflows.people.accounts import person
+        from tutelage.workflows.people.accounts_sessions import sign_out_everywhere
 
         ctx = _open(project, out)
         known = person(ctx.store, name)["name"]
@@ -177,7 +177,7 @@ def audit_(
 ) -> None:
     """Show who did what, newest first."""
     with frame(as_json, verbose) as out:
-        from tutelage.workflows import audit
+        from tutelage.workflows.people import audit
 
         store = _open(project, out).store
         if verify:
@@ -209,14 +209,14 @@ def _me() -> str:
 
 
 def _link(ctx: Context, name: str) -> str:
-    from tutelage.workflows.accounts_links import password_link
+    from tutelage.workflows.people.accounts_links import password_link
 
     return password_link(ctx.store, ctx.config.web, name, by=_me())
 
 
 def _subject(ctx: Context, sub: str) -> str:
     from tutelage.core.errors import ConfigError
-    from tutelage.workflows.accounts_oidc import subject_of
+    from tutelage.workflows.people.accounts_oidc import subject_of
 
     oidc = ctx.config.web.oidc
     if oidc is None:

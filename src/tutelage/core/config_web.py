@@ -1,6 +1,6 @@
 """The section `web` of tutelage.yaml: where the page listens and who may come in.
 
-Says what is allowed; workflows/accounts.py keeps the people and web/auth lets them in.
+Says what is allowed; workflows/people/accounts.py keeps the people and web/auth lets them in.
 """
 
 from __future__ import annotations

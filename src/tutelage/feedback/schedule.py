@@ -1,6 +1,6 @@
 """Whether a turn of the loop is due, and when the next one is: from settings and facts alone.
 
-No clock, no store: workflows/schedule.py gathers the facts and acts.
+No clock, no store: workflows/improve/schedule.py gathers the facts and acts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The model card: README.md of a release and of every export, written from the evidence alone.
 
-It renders facts that were gathered elsewhere (workflows/release_card.py). What is not known is
+It renders facts that were gathered elsewhere (release_card.py). What is not known is
 said to be unknown or left out; no path of this machine is written, nothing is claimed.
 """
 

@@ -44,7 +44,7 @@ def _nothing(release: ReleaseRow) -> Surroundings:
 
 @dataclass
 class GatewayState:
-    """The parts of a running gateway, composed by workflows/serve.py."""
+    """The parts of a running gateway, composed by workflows/serving/serve.py."""
 
     project: Project
     store: Store

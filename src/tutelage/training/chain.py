@@ -1,7 +1,7 @@
 """Several jobs in a row, each from the weights that the one before it gave.
 
 For scripts that hold their rows in memory; a project does the same with train.before, which keeps
-rows, plans and lineage besides (workflows/stages.py).
+rows, plans and lineage besides (workflows/training/stages.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One training job from model and rows to an adapter folder; started again, it goes on.
 
 Everything is kept in `run_dir`: checkpoints/, adapter/, history.json. The stage around it
-(workflows/train.py) decides what to train and files the result.
+(workflows/training/train.py) decides what to train and files the result.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tutelage.web import frame, registry
 from tutelage.web.parts import theme
 from tutelage.web.view import Page, Site, View, sentence
 from tutelage.workflows.context import open_context
-from tutelage.workflows.registry import leave_to_child
+from tutelage.workflows.release.registry import leave_to_child
 
 RECONNECT_S = 30.0  # how long a tab may be offline before its page is made anew
 _BUILD_S = 30.0  # how long a page may take to be made

@@ -18,11 +18,12 @@ from tutelage.serving.monitoring.alert_store import list_alerts
 from tutelage.store.artifacts import StageRow
 from tutelage.store.human import HumanAssignmentRow, HumanStudyRow
 from tutelage.store.releases import PromptRow, ReleaseRow
-from tutelage.workflows import evaluations, jobs
+from tutelage.workflows import jobs
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_decide import queue_of as decisions_of
 from tutelage.workflows.data.experts_queue import queue_of
-from tutelage.workflows.improve_turns import current
+from tutelage.workflows.evaluation import evaluations
+from tutelage.workflows.improve.improve_turns import current
 
 Level = Literal["bad", "warn", "info", "good", "idle"]
 _MOST = 5  # alerts, jobs or rollouts that are listed one by one

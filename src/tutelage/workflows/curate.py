@@ -25,7 +25,6 @@ from tutelage.data.version import (
     json_lines,
     write_version,
 )
-from tutelage.workflows import segment
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data import augment as augmented
 from tutelage.workflows.data.check import (
@@ -43,6 +42,7 @@ from tutelage.workflows.data.repairs import active
 from tutelage.workflows.data.report_parts import report_parts
 from tutelage.workflows.data.sides import Sides, freeze, give_sides, hold_apart
 from tutelage.workflows.data.versions import lineage
+from tutelage.workflows.feedback import segment
 
 STAGE = "curate"
 

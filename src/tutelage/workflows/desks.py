@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tutelage.workflows.loop_desks import LoopDesks
+from tutelage.workflows.feedback.loop_desks import LoopDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
-    from tutelage.workflows.human_desk import HumanDesk
-    from tutelage.workflows.improve_desk import ImproveDesk
-    from tutelage.workflows.judge_desk import JudgeDesk
-    from tutelage.workflows.prompt_desk import PromptsDesk
-    from tutelage.workflows.release_desk import ReleasesDesk
-    from tutelage.workflows.training_desk import TrainingDesk
+    from tutelage.workflows.evaluation.human_desk import HumanDesk
+    from tutelage.workflows.evaluation.judge_desk import JudgeDesk
+    from tutelage.workflows.improve.improve_desk import ImproveDesk
+    from tutelage.workflows.release.prompt_desk import PromptsDesk
+    from tutelage.workflows.release.release_desk import ReleasesDesk
+    from tutelage.workflows.training.training_desk import TrainingDesk
 
 
 class Desks(LoopDesks):
@@ -51,41 +51,41 @@ class Desks(LoopDesks):
     def training(self) -> TrainingDesk:
         """Plans, the search of settings, export, jobs at a service; `train` does the training."""
         from tutelage.workflows.project import require_output
-        from tutelage.workflows.training_desk import TrainingDesk
+        from tutelage.workflows.training.training_desk import TrainingDesk
 
         return TrainingDesk(self.context, require_output(self.context, "curate"))
 
     @property
     def human(self) -> HumanDesk:
         """Blind human evaluation: studies, sheets out and in, judgements, results."""
-        from tutelage.workflows.human_desk import HumanDesk
+        from tutelage.workflows.evaluation.human_desk import HumanDesk
 
         return HumanDesk(self.context)
 
     @property
     def prompts(self) -> PromptsDesk:
         """Versions of the prompt: draft, test, review, publish, restore, compare."""
-        from tutelage.workflows.prompt_desk import PromptsDesk
+        from tutelage.workflows.release.prompt_desk import PromptsDesk
 
         return PromptsDesk(self.context)
 
     @property
     def releases(self) -> ReleasesDesk:
         """Releases: what they are made of, their checks, imports, and who answers."""
-        from tutelage.workflows.release_desk import ReleasesDesk
+        from tutelage.workflows.release.release_desk import ReleasesDesk
 
         return ReleasesDesk(self.context)
 
     @property
     def judge(self) -> JudgeDesk:
         """Models that mark answers, and how far experts agree with them."""
-        from tutelage.workflows.judge_desk import JudgeDesk
+        from tutelage.workflows.evaluation.judge_desk import JudgeDesk
 
         return JudgeDesk(self.context)
 
     @property
     def loop(self) -> ImproveDesk:
         """Turns of the loop: begin, go on, decide, cancel; when it turns by itself."""
-        from tutelage.workflows.improve_desk import ImproveDesk
+        from tutelage.workflows.improve.improve_desk import ImproveDesk
 
         return ImproveDesk(self.context)

@@ -82,7 +82,7 @@ class Project(Desks):
 
         `yes` allows the upload that train.method: hosted needs.
         """
-        from tutelage.workflows.train import train
+        from tutelage.workflows.training.train import train
 
         return self._give(Output, train(self.context, self._dataset(dataset), yes=yes).artifact)
 
@@ -94,7 +94,7 @@ class Project(Desks):
         It is what `train` gave, a release, or a name as the command takes; unset: the newest
         adapter. `against` names who must be beaten, in place of evaluate.against.
         """
-        from tutelage.workflows.evaluate import evaluate_named
+        from tutelage.workflows.evaluation.evaluate import evaluate_named
 
         names = () if candidate is None else (_spec(candidate),)
         outcome = evaluate_named(self.context, names, against=against)[0]
@@ -102,7 +102,7 @@ class Project(Desks):
 
     def compare(self, a: Output | str, b: Output | str) -> dict[str, Any]:
         """Return what sets two evaluated candidates apart, metric by metric and row by row."""
-        from tutelage.workflows.compare import compare
+        from tutelage.workflows.evaluation.compare import compare
 
         return compare(self.context, _spec(a), _spec(b))
 
@@ -110,15 +110,15 @@ class Project(Desks):
         self, evaluation: Evaluation | str, *, against: Sequence[str] | None = None
     ) -> Verdict:
         """Judge an evaluation by the settings as they are now; no model is asked."""
-        from tutelage.workflows.gate import find_evaluation, gate
+        from tutelage.workflows.evaluation.gate import find_evaluation, gate
 
         found = find_evaluation(self.context, _spec(evaluation))
         return gate(self.context, found, against=against)
 
     def release(self, adapter: Output | None = None, *, force: bool = False) -> Output:
         """Make the release of an evaluated adapter; refused unless its verdict is pass."""
-        from tutelage.workflows.gate import newest_evaluation
-        from tutelage.workflows.release import release
+        from tutelage.workflows.evaluation.gate import newest_evaluation
+        from tutelage.workflows.release.release import release
 
         if adapter is not None:
             _require(adapter, Output, "train")

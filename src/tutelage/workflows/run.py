@@ -53,9 +53,9 @@ def run(ctx: Context, *, force: bool = False) -> RunSummary:
     """
     from tutelage.evaluation.task import check_scorers
     from tutelage.workflows.curate import curate
-    from tutelage.workflows.evaluate import evaluate
-    from tutelage.workflows.release import release
-    from tutelage.workflows.train import train
+    from tutelage.workflows.evaluation.evaluate import evaluate
+    from tutelage.workflows.release.release import release
+    from tutelage.workflows.training.train import train
 
     check_scorers(ctx.config, ctx.workspace.root)
     with PeakMemory() as memory:

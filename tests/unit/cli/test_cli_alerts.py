@@ -18,8 +18,8 @@ from tutelage.cli.main import app
 from tutelage.serving.monitoring.alert_store import AlertBook
 from tutelage.serving.monitoring.alerts import Look, rules_of
 from tutelage.serving.monitoring.events import Happening, add_event
-from tutelage.workflows import monitor
 from tutelage.workflows.context import open_context
+from tutelage.workflows.serving import monitor
 
 Run = Callable[..., Result]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from tutelage.cli.main import app
 from tutelage.evaluation.gate_reports import as_junit, as_markdown
-from tutelage.workflows import evaluate
+from tutelage.workflows.evaluation import evaluate
 
 RUN = CliRunner()
 

@@ -11,7 +11,7 @@ from tutelage.cli.live import Live
 from tutelage.cli.plan_view import plan_view
 from tutelage.core.config import Cloze
 from tutelage.core.events import Event
-from tutelage.workflows.plan_words import shown
+from tutelage.workflows.training.plan_words import shown
 
 CLOZE: dict[str, Any] = {
     "patterns": [

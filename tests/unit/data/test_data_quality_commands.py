@@ -287,7 +287,7 @@ class Engine:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[Engine], Engine]:
     """Put an engine in the base model's place."""
-    from tutelage.workflows import evaluate
+    from tutelage.workflows.evaluation import evaluate
 
     def put(made: Engine) -> Engine:
         loaded = evaluate.LoadedEngine(made, len)  # type: ignore[arg-type]

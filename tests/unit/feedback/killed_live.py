@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tutelage.workflows.context import open_context
-from tutelage.workflows.live_evaluation import score_log
+from tutelage.workflows.feedback.live_evaluation import score_log
 
 
 def main() -> None:

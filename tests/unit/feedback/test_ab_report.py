@@ -23,10 +23,10 @@ from tutelage.feedback.ab.study import split_of
 from tutelage.release.rollout import RolloutPlan
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.scores import ScoreRow
-from tutelage.workflows.ab import AbDesk
 from tutelage.workflows.context import Context
-from tutelage.workflows.dashboard import DashboardDesk
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.feedback.ab import AbDesk
+from tutelage.workflows.feedback.dashboard import DashboardDesk
+from tutelage.workflows.serving.serve import Serving
 
 RUN = CliRunner()
 BETTER = Traffic(liked=(0.5, 0.8), rated=(0.5, 0.5), slower=1.3)

@@ -24,9 +24,9 @@ from tutelage.feedback.dashboard.stretches import stretches
 from tutelage.serving.records.retention import delete_old
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
-from tutelage.workflows.ab import AbDesk
 from tutelage.workflows.context import Context
-from tutelage.workflows.dashboard import DashboardDesk
+from tutelage.workflows.feedback.ab import AbDesk
+from tutelage.workflows.feedback.dashboard import DashboardDesk
 
 RUN = CliRunner()
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

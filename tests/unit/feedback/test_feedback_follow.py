@@ -13,7 +13,7 @@ from tests.unit.feedback.test_feedback_segment import post
 from tutelage.feedback.traffic_signals import TRAFFIC
 from tutelage.store.records import SignalRow
 from tutelage.workflows.context import open_context
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 
 def test_a_repeated_question_is_a_signal_on_the_first_answer(tmp_path: Path) -> None:

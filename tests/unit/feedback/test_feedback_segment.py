@@ -22,7 +22,7 @@ from tutelage.feedback.signals import read_feedback
 from tutelage.store.artifacts import SplitRow
 from tutelage.store.base import Store, open_store
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 FAMILY = OutputFormat("family", ("warm", "cold"))
 

@@ -15,7 +15,7 @@ from tests.fakes.openai_backend import FakeBackend
 
 from tutelage.feedback.outcome import outcomes
 from tutelage.feedback.signals import DECLARED
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 
 def test_every_call_is_kept_once_or_refused(tmp_path: Path) -> None:

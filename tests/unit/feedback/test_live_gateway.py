@@ -26,8 +26,8 @@ from tutelage.feedback.live.draw import LEASE
 from tutelage.feedback.live.judging import spent
 from tutelage.feedback.live.scoring import Scoring
 from tutelage.workflows.context import Context
-from tutelage.workflows.live_evaluation import make_parts
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.feedback.live_evaluation import make_parts
+from tutelage.workflows.serving.serve import Serving
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -25,7 +25,7 @@ from tutelage.store.judgements import JudgeVerdictRow
 from tutelage.store.live import LiveRow, forget_live
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.live_evaluation import make_parts
+from tutelage.workflows.feedback.live_evaluation import make_parts
 
 Open = Callable[..., Context]
 

@@ -29,8 +29,8 @@ from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.live_desk import LiveDesk
-from tutelage.workflows.live_evaluation import make_parts
+from tutelage.workflows.feedback.live_desk import LiveDesk
+from tutelage.workflows.feedback.live_evaluation import make_parts
 
 LIVE = {"checks": ["format"], "drop": 0.05}
 

@@ -15,7 +15,7 @@ from tests.fakes.openai_backend import FakeBackend, Script
 
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 
 @dataclass

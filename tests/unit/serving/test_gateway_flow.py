@@ -23,8 +23,8 @@ from tutelage.serving.monitoring.telemetry import Telemetry
 from tutelage.serving.wire.http_protocol import GuardedProtocol
 from tutelage.serving.wire.upstream import Engine, Upstream
 from tutelage.serving.wire.wire import HttpError
-from tutelage.workflows import serve
-from tutelage.workflows import serve as serve_module
+from tutelage.workflows.serving import serve
+from tutelage.workflows.serving import serve as serve_module
 
 Start = Callable[..., Running]
 CHAT = "/v1/chat/completions"

@@ -152,7 +152,7 @@ def test_large_bodies_share_a_bounded_room() -> None:
 
 
 def test_a_room_is_empty_after_good_bad_and_broken_requests(gateway: Start) -> None:
-    from tutelage.workflows import serve
+    from tutelage.workflows.serving import serve
 
     states = []
     original = serve.create_app

@@ -28,10 +28,10 @@ from tutelage.serving.guards.monitor import DriftMonitor, Sight
 from tutelage.serving.guards.window import Window
 from tutelage.serving.hooks import Ask, Outcome
 from tutelage.serving.monitoring.telemetry import Telemetry
-from tutelage.workflows import guards
 from tutelage.workflows.context import Context, register
-from tutelage.workflows.guard_report import past_sights, report
-from tutelage.workflows.guards_desk import GuardsDesk
+from tutelage.workflows.serving import guards
+from tutelage.workflows.serving.guard_report import past_sights, report
+from tutelage.workflows.serving.guards_desk import GuardsDesk
 
 Start = Callable[..., Running]
 OUTPUT = OutputFormat("family", ("warm", "cold"))

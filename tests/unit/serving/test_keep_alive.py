@@ -26,9 +26,9 @@ from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.store.base import open_store
 from tutelage.training.hosted.base import Pace
 from tutelage.workflows.context import open_context
-from tutelage.workflows.hosted_jobs import HostedDesk
-from tutelage.workflows.keep_alive import kept_models
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.keep_alive import kept_models
+from tutelage.workflows.serving.serve import Serving
+from tutelage.workflows.training.hosted_jobs import HostedDesk
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -16,7 +16,7 @@ from tests.unit.serving.test_tracing import TRACE, project
 
 from tutelage.core.config_alerts import Telemetry
 from tutelage.serving.monitoring.logs import FILE, gateway_log, request_id
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 log = logging.getLogger("tutelage.serving.example")
 

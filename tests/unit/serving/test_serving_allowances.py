@@ -20,9 +20,9 @@ from tests.unit.serving.test_serving_app import ASK, fetch
 from tutelage.serving.access.budgets import Budgets
 from tutelage.serving.access.spend_meters import Spend, SpendMeters
 from tutelage.serving.hooks import Ask, Outcome
-from tutelage.workflows.keys import KeysDesk
-from tutelage.workflows.serve import Serving
-from tutelage.workflows.usage import UsageDesk
+from tutelage.workflows.serving.keys import KeysDesk
+from tutelage.workflows.serving.serve import Serving
+from tutelage.workflows.serving.usage import UsageDesk
 
 Start = Callable[..., Running]
 

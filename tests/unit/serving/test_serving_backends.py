@@ -29,7 +29,7 @@ from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.serving.monitoring.events import read_events
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving.serve import Serving
 
 R = "a" * 64
 

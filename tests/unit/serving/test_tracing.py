@@ -24,9 +24,9 @@ from tutelage.core.config_alerts import Telemetry
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.workspace import atomic_write
 from tutelage.serving.monitoring import tracing
-from tutelage.workflows import serve_monitor
 from tutelage.workflows.context import Context, open_context
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving import serve_monitor
+from tutelage.workflows.serving.serve import Serving
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

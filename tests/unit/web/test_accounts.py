@@ -18,8 +18,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tutelage.store.accounts import SessionRow, TryRow
-from tutelage.workflows import accounts, accounts_links, accounts_sessions
-from tutelage.workflows.accounts_sessions import Visit
+from tutelage.workflows.people import accounts, accounts_links, accounts_sessions
+from tutelage.workflows.people.accounts_sessions import Visit
 
 PASSWORD = "a lamp beside the river"
 ROLES = ("expert", "engineer", "operator", "admin")

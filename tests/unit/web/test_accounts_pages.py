@@ -13,7 +13,7 @@ from tests.fakes.web_projects import empty_project
 from tests.unit.web.conftest import Site, ready
 
 from tutelage.store.accounts import UserRow
-from tutelage.workflows import accounts, audit
+from tutelage.workflows.people import accounts, audit
 
 PASSWORD = "a lamp beside the river"
 SETTINGS = """\

@@ -22,8 +22,9 @@ from tests.unit.web.conftest import Site, ready
 
 from tutelage.release.routes import last_rollout
 from tutelage.store.annotations import AssignmentRow
-from tutelage.workflows import improve, monitor
 from tutelage.workflows.data.experts_people import add_annotators
+from tutelage.workflows.improve import improve
+from tutelage.workflows.serving import monitor
 
 CANDIDATE = "Candidate: name the colour family."
 

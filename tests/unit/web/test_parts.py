@@ -11,7 +11,7 @@ from tests.fakes.web_parts import HOSTILE, MANY
 from tests.unit.web.conftest import Site, ready
 
 from tutelage.web.parts.editor import fingerprint
-from tutelage.workflows.kept import keep_text, kept_text
+from tutelage.workflows.people.kept import keep_text, kept_text
 
 OF_UNITS = """(bytes) => {
   const units = [];

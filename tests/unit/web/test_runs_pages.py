@@ -15,10 +15,11 @@ from tests.fakes.tiny_llama import build_tiny_model
 from tests.unit.web.conftest import Site, ready
 
 from tutelage.store.artifacts import JobRow
-from tutelage.workflows import jobs, token_view
+from tutelage.workflows import jobs
 from tutelage.workflows.context import Context, last_output, open_context
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data.versions import versions
+from tutelage.workflows.training import token_view
 
 CONFIG = """\
 name: colours

@@ -17,9 +17,9 @@ from tutelage.store.human import HumanJudgementRow
 from tutelage.store.records import SignalRow
 from tutelage.workflows.data.experts_people import guidelines
 from tutelage.workflows.data.experts_review import adjudicate
-from tutelage.workflows.human_blind import reveal, standings
-from tutelage.workflows.kept import kept_text
-from tutelage.workflows.mine_similar import applied
+from tutelage.workflows.evaluation.human_blind import reveal, standings
+from tutelage.workflows.feedback.mine_similar import applied
+from tutelage.workflows.people.kept import kept_text
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import alembic.command  # noqa: F401  loaded once, before the children are forke
 from tutelage.core import plugins
 from tutelage.training.hosted.base import Pace
 from tutelage.workflows.context import find_artifact, open_context
-from tutelage.workflows.hosted import train_hosted
+from tutelage.workflows.training.hosted import train_hosted
 
 
 def job(project: str, dataset: str) -> None:

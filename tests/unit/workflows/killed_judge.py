@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tutelage.workflows.context import open_context
-from tutelage.workflows.judge import judge
+from tutelage.workflows.evaluation.judge import judge
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tutelage.core.artifact import Artifact, content_hash, describe
 from tutelage.core.workspace import atomic_write
-from tutelage.workflows import improve_steps as real
 from tutelage.workflows.context import Context, open_context, register, run_stage
-from tutelage.workflows.improve import Parts, Work, improve
-from tutelage.workflows.improve_turns import Move, Turn
+from tutelage.workflows.improve import improve_steps as real
+from tutelage.workflows.improve.improve import Parts, Work, improve
+from tutelage.workflows.improve.improve_turns import Move, Turn
 
 FAST = ("start", "train", "gate", "release", "canary")
 

@@ -19,7 +19,7 @@ from tutelage.core.config_web import Oidc, Web, is_loopback
 from tutelage.core.errors import DataError, TutelageError
 from tutelage.store.accounts import AuditRow, LinkRow, SessionRow, TryRow, UserRow
 from tutelage.store.base import Store, open_store
-from tutelage.workflows import (
+from tutelage.workflows.people import (
     accounts,
     accounts_links,
     accounts_oidc,
@@ -28,7 +28,7 @@ from tutelage.workflows import (
     audit,
     passwords,
 )
-from tutelage.workflows.accounts_sessions import SignInRefused, Visit
+from tutelage.workflows.people.accounts_sessions import SignInRefused, Visit
 
 PASSWORD = "a lamp beside the river"
 ON = Web(auth="on")

@@ -313,7 +313,7 @@ def test_a_killed_job_pays_for_no_answer_twice(ctx: Context, teacher: FakeBacken
 
 @pytest.mark.model
 def test_the_embedded_model_can_be_the_teacher(tmp_path: Path) -> None:
-    from tutelage.workflows.serve import Serving
+    from tutelage.workflows.serving.serve import Serving
 
     ctx = project(tmp_path, "http://127.0.0.1:1")
     text = (tmp_path / "tutelage.yaml").read_text()

@@ -14,7 +14,7 @@ from tutelage.core.events import Event
 from tutelage.inference.transformers_prepare import quiet
 from tutelage.workflows.context import open_context
 from tutelage.workflows.curate import curate
-from tutelage.workflows.plan import plan
+from tutelage.workflows.training.plan import plan
 
 MakeProject = Callable[..., Path]
 CONFIG = """\

@@ -10,14 +10,19 @@ from tests.fakes.web_demo import filled
 
 from tutelage.core.errors import DataError
 from tutelage.store.feedback import MarkRow
-from tutelage.workflows import demo_site, drift, improve, jobs, mine_queue, monitor, prompt
-from tutelage.workflows import rollout as rollouts
+from tutelage.workflows import jobs
 from tutelage.workflows.context import Context
 from tutelage.workflows.data import experts, experts_review
 from tutelage.workflows.data.experts_progress import progress
-from tutelage.workflows.feedback import summary
-from tutelage.workflows.release_overview import overview
-from tutelage.workflows.usage import budgets, usage
+from tutelage.workflows.demo import demo_site
+from tutelage.workflows.feedback import drift, mine_queue
+from tutelage.workflows.feedback.feedback import summary
+from tutelage.workflows.improve import improve
+from tutelage.workflows.release import prompt
+from tutelage.workflows.release.release_overview import overview
+from tutelage.workflows.serving import monitor
+from tutelage.workflows.serving import rollout as rollouts
+from tutelage.workflows.serving.usage import budgets, usage
 
 
 @pytest.fixture(scope="module")

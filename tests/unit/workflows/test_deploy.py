@@ -20,9 +20,9 @@ from tutelage.cli.main import app
 from tutelage.core.errors import Conflict, DataError
 from tutelage.release.deployments import abort
 from tutelage.store.releases import RolloutRow
-from tutelage.workflows import deploy
 from tutelage.workflows.context import Context
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.serving import deploy
+from tutelage.workflows.serving.serve import Serving
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ from tutelage.data.version import VersionDraft, write_version
 from tutelage.serving.monitoring.events import read_events
 from tutelage.store.drift import DriftReportRow, DriftWatchRow
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows import drift_watch
 from tutelage.workflows.context import Context, open_context, run_stage
-from tutelage.workflows.drift import accept, check_traffic, forget_words, history, show
-from tutelage.workflows.drift_watch import look, standing
-from tutelage.workflows.forget import forget
-from tutelage.workflows.improve_steps import answer_drift
-from tutelage.workflows.improve_turns import Turn
+from tutelage.workflows.feedback import drift_watch
+from tutelage.workflows.feedback.drift import accept, check_traffic, forget_words, history, show
+from tutelage.workflows.feedback.drift_watch import look, standing
+from tutelage.workflows.feedback.forget import forget
+from tutelage.workflows.improve.improve_steps import answer_drift
+from tutelage.workflows.improve.improve_turns import Turn
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 NOUNS = {

@@ -17,9 +17,9 @@ from tests.fakes.openai_backend import FakeBackend
 from tutelage.core.artifact import utc_now
 from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.drift_watch import standing
-from tutelage.workflows.looks import Looks, looks
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.feedback.drift_watch import standing
+from tutelage.workflows.serving.looks import Looks, looks
+from tutelage.workflows.serving.serve import Serving
 
 
 def get(url: str) -> tuple[int, Any]:
@@ -74,7 +74,7 @@ def test_a_look_waits_for_requests_and_lingers_after_the_last(
 ) -> None:
     ctx = gateway_project(tmp_path / "p", "http://localhost:1")
     clock = {"now": 100.0}
-    monkeypatch.setattr("tutelage.workflows.looks.time.monotonic", lambda: clock["now"])
+    monkeypatch.setattr("tutelage.workflows.serving.looks.time.monotonic", lambda: clock["now"])
     hook = Looks(ctx, ("feedback", "traffic"), 1.0, least=2, linger_s=10.0)
     assert hook.due()  # what came while no gateway ran
     hook._new = 0

@@ -19,8 +19,8 @@ from tutelage.data.version import VersionDraft, write_version
 from tutelage.evaluation.forgetting import probes
 from tutelage.inference.models import ModelSource
 from tutelage.store.scores import EvaluationRow, ScoreRow
-from tutelage.workflows import evaluate as workflow
 from tutelage.workflows.context import Context, find_artifact, open_context, register
+from tutelage.workflows.evaluation import evaluate as workflow
 
 SPLITS = {
     "train": examples("old", 24),

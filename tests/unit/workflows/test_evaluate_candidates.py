@@ -20,8 +20,8 @@ from tutelage.inference.models import ModelSource
 from tutelage.release import bundle
 from tutelage.release.deployments import ensure_deployment
 from tutelage.store.releases import ReleaseRow
-from tutelage.workflows import compare, evaluate, evaluate_candidates, gate
 from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.evaluation import compare, evaluate, evaluate_candidates, gate
 
 SPLITS = {
     "train": examples("old", 24),

@@ -18,8 +18,8 @@ from tutelage.core.events import Event
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.evaluation import report_text
 from tutelage.inference.models import ModelSource
-from tutelage.workflows import evaluate as workflow
 from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.evaluation import evaluate as workflow
 
 SPLITS = {
     "train": examples("old", 12),

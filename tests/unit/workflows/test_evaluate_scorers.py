@@ -18,8 +18,8 @@ from tutelage.data.version import VersionDraft, write_version
 from tutelage.inference.models import ModelSource
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows import doctor
-from tutelage.workflows import evaluate as workflow
 from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.evaluation import evaluate as workflow
 from tutelage.workflows.run import run
 
 TESTS = "def check(f):\n    assert f(3) == {}\n"

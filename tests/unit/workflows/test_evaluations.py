@@ -13,9 +13,9 @@ from tutelage.core.artifact import Artifact, describe
 from tutelage.core.errors import DataError
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.inference.models import ModelSource
-from tutelage.workflows import compare, evaluate, evaluations
-from tutelage.workflows.candidates import candidates
 from tutelage.workflows.context import Context, open_context, register
+from tutelage.workflows.evaluation import compare, evaluate, evaluations
+from tutelage.workflows.evaluation.candidates import candidates
 
 SPLITS = {
     "train": examples("old", 24),

@@ -23,11 +23,17 @@ from tutelage.workflows.data.experts_figures import FiguresDesk
 from tutelage.workflows.data.experts_progress import progress
 from tutelage.workflows.data.experts_review import adjudicate, disputed, load_votes
 from tutelage.workflows.data.experts_typed import take_back
-from tutelage.workflows.human import Order, new_study
-from tutelage.workflows.human_answer import Given as Judged
-from tutelage.workflows.human_answer import next_task
-from tutelage.workflows.human_answer import submit as judge
-from tutelage.workflows.human_blind import comparable, judged_pairs, reveal, standing, standings
+from tutelage.workflows.evaluation.human import Order, new_study
+from tutelage.workflows.evaluation.human_answer import Given as Judged
+from tutelage.workflows.evaluation.human_answer import next_task
+from tutelage.workflows.evaluation.human_answer import submit as judge
+from tutelage.workflows.evaluation.human_blind import (
+    comparable,
+    judged_pairs,
+    reveal,
+    standing,
+    standings,
+)
 
 
 class Clock:

@@ -10,12 +10,12 @@ import pytest
 from tests.fakes.web_projects import LABELS, labelling_project
 from tests.postgres_server import running_postgres
 
-from tutelage.workflows import audit
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.data.experts import Given, next_item, submit
 from tutelage.workflows.data.experts_figures import FiguresDesk
 from tutelage.workflows.data.experts_items import Order, assign
 from tutelage.workflows.data.experts_people import add_annotators
+from tutelage.workflows.people import audit
 
 PEOPLE = ("anna", "ben", "carl", "dora")
 

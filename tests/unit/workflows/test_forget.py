@@ -37,8 +37,8 @@ from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import register
 from tutelage.workflows.data.privacy import privacy_steps
 from tutelage.workflows.data.versions import versions
-from tutelage.workflows.forget import erasures, forget, look_up
-from tutelage.workflows.forget_pseudonyms import pseudonyms_of
+from tutelage.workflows.feedback.forget import erasures, forget, look_up
+from tutelage.workflows.feedback.forget_pseudonyms import pseudonyms_of
 from tutelage.workflows.project import Dataset
 
 USER, MARK = "zoe.forgettable@example.org", "quaxolotl"
@@ -239,7 +239,7 @@ def test_models_of_a_version_that_lost_rows_before_know_the_next_user_too(projec
 def test_an_interrupted_run_is_taken_up(
     project: Any, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    from tutelage.workflows import forget as work
+    from tutelage.workflows.feedback import forget as work
 
     ctx, root = project.context, project.context.workspace.root
     there = fill(project)

@@ -18,7 +18,7 @@ from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.feedback.privacy.traces import Traces
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import register
-from tutelage.workflows.forget import erasures, forget, look_up
+from tutelage.workflows.feedback.forget import erasures, forget, look_up
 
 USER = "zoe.forgettable@example.org"
 ANSWER = '{"intent": "card_arrival"}'
@@ -146,7 +146,7 @@ def test_pages_that_quote_beginnings_of_rows_go(project: Any) -> None:
 def test_two_at_once_do_not_get_into_each_other_s_way(
     project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tutelage.workflows import forget as work
+    from tutelage.workflows.feedback import forget as work
 
     real = work.find_held
 

@@ -15,9 +15,9 @@ from tutelage.store.records import RecordRow
 from tutelage.training.recipe import Recipe
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.curate import curate
-from tutelage.workflows.feedback import add as say
-from tutelage.workflows.plan import make_job
-from tutelage.workflows.segment import hold_apart, ready_rows
+from tutelage.workflows.feedback.feedback import add as say
+from tutelage.workflows.feedback.segment import hold_apart, ready_rows
+from tutelage.workflows.training.plan import make_job
 
 WARM, COLD = "sun fire lava ember toast oven desert", "ice snow frost glacier hail sleet winter"
 ASKED = "a very hot cup of tea with milk"

@@ -24,9 +24,9 @@ from tutelage.inference.base import Prompt
 from tutelage.training.hosted.base import Pace
 from tutelage.training.hosted.journal import Journal, folder_of, records
 from tutelage.workflows.context import Context, last_output, open_context
-from tutelage.workflows.evaluate import evaluate
-from tutelage.workflows.hosted import hosted_generator, prepare, train_hosted
-from tutelage.workflows.hosted_jobs import HostedDesk
+from tutelage.workflows.evaluation.evaluate import evaluate
+from tutelage.workflows.training.hosted import hosted_generator, prepare, train_hosted
+from tutelage.workflows.training.hosted_jobs import HostedDesk
 
 NOW = Pace(0, 0)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -484,7 +484,7 @@ class TestCommands:
     @pytest.fixture
     def root(self, tmp_path: Path, server: JobsServer, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A project with its sources, and a pace that tests can bear."""
-        monkeypatch.setattr("tutelage.workflows.hosted_jobs.Pace", lambda: NOW)
+        monkeypatch.setattr("tutelage.workflows.training.hosted_jobs.Pace", lambda: NOW)
         (tmp_path / "data").mkdir()
         words = (
             "rose",

@@ -27,11 +27,11 @@ from tutelage.store.artifacts import StageRow
 from tutelage.store.human import HumanAssignmentRow, HumanJudgementRow, HumanTaskRow
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.human import Order, new_study
-from tutelage.workflows.human_answer import Given, next_task, submit, undo
-from tutelage.workflows.human_results import results, status
-from tutelage.workflows.human_scores import human_metrics, human_scores
-from tutelage.workflows.human_sheets import export, import_sheet
+from tutelage.workflows.evaluation.human import Order, new_study
+from tutelage.workflows.evaluation.human_answer import Given, next_task, submit, undo
+from tutelage.workflows.evaluation.human_results import results, status
+from tutelage.workflows.evaluation.human_scores import human_metrics, human_scores
+from tutelage.workflows.evaluation.human_sheets import export, import_sheet
 from tutelage.workflows.project import Project
 
 ROWS = 40

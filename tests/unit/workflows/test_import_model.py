@@ -25,7 +25,7 @@ from tutelage.inference.tuned import read_tuned
 from tutelage.release.bundle import get_release, manifest_of
 from tutelage.store.artifacts import ArtifactRow, StageRow
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.import_model import import_model
+from tutelage.workflows.release.import_model import import_model
 
 CONFIG = """\
 name: colours

@@ -26,14 +26,14 @@ from tutelage.feedback.schedule import Seen, due, quiet_until, retry_at
 from tutelage.store.annotations import BatchRow
 from tutelage.store.improve import TurnRow
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows import improve as loop
-from tutelage.workflows import improve_gate, improve_rows, schedule
-from tutelage.workflows import improve_turns as kept
 from tutelage.workflows.context import Context, find_artifact, open_context
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_people import add_annotators
-from tutelage.workflows.improve_turns import Hold, Move, Turn
+from tutelage.workflows.improve import improve as loop
+from tutelage.workflows.improve import improve_gate, improve_rows, schedule
+from tutelage.workflows.improve import improve_turns as kept
+from tutelage.workflows.improve.improve_turns import Hold, Move, Turn
 
 MakeProject = Callable[..., Path]
 THINGS = ("fire", "ice", "ember", "snow", "sunset", "glacier", "lava", "frost", "amber", "sea")

@@ -15,16 +15,16 @@ from tutelage.data.version import VersionDraft, bury_version, load_version, writ
 from tutelage.store.annotations import AnnotatorRow
 from tutelage.store.artifacts import StageRow
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows import improve as loop
-from tutelage.workflows import improve_rows, improve_start
-from tutelage.workflows import improve_turns as kept
 from tutelage.workflows.context import Context, last_output, register
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_publish import publish
-from tutelage.workflows.improve_turns import Move
+from tutelage.workflows.feedback.mine_queue import mine_and_give
+from tutelage.workflows.improve import improve as loop
+from tutelage.workflows.improve import improve_rows, improve_start
+from tutelage.workflows.improve import improve_turns as kept
+from tutelage.workflows.improve.improve_turns import Move
 from tutelage.workflows.living import living
-from tutelage.workflows.mine_queue import mine_and_give
 
 __all__ = ["ctx"]
 

@@ -13,11 +13,11 @@ from tests.fakes.tiny_llama import build_tiny_model
 from tests.unit.workflows.test_improve import ASKED, ROWS, THINGS
 
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows import improve as loop
-from tutelage.workflows import improve_turns as kept
-from tutelage.workflows import rollout as rollouts
 from tutelage.workflows.context import Context, open_context
+from tutelage.workflows.improve import improve as loop
+from tutelage.workflows.improve import improve_turns as kept
 from tutelage.workflows.run import run
+from tutelage.workflows.serving import rollout as rollouts
 
 CONFIG = """\
 name: colours

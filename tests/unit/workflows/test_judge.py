@@ -24,10 +24,10 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import Context, open_context, register, run_stage
-from tutelage.workflows.judge import Wishes, judge, show
-from tutelage.workflows.judge_agreement import agreement
-from tutelage.workflows.judge_desk import JudgeDesk
-from tutelage.workflows.judge_scores import judge_metrics, judge_scores, judge_trust
+from tutelage.workflows.evaluation.judge import Wishes, judge, show
+from tutelage.workflows.evaluation.judge_agreement import agreement
+from tutelage.workflows.evaluation.judge_desk import JudgeDesk
+from tutelage.workflows.evaluation.judge_scores import judge_metrics, judge_scores, judge_trust
 
 ROOT = Path(__file__).resolve().parents[3]
 COUNT = 64

@@ -14,12 +14,12 @@ from tests.unit.evaluation.evaluation_rows import FORMAT, examples
 from tutelage.core.artifact import describe
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.inference.models import ModelSource
-from tutelage.workflows import evaluate as workflow
 from tutelage.workflows.context import open_context, register
-from tutelage.workflows.human import Order
-from tutelage.workflows.human_answer import Given
-from tutelage.workflows.human_desk import HumanDesk
-from tutelage.workflows.judge_desk import JudgeDesk
+from tutelage.workflows.evaluation import evaluate as workflow
+from tutelage.workflows.evaluation.human import Order
+from tutelage.workflows.evaluation.human_answer import Given
+from tutelage.workflows.evaluation.human_desk import HumanDesk
+from tutelage.workflows.evaluation.judge_desk import JudgeDesk
 
 ROWS = examples("new", 64)
 SPLITS = {"train": examples("old", 24), "validation": examples("middle", 4), "test": ROWS}

@@ -25,10 +25,10 @@ from tutelage.inference.models import locate_model
 from tutelage.inference.transformers import TransformersGenerator
 from tutelage.release import mlflow
 from tutelage.release.bundle import get_release, manifest_of
-from tutelage.workflows import release as releasing
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.evaluate import evaluate
-from tutelage.workflows.train import train
+from tutelage.workflows.evaluation.evaluate import evaluate
+from tutelage.workflows.release import release as releasing
+from tutelage.workflows.training.train import train
 
 PROMPT = "Say whether the row is warm or cold, as JSON, and nothing else."
 CONFIG = """\

@@ -22,7 +22,7 @@ from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data import curve_points, gradients
 from tutelage.workflows.data.learning import curve, suggest, value, write_page
-from tutelage.workflows.train import train
+from tutelage.workflows.training.train import train
 
 MakeProject = Callable[..., Path]
 CONFIG = """\

@@ -20,8 +20,8 @@ from tutelage.core.errors import ConfigError, DataError
 from tutelage.data.split import side_of
 from tutelage.feedback.log_formats.facts import Names
 from tutelage.store.records import RecordRow, SignalRow
-from tutelage.workflows.logs import convert_logs, import_logs, log_reading
-from tutelage.workflows.logs_export import Chosen, export_logs, follow, tail
+from tutelage.workflows.feedback.logs import convert_logs, import_logs, log_reading
+from tutelage.workflows.feedback.logs_export import Chosen, export_logs, follow, tail
 
 OPENPIPE = {
     "input": {"model": "m1", "user": "zoe", "messages": [{"role": "user", "content": "embers"}]},

@@ -34,9 +34,9 @@ from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_people import add_annotators
 from tutelage.workflows.data.experts_publish import publish
 from tutelage.workflows.data.experts_rows import newest_version
-from tutelage.workflows.mine import mine
-from tutelage.workflows.mine_queue import give_out, looks, mine_and_give, show
-from tutelage.workflows.mine_similar import applied, apply, similar, undo
+from tutelage.workflows.feedback.mine import mine
+from tutelage.workflows.feedback.mine_queue import give_out, looks, mine_and_give, show
+from tutelage.workflows.feedback.mine_similar import applied, apply, similar, undo
 
 MakeProject = Callable[..., Path]
 WARM, COLD = '{"family": "warm"}', '{"family": "cold"}'
@@ -361,7 +361,7 @@ def test_a_correction_is_shown_applied_to_similar_rows_and_taken_back(alike: Con
 
 
 def test_taking_back_leaves_what_its_author_said_again(alike: Context) -> None:
-    from tutelage.workflows import feedback
+    from tutelage.workflows.feedback import feedback
 
     done = apply(alike, similar(alike, "first", threshold=0.7), "anna")
     feedback.add(alike, {"record_id": "same", "edit": "cold", "author": "anna"})
@@ -460,7 +460,7 @@ def test_free_answers_that_differ_are_compared_as_texts(make_project: MakeProjec
 
 
 def test_a_forgotten_user_leaves_no_mined_row(ctx: Context) -> None:
-    from tutelage.workflows.forget import forget
+    from tutelage.workflows.feedback.forget import forget
 
     add(ctx, "theirs", "smouldering coals of the tower", "broken", user="customer-4711")
     add(ctx, "other", "a snowdrift near the bridge", "broken", user="customer-1")

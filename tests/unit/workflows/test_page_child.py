@@ -20,8 +20,8 @@ from tests.fakes.openai_backend import FakeBackend
 from tests.fakes.web_projects import empty_project
 
 from tutelage.core.events import Event
-from tutelage.workflows import page_child
-from tutelage.workflows.page_child import PageChild
+from tutelage.workflows.serving import page_child
+from tutelage.workflows.serving.page_child import PageChild
 
 pytest.importorskip("nicegui")
 PATIENCE_S = 60

@@ -18,8 +18,8 @@ from tutelage.data.version import load_version
 from tutelage.release.lineage import lineage
 from tutelage.workflows.context import Context, find_artifact, open_context
 from tutelage.workflows.curate import curate
-from tutelage.workflows.plan import plan
-from tutelage.workflows.train import train
+from tutelage.workflows.training.plan import plan
+from tutelage.workflows.training.train import train
 
 CONFIG = """\
 name: desk

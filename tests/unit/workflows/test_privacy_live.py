@@ -17,8 +17,8 @@ from tests.fakes.openai_backend import FakeBackend
 
 from tutelage.data.split import load_split_key, private_name
 from tutelage.store.records import RecordRow
-from tutelage.workflows.forget import forget
-from tutelage.workflows.serve import Serving
+from tutelage.workflows.feedback.forget import forget
+from tutelage.workflows.serving.serve import Serving
 
 USER = "zoe-forgettable-77"
 

@@ -24,10 +24,10 @@ from tutelage.inference.models import ModelSource
 from tutelage.release import bundle
 from tutelage.release.deployments import ensure_deployment
 from tutelage.store.artifacts import StageRow
-from tutelage.workflows import prompt as prompting
-from tutelage.workflows import prompt_trial
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.evaluate import LoadedEngine
+from tutelage.workflows.evaluation.evaluate import LoadedEngine
+from tutelage.workflows.release import prompt as prompting
+from tutelage.workflows.release import prompt_trial
 
 SPLITS = {
     "train": examples("old", 24),

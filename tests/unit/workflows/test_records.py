@@ -9,11 +9,11 @@ from tests.fakes.gateway import gateway_project, make_release
 from tests.unit.feedback.live_rows import log_answers
 
 from tutelage.core.errors import DataError
-from tutelage.workflows import feedback, records
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_people import add_annotators
-from tutelage.workflows.gateway_state import gateway_state
-from tutelage.workflows.records import Wanted, recent_records, record, send_to_label
+from tutelage.workflows.feedback import feedback, records
+from tutelage.workflows.feedback.records import Wanted, recent_records, record, send_to_label
+from tutelage.workflows.serving.gateway_state import gateway_state
 
 
 @pytest.fixture

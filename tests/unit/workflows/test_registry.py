@@ -16,9 +16,9 @@ from tests.unit.workflows.test_release import CONFIG, Bench, passed
 from tutelage.release import deployments, mlflow
 from tutelage.release.deployments import ensure_deployment
 from tutelage.store.artifacts import ArtifactRow, StageRow
-from tutelage.workflows import registry, registry_child
-from tutelage.workflows import release as releasing
-from tutelage.workflows import rollout as rollouts
+from tutelage.workflows.release import registry, registry_child
+from tutelage.workflows.release import release as releasing
+from tutelage.workflows.serving import rollout as rollouts
 
 pytestmark = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
 

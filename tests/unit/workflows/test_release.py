@@ -29,11 +29,11 @@ from tutelage.release.prompts import listing
 from tutelage.release.rollout import begin
 from tutelage.store.artifacts import ArtifactRow, StageRow
 from tutelage.store.records import RecordRow
-from tutelage.workflows import release as releasing
-from tutelage.workflows import rollout as rollouts
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.evaluate_candidates import of_artifact
-from tutelage.workflows.release_overview import overview
+from tutelage.workflows.evaluation.evaluate_candidates import of_artifact
+from tutelage.workflows.release import release as releasing
+from tutelage.workflows.release.release_overview import overview
+from tutelage.workflows.serving import rollout as rollouts
 
 CONFIG = """\
 name: colours

@@ -17,11 +17,11 @@ from tutelage.feedback.cron import next_time
 from tutelage.feedback.schedule import quiet_until
 from tutelage.store.drift import DriftReportRow, DriftWatchRow
 from tutelage.store.improve import ScheduleRow, TurnRow
-from tutelage.workflows import improve as loop
-from tutelage.workflows import improve_turns as kept
-from tutelage.workflows import schedule
 from tutelage.workflows.context import Context
-from tutelage.workflows.improve_turns import Move
+from tutelage.workflows.improve import improve as loop
+from tutelage.workflows.improve import improve_turns as kept
+from tutelage.workflows.improve import schedule
+from tutelage.workflows.improve.improve_turns import Move
 
 __all__ = ["ctx"]
 
@@ -183,7 +183,7 @@ def test_quiet_hours_ask_nobody(ctx: Context) -> None:
 def test_somebody_unknown_who_shall_be_asked_is_named(ctx: Context) -> None:
     """A typing error in improve.review.people is no reason to ask nobody."""
     review = ctx.config.improve.review.model_copy(update={"people": ["ana"]})
-    from tutelage.workflows.improve_steps import steps
+    from tutelage.workflows.improve.improve_steps import steps
 
     with pytest.raises(DataError, match="ana"):
         loop.improve(_with(ctx, review=review), parts={**parts(), "mine": steps()["mine"]})

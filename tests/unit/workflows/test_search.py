@@ -19,9 +19,9 @@ from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.search import OPEN_SPLITS, Limits, search
-from tutelage.workflows.search_report import fragment
-from tutelage.workflows.search_write import write_overrides
+from tutelage.workflows.training.search import OPEN_SPLITS, Limits, search
+from tutelage.workflows.training.search_report import fragment
+from tutelage.workflows.training.search_write import write_overrides
 
 pytest.importorskip("optuna")
 

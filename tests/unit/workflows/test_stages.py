@@ -26,9 +26,9 @@ from tutelage.release.lineage import lineage, render
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact, open_context
 from tutelage.workflows.curate import curate
-from tutelage.workflows.plan import plan
-from tutelage.workflows.stages import apart, before, planned, stage_context, stage_rows
-from tutelage.workflows.train import carry_out, train
+from tutelage.workflows.training.plan import plan
+from tutelage.workflows.training.stages import apart, before, planned, stage_context, stage_rows
+from tutelage.workflows.training.train import carry_out, train
 
 CONFIG = """\
 name: valves

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from tutelage.cli.main import app
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
-from tutelage.workflows import token_view
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.curate import curate
+from tutelage.workflows.training import token_view
 
 CONFIG = """\
 name: colours

@@ -19,8 +19,8 @@ from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, write_version
 from tutelage.release.lineage import lineage, render
 from tutelage.workflows.context import Context, open_context, register
-from tutelage.workflows.plan import plan
-from tutelage.workflows.train import train
+from tutelage.workflows.training.plan import plan
+from tutelage.workflows.training.train import train
 
 CONFIG = """\
 name: colours

@@ -13,7 +13,7 @@ from tutelage.core.errors import DataError
 from tutelage.workflows.context import open_context
 from tutelage.workflows.curate import curate
 from tutelage.workflows.data import browse
-from tutelage.workflows.training_watch import Curve, curve_of, thin, trained, unfinished
+from tutelage.workflows.training.training_watch import Curve, curve_of, thin, trained, unfinished
 
 
 def step(number: int, loss: float) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 While the gateway runs, APScheduler looks at each model several times an interval; a call is made
 when the last success, or the last real request, is an interval ago. What came of it is kept by the
-model itself (`Kept`), so that a restart knows. Which models are kept is workflows/keep_alive.py's.
+model itself (`Kept`), so that a restart knows. Which models are kept is keep_alive.py's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The forms for signing in and out, and for choosing a password: plain HTML, no script.
 
 Each form carries a token that its cookie repeats, so that another site can't send it. What is
-right is decided in workflows/accounts*.py.
+right is decided in workflows/people/accounts*.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tutelage.web.auth.entry import FORM_COOKIE, entered, safe_path
 from tutelage.web.auth.oidc import SignOn
 from tutelage.web.auth.sessions import Gate
 from tutelage.web.auth.sheet import Field
-from tutelage.workflows import accounts_links, accounts_sessions, passwords
-from tutelage.workflows.accounts_sessions import SignInRefused
+from tutelage.workflows.people import accounts_links, accounts_sessions, passwords
+from tutelage.workflows.people.accounts_sessions import SignInRefused
 
 _LARGEST = 16_384  # bytes of a form
 _HERE = Path(__file__).parent

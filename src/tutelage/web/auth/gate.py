@@ -10,7 +10,7 @@ from tutelage.web.auth import forms, headers
 from tutelage.web.auth.guard import Guard
 from tutelage.web.auth.sessions import Gate
 from tutelage.web.view import Site
-from tutelage.workflows import accounts_links
+from tutelage.workflows.people import accounts_links
 
 
 def protect(served: FastAPI, site: Site) -> None:

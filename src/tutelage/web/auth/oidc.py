@@ -1,7 +1,7 @@
 """Signing in at an OpenID Connect server: the authorization code flow with PKCE and a nonce.
 
 The protocol's parts are authlib's. Who somebody is here, and what they may do, is decided in
-workflows/accounts_oidc.py.
+workflows/people/accounts_oidc.py.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tutelage.core.errors import EnvironmentProblem, TutelageError
 from tutelage.web.auth import origin, sheet
 from tutelage.web.auth.entry import entered, safe_path
 from tutelage.web.auth.sessions import Gate
-from tutelage.workflows import accounts_oidc
-from tutelage.workflows.accounts_sessions import SignInRefused
+from tutelage.workflows.people import accounts_oidc
+from tutelage.workflows.people.accounts_sessions import SignInRefused
 
 _COOKIE = "tutelage_oidc"
 _KNOWN_S = 3600.0  # how long what the server says of itself is kept

@@ -17,8 +17,8 @@ from tutelage.core.config_web import Web
 from tutelage.store.base import Store
 from tutelage.web.auth import origin
 from tutelage.web.view import LOCAL, Site, User
-from tutelage.workflows import audit
-from tutelage.workflows.accounts_sessions import SignedIn, Visit, digest_of, signed_in
+from tutelage.workflows.people import audit
+from tutelage.workflows.people.accounts_sessions import SignedIn, Visit, digest_of, signed_in
 
 _FRESH_S = 1.0  # how long a session is trusted before it is looked up again
 _MOST = 4096  # sessions in memory

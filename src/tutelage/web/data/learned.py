@@ -11,8 +11,9 @@ from tutelage.web.parts.words import count, number, percent
 from tutelage.web.runs.start import JobBar, start
 from tutelage.web.runs.tokens import Tokens, legend
 from tutelage.web.view import View
-from tutelage.workflows import jobs, token_view
+from tutelage.workflows import jobs
 from tutelage.workflows.data.versions import named
+from tutelage.workflows.training import token_view
 
 _PAGE = 8  # rows of tokens at once
 _REJECTED = 100

@@ -13,7 +13,7 @@ from tutelage.web.parts import layout, words
 from tutelage.web.parts.cells import cell_table, named, pager
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
-from tutelage.workflows import evaluations
+from tutelage.workflows.evaluation import evaluations
 
 _SIZE = 20
 _MOST = 4  # evaluations side by side

@@ -11,8 +11,8 @@ from tutelage.evaluation.report_words import Report, figure, subject, title_of
 from tutelage.web.parts import diff, layout
 from tutelage.web.parts.cells import RULE, pager
 from tutelage.web.view import View
-from tutelage.workflows import evaluations
-from tutelage.workflows.evaluations import RowView
+from tutelage.workflows.evaluation import evaluations
+from tutelage.workflows.evaluation.evaluations import RowView
 
 _SIZE = 10
 _GROUPS = {

@@ -15,8 +15,8 @@ from tutelage.web.parts import chart, diff, layout, words
 from tutelage.web.parts.cells import RULE, Cell, cell_table, pager
 from tutelage.web.parts.text import passage, text
 from tutelage.web.view import View
-from tutelage.workflows import evaluations
-from tutelage.workflows.compare import compare
+from tutelage.workflows.evaluation import evaluations
+from tutelage.workflows.evaluation.compare import compare
 
 _SIZE = 10
 

@@ -11,7 +11,7 @@ from tutelage.web.parts.cells import named
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
 from tutelage.workflows import jobs
-from tutelage.workflows.candidates import candidates
+from tutelage.workflows.evaluation.candidates import candidates
 
 _AGAINST = ("base", "few_shot", "stable")
 

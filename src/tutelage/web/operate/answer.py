@@ -16,8 +16,8 @@ from tutelage.web.parts.layout import Action, card, chip, empty, facts, heading
 from tutelage.web.parts.text import passage, text
 from tutelage.web.parts.words import milliseconds, number, short, when
 from tutelage.web.view import View
-from tutelage.workflows import feedback, records
-from tutelage.workflows.release_lineage import trace
+from tutelage.workflows.feedback import feedback, records
+from tutelage.workflows.release.release_lineage import trace
 
 _WAYS = ("operator", "admin")
 _USES = {"train": "may be trained on once reviewed"}

@@ -76,7 +76,7 @@ class Mining:
 
     async def refresh(self) -> None:
         """Read and show the newest look."""
-        from tutelage.workflows.mine_queue import looks, show
+        from tutelage.workflows.feedback.mine_queue import looks, show
 
         past = await self.view.call(looks, self.view.context)
         self.past.clear()
@@ -137,7 +137,7 @@ class Mining:
             people.classes("min-w-64")
 
             async def give() -> None:
-                from tutelage.workflows.mine_queue import give_out
+                from tutelage.workflows.feedback.mine_queue import give_out
 
                 self.view.require(*_WAYS)
                 chosen = tuple(people.value or ())

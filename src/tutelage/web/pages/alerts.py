@@ -1,6 +1,6 @@
 """Alerts: what fires, what is over, who was told, by which rules; silences, and a test notice.
 
-It calls workflows/monitor.py and decides nothing.
+It calls workflows/serving/monitor.py and decides nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tutelage.web.parts.layout import card, chip, confirm, empty, heading
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import capital, count, number, when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows import monitor
+from tutelage.workflows.serving import monitor
 
 _EVERY_S = 5.0
 _WAYS = ("operator", "admin")

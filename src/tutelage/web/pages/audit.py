@@ -8,7 +8,7 @@ from tutelage.web.parts.layout import Action, button, card, heading, notice
 from tutelage.web.parts.table import Column, Query, Row, Rows, table
 from tutelage.web.parts.words import when
 from tutelage.web.view import ADMIN, Page, View
-from tutelage.workflows import audit
+from tutelage.workflows.people import audit
 
 
 async def show(view: View) -> None:

@@ -13,8 +13,8 @@ from tutelage.web.parts.text import passage, text
 from tutelage.web.teach.looks import looks
 from tutelage.web.teach.similar import Applied, Correction
 from tutelage.web.view import TEACH, Page, View
-from tutelage.workflows import mine_queue
-from tutelage.workflows.mine import mine
+from tutelage.workflows.feedback import mine_queue
+from tutelage.workflows.feedback.mine import mine
 
 _ROWS = 8  # requests of a cluster shown at once
 _BUDGET = 200  # requests a look from here keeps

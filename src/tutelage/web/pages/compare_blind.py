@@ -18,8 +18,14 @@ from tutelage.web.teach.looks import looks, progress_bar
 from tutelage.web.teach.new_study import ask
 from tutelage.web.teach.study_verdict import Pairs, verdict
 from tutelage.web.view import TEACH, Page, View
-from tutelage.workflows.human_answer import undo
-from tutelage.workflows.human_blind import Standing, reveal, standing, standings, study_count
+from tutelage.workflows.evaluation.human_answer import undo
+from tutelage.workflows.evaluation.human_blind import (
+    Standing,
+    reveal,
+    standing,
+    standings,
+    study_count,
+)
 
 _MAY = ("expert", "engineer", "admin")
 

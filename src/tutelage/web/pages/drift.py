@@ -1,6 +1,6 @@
 """Drift: where the watch over traffic stands, comparisons with plots, and what is normal now.
 
-It calls workflows/drift.py and drift_watch.py; a comparison runs in a process of its own.
+It calls workflows/feedback/drift.py and drift_watch.py; a comparison runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from tutelage.web.parts.layout import Action, card, chip, confirm, empty, headin
 from tutelage.web.parts.text import passage, text
 from tutelage.web.parts.words import count, number, percent, when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows import drift as work
 from tutelage.workflows.command import run_command
-from tutelage.workflows.drift_watch import standings
+from tutelage.workflows.feedback import drift as work
+from tutelage.workflows.feedback.drift_watch import standings
 
 _EVERY_S = 15.0
 _WAYS = ("operator", "admin")

@@ -20,7 +20,7 @@ from tutelage.web.parts.cells import named
 from tutelage.web.parts.layout import Action
 from tutelage.web.releases.make import make
 from tutelage.web.view import BUILD, Page, View
-from tutelage.workflows import evaluations
+from tutelage.workflows.evaluation import evaluations
 
 _MOST = 4  # evaluations side by side
 _FRAME = (

@@ -20,7 +20,7 @@ from tutelage.web.teach.fields import finish_typing
 from tutelage.web.view import TEACH, Page, View
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_people import guidelines, set_guideline
-from tutelage.workflows.kept import kept_text
+from tutelage.workflows.people.kept import kept_text
 
 _MAY_WRITE = ("expert", "engineer", "admin")
 _FEW = 8  # versions that are looked through for a draft, and shown at once

@@ -1,6 +1,6 @@
 """Turns of the loop: where one stands, what it waits for, its journal; decisions; the schedule.
 
-It calls workflows/improve.py and schedule.py. The work itself is a job of its own process.
+It calls workflows/improve/improve.py and schedule.py. The work itself is a job of its own process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from tutelage.web.parts.layout import card, chip, confirm, empty, facts, heading
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import duration, when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows import improve as work
-from tutelage.workflows import jobs, schedule
-from tutelage.workflows.improve_turns import ENDED
+from tutelage.workflows import jobs
+from tutelage.workflows.improve import improve as work
+from tutelage.workflows.improve import schedule
+from tutelage.workflows.improve.improve_turns import ENDED
 
 _EVERY_S = 4.0
 _WAYS = ("operator", "admin")

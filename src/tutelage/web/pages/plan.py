@@ -17,7 +17,7 @@ from tutelage.web.runs.start import JobBar, start, starting
 from tutelage.web.view import Page, View
 from tutelage.workflows import jobs
 from tutelage.workflows.context import Context, last_output
-from tutelage.workflows.plan_words import grouped, shown
+from tutelage.workflows.training.plan_words import grouped, shown
 
 _ROLES = frozenset({"engineer", "admin"})
 _METHODS = {

@@ -20,7 +20,7 @@ from tutelage.web.prompts.tested import evidence
 from tutelage.web.prompts.words import ACTIONS, outcome_chip, state_chip
 from tutelage.web.prompts.writing import Writing
 from tutelage.web.view import BUILD, Page, View
-from tutelage.workflows import prompt
+from tutelage.workflows.release import prompt
 
 _WORK = "Test of a prompt"
 

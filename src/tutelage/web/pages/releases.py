@@ -17,10 +17,10 @@ from tutelage.web.releases.card_text import card_text
 from tutelage.web.releases.serving import deployments, promote, serves_chips
 from tutelage.web.releases.tree import lineage
 from tutelage.web.view import BUILD, OPERATE, Page, View
-from tutelage.workflows import release
-from tutelage.workflows.release_lineage import resolve, trace
-from tutelage.workflows.release_overview import overview
-from tutelage.workflows.release_verify import verify
+from tutelage.workflows.release import release
+from tutelage.workflows.release.release_lineage import resolve, trace
+from tutelage.workflows.release.release_overview import overview
+from tutelage.workflows.release.release_verify import verify
 
 _WHO = BUILD | OPERATE
 _HEADERS = ("Release", "Serves", "Kind", "Verdict", "Prompt", "Registry", "Made")

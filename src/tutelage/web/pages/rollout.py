@@ -1,6 +1,6 @@
 """A live rollout: who answers how much, both releases side by side, the bound, and the levers.
 
-It shows what workflows/rollout_watch.py reads and calls workflows/rollout.py; it decides nothing.
+It shows what rollout_watch.py reads and calls rollout.py; it decides nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tutelage.web.parts.layout import card, chip, confirm, empty, heading, notic
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows import rollout as work
-from tutelage.workflows.rollout_watch import watch_of
+from tutelage.workflows.serving import rollout as work
+from tutelage.workflows.serving.rollout_watch import watch_of
 
 _EVERY_S = 1.0
 _WAYS = ("operator", "admin")

@@ -26,8 +26,8 @@ from tutelage.web.runs.start import (
 )
 from tutelage.web.view import Page, View
 from tutelage.workflows import jobs
-from tutelage.workflows import training_watch as watch
 from tutelage.workflows.context import Context
+from tutelage.workflows.training import training_watch as watch
 
 _ROLES = frozenset({"engineer", "operator", "admin"})
 _SHOWN = 200  # jobs that are listed
@@ -356,7 +356,7 @@ def _relatives(one: watch.Trained, releases: Mapping[str, str]) -> None:
 
 
 async def _show_search(view: View, one: watch.Trained) -> None:
-    from tutelage.workflows.search_report import fragment, trial_rows
+    from tutelage.workflows.training.search_report import fragment, trial_rows
 
     data = await view.call(watch.search_data, one)
     heading(f"Search {one.hash[:12]}", Action("All runs", "/runs", icon="list"))

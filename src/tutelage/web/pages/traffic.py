@@ -1,6 +1,6 @@
 """Traffic: the newest answers with filters, and one answer whole with its feedback and lineage.
 
-It calls workflows/records.py, feedback.py and release_lineage.py and decides nothing.
+It calls workflows/feedback/records.py, feedback.py and release_lineage.py and decides nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tutelage.web.parts.layout import Action, chip, empty, heading
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import milliseconds, number, short
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows.deploy import all_deployments
-from tutelage.workflows.records import WINDOW, Wanted, recent_records
+from tutelage.workflows.feedback.records import WINDOW, Wanted, recent_records
+from tutelage.workflows.serving.deploy import all_deployments
 
 _KINDS = {
     "all": "All answers",

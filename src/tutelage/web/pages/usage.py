@@ -1,6 +1,6 @@
 """Use: requests, tokens and cost by release, key, deployment and day, and how far budgets are.
 
-It calls workflows/usage.py; prices and budgets are set in tutelage.yaml and with the keys.
+It calls workflows/serving/usage.py; prices and budgets are set in tutelage.yaml and with the keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tutelage.web.parts.layout import card, empty, figure, heading, notice
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import count, number, percent, when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows import usage as work
+from tutelage.workflows.serving import usage as work
 
 _SPANS = {"24h": "Last 24 hours", "7d": "Last 7 days", "30d": "Last 30 days", "90d": "Last 90 days"}
 _BY = {
@@ -105,7 +105,7 @@ def _most(rows: list[dict[str, Any]]) -> str:
 
 
 def _names(view: View) -> list[dict[str, Any]]:
-    from tutelage.workflows.deploy import all_deployments
+    from tutelage.workflows.serving.deploy import all_deployments
 
     return all_deployments(view.context)
 

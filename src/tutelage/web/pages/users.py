@@ -1,6 +1,6 @@
 """Who may open this page: people, roles and links for admins; and one's own account.
 
-What is allowed is decided in workflows/accounts*.py, as for `tutelage users`.
+What is allowed is decided in workflows/people/accounts*.py, as for `tutelage users`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tutelage.web.parts.table import Chip, Column, Query, Rows, Table, table
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import ago, count, short
 from tutelage.web.view import ADMIN, Page, View
-from tutelage.workflows import accounts, accounts_links, accounts_sessions
+from tutelage.workflows.people import accounts, accounts_links, accounts_sessions
 
 _ROLES = {
     "expert": "Expert: labels, reviews, compares",

@@ -16,7 +16,7 @@ from nicegui import background_tasks, ui
 from tutelage.core.errors import TutelageError
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
-from tutelage.workflows.kept import drop_text, keep_text, kept_text
+from tutelage.workflows.people.kept import drop_text, keep_text, kept_text
 
 _WAIT_MS = 300  # of quiet before a change goes to the server
 

@@ -10,7 +10,8 @@ from nicegui import ui
 from tutelage.web.parts import layout
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
-from tutelage.workflows import jobs, prompt
+from tutelage.workflows import jobs
+from tutelage.workflows.release import prompt
 
 
 class Moves:

@@ -10,7 +10,7 @@ from tutelage.web.parts import diff, layout
 from tutelage.web.parts.editor import Draft, draft_editor, restored
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
-from tutelage.workflows import prompt
+from tutelage.workflows.release import prompt
 
 _ITEM = "prompt:new"
 

@@ -8,7 +8,7 @@ from nicegui import ui
 
 from tutelage.web.parts import layout
 from tutelage.web.view import View
-from tutelage.workflows import release
+from tutelage.workflows.release import release
 
 
 async def make(view: View, adapter: str) -> None:

@@ -14,7 +14,7 @@ from tutelage.web.parts.words import duration, number
 from tutelage.web.runs.start import JobBar, tell_end
 from tutelage.web.view import View
 from tutelage.workflows import jobs
-from tutelage.workflows.training_watch import Curve, thin
+from tutelage.workflows.training.training_watch import Curve, thin
 
 _NOTES = 12
 _FIGURES = ("Step", "Time left", "Tokens a second", "Training loss", "Validation loss")

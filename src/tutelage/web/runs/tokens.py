@@ -30,7 +30,7 @@ _LEGEND = (
 
 
 class Tokens(ui.element, component="tokens.js"):
-    """Rows as workflows/token_view.py gives them."""
+    """Rows as workflows/training/token_view.py gives them."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         super().__init__()

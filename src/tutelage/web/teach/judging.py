@@ -19,7 +19,7 @@ from tutelage.web.teach.conversation import conversation
 from tutelage.web.teach.fields import finish_typing
 from tutelage.web.teach.looks import progress_bar
 from tutelage.web.view import View
-from tutelage.workflows.human_answer import Given, Shown, Side, next_task, submit, undo
+from tutelage.workflows.evaluation.human_answer import Given, Shown, Side, next_task, submit, undo
 
 _ROLES = ("expert", "engineer", "admin")
 _LONGEST_S = 3600.0  # a pair that stood open for longer was not looked at all the time

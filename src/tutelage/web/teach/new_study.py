@@ -14,8 +14,8 @@ from tutelage.web.parts.layout import Action, button, empty
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
 from tutelage.workflows.data.experts_people import annotators
-from tutelage.workflows.human import Order, new_study
-from tutelage.workflows.human_blind import Comparable, comparable
+from tutelage.workflows.evaluation.human import Order, new_study
+from tutelage.workflows.evaluation.human_blind import Comparable, comparable
 
 _MAY = ("expert", "engineer", "admin")
 _ROWS = 30

@@ -18,9 +18,9 @@ from tutelage.web.parts.layout import Action, button, card, chip, notice
 from tutelage.web.parts.table import Chip, Column, Row, table
 from tutelage.web.parts.text import passage, text
 from tutelage.web.view import View
-from tutelage.workflows import feedback, mine_similar
 from tutelage.workflows.data.experts_answer import is_labelled, known_labels
-from tutelage.workflows.mine_similar import Spread
+from tutelage.workflows.feedback import feedback, mine_similar
+from tutelage.workflows.feedback.mine_similar import Spread
 
 _MAY = ("expert", "engineer", "admin")
 _LOWEST, _USUAL = 0.5, 0.8  # cosines

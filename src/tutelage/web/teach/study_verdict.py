@@ -15,7 +15,7 @@ from tutelage.web.parts.table import plain_table
 from tutelage.web.parts.text import passage, text
 from tutelage.web.teach.conversation import conversation, side_by_side
 from tutelage.web.view import View
-from tutelage.workflows.human_blind import judged_pairs
+from tutelage.workflows.evaluation.human_blind import judged_pairs
 
 _PAIRS = 5  # pairs shown at once
 

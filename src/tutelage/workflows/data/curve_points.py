@@ -182,7 +182,7 @@ class _ModelScore:
     def __init__(
         self, ctx: Context, version: DatasetVersion, order: list[Example], held: list[Example]
     ) -> None:
-        from tutelage.workflows.plan import plan
+        from tutelage.workflows.training.plan import plan
 
         self._ctx, self._version, self._order, self._held = ctx, version, order, held
         made = plan(ctx, require_output(ctx, "curate"), probe=False)
@@ -223,7 +223,7 @@ class _ModelScore:
         from tutelage.evaluation.runner import Bench, run
         from tutelage.evaluation.scorers.apply import score_one
         from tutelage.evaluation.task import make_task, with_specials
-        from tutelage.workflows.evaluate import open_transformers
+        from tutelage.workflows.evaluation.evaluate import open_transformers
 
         config = self._ctx.config
         loaded = open_transformers(self.source, config.evaluate.batch_size)

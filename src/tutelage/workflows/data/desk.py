@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tutelage.workflows.data.learning import CurveReport, Suggested
     from tutelage.workflows.data.privacy import FileReport
     from tutelage.workflows.data.quarantine import Waiting
-    from tutelage.workflows.token_view import TokenView
+    from tutelage.workflows.training.token_view import TokenView
 
 
 class DataDesk:
@@ -152,7 +152,7 @@ class VersionsDesk:
     def tokens(self, version: str | None = None) -> TokenView:
         """Return which tokens training learns, reads and cuts in a version (unset: the newest)."""
         from tutelage.workflows.data.versions import named
-        from tutelage.workflows.token_view import make
+        from tutelage.workflows.training.token_view import make
 
         return make(self._ctx, named(self._ctx, version))
 

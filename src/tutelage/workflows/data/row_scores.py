@@ -169,7 +169,7 @@ def _by_base_model(
 ) -> dict[str, float]:
     """Return the rows' scores; the model is loaded only if some are missing."""
     from tutelage.inference.models import locate_model
-    from tutelage.workflows.evaluate import open_transformers
+    from tutelage.workflows.evaluation.evaluate import open_transformers
 
     source, kept = _source(ctx, kind) or "", Kept.open(ctx)
     missing = [row for row in rows if row.id not in kept.of(kind, source)]

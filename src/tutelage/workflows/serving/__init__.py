@@ -1,0 +1,1 @@
+"""What serves: deployments, rollouts, keys, checks, use, and the gateway that joins them."""
