@@ -13,8 +13,8 @@ import sys
 import psutil
 
 # mallopt(3): one heap for all threads, little of it in reserve, large blocks on their own. What a
-# token takes for a moment (0.6 MB of odds) is to come from the reserve: the system clears every page
-# it hands out, which took 0.3 ms a token.
+# token takes for a moment (0.6 MB of odds) is to come from the reserve: the system clears every
+# page it hands out, which took 0.3 ms a token.
 _MB = 1024 * 1024
 _SETTINGS = {-8: 1, -2: 0, -1: 2 * _MB, -3: _MB}
 
