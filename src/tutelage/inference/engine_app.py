@@ -68,7 +68,7 @@ class Handlers:
 
     async def chat(self, request: Request) -> Response:
         """Answer a chat request, whole or as server-sent events."""
-        wanted = await asyncio.to_thread(parse_request, await _json(request))  # schemas take long
+        wanted = await _parsed(await _json(request))
         reply = _Reply(wanted)
         answer = self.desk.answer(wanted)
         if wanted.stream:
@@ -258,6 +258,13 @@ class _EventStream(Response):
     async def _event(send: Send, event: dict[str, Any]) -> None:
         line = b"data: " + json.dumps(event, ensure_ascii=False).encode() + b"\n\n"
         await send({"type": "http.response.body", "body": line, "more_body": True})
+
+
+async def _parsed(body: Any) -> ChatRequest:
+    """Return the checked request; JSON Schemas take long to check, so others do not wait."""
+    if isinstance(body, dict) and not {"response_format", "tools"}.isdisjoint(body):
+        return await asyncio.to_thread(parse_request, body)
+    return parse_request(body)
 
 
 async def _json(request: Request) -> Any:

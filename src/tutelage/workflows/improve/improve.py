@@ -91,9 +91,8 @@ def carry_on(
                     turn = _again(ctx, turn)
                     continue
                 told = error.sentence() if isinstance(error, TutelageError) else _unexpected(error)
-                with suppress(
-                    Conflict, SQLAlchemyError
-                ):  # cancelled meanwhile, or the disk is full
+                # it was cancelled meanwhile, or the disk is full
+                with suppress(Conflict, SQLAlchemyError):
                     kept.failed(ctx.store, turn, told, holder=hold.name, seconds=hold.spent())
                 raise
             try:

@@ -2,8 +2,7 @@
 
 Everything that is wanted follows from the store, and what was done last is kept beside it: so
 whoever comes next catches up, and imports no mlflow where there is nothing to do. The gateway,
-which never imports it, has a child process do it: `python -m
-tutelage.workflows.release.registry DIR`.
+which never imports it, has a child process do it, which runs this module over the project's folder.
 """
 
 from __future__ import annotations
