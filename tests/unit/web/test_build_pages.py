@@ -208,6 +208,7 @@ def test_a_release_is_promoted_and_the_deployment_rolled_back(page: Any, site: S
     ready(page, "/releases")
     page.get_by_role("link", name="help-desk-base").click()
     page.get_by_role("heading", name="Release help-desk-base").wait_for()
+    page.wait_for_function("window.did_handshake === true")
     page.keyboard.press("p")
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Promote").click()

@@ -134,6 +134,7 @@ def test_an_operator_pauses_resumes_and_aborts(
             page.locator(".tt-chip", has_text=re.compile(f"^{state}|{state}$")).first.wait_for()
         page.get_by_role("button", name="Abort").click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        page.get_by_role("dialog").wait_for(state="hidden")
         assert last_rollout(site.context.store, "colours").state == "running"  # type: ignore[union-attr]
         page.get_by_role("button", name="Abort").click()
         page.get_by_role("dialog").get_by_role("button", name="Abort").click()
