@@ -17,6 +17,8 @@ def test_a_command_that_is_told_to_stop_says_how_to_go_on(
     number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    if number == signal.SIGINT:  # a shell's background jobs are started with it ignored
+        signal.signal(number, signal.default_int_handler)
 
     with pytest.raises(typer.Exit) as ended, frame(True, False):
         signal.raise_signal(number)
