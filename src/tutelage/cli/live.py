@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from tutelage.cli.plan_view import plan_view
@@ -44,11 +46,27 @@ _TITLES = {
 _QUIET_S = 15.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
+_WIDE = 110  # columns from which there is room for the pace, the time taken and a long bar
+
+
+class _Words(TextColumn):
+    """What is done now: alone in giving way where the line is too long."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}", table_column=Column())
+
+    def render(self, task: Task) -> Text:
+        """Return the words, to be cut with an ellipsis and never wrapped."""
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 class _Remaining(ProgressColumn):
     """The time left as the stage says it, else as the pace of the bar has it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._pace = TimeRemainingColumn()
 
     def render(self, task: Task) -> Text:
@@ -121,30 +139,39 @@ class Live:
             self._progress_line(event)
             return
         if self._bar is None:
-            self._bar = Progress(
-                TextColumn("   "),
-                SpinnerColumn(style="cyan"),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=28, complete_style="cyan", finished_style="green"),
-                TaskProgressColumn(),
-                TimeElapsedColumn(),
-                TextColumn("[dim]left[/]"),
-                _Remaining(),
-                console=self.console,
-                transient=True,
-            )
+            self._bar = Progress(*self._columns(), console=self.console, transient=True)
             self._bar.start()
             self._task = None
-        text = _describe(event)
+        shown: dict[str, Any] = {
+            "description": _describe(event, pace=self._wide),
+            "total": event.total,
+            "completed": event.done or 0,
+            "eta_s": event.data.get("eta_s"),
+        }
         if self._task is None:
-            self._task = self._bar.add_task(text, total=event.total, eta_s=None)
-        self._bar.update(
-            self._task,
-            completed=event.done or 0,
-            total=event.total,
-            description=text,
-            eta_s=event.data.get("eta_s"),
-        )
+            self._task = self._bar.add_task(**shown)
+        else:
+            self._bar.update(self._task, **shown)
+
+    @property
+    def _wide(self) -> bool:
+        return self.console.width >= _WIDE
+
+    def _columns(self) -> list[ProgressColumn]:
+        """Return what the bar's line shows, so that the time left always fits."""
+        whole = Column(no_wrap=True)
+        taken = [TimeElapsedColumn(table_column=whole.copy())] if self._wide else []
+        return [
+            TextColumn("   "),
+            SpinnerColumn(style="cyan"),
+            _Words(),
+            BarColumn(28 if self._wide else 8, complete_style="cyan", finished_style="green",
+                      table_column=whole.copy()),
+            TaskProgressColumn(),
+            *taken,
+            TextColumn("[dim]left[/]"),
+            _Remaining(),
+        ]  # fmt: skip
 
     def _progress_line(self, event: Event) -> None:
         """Write where a long stage stands, now and then, into a log that shows no bar."""
@@ -155,7 +182,9 @@ class Live:
         left = event.data.get("eta_s")
         rest = f"  {duration(left)} left" if left is not None else ""
         share = f"  {event.done / event.total:.0%}" if event.done and event.total else ""
-        self.console.print("  ·", Text.from_markup(_describe(event)), f"{share}{rest}", style="dim")
+        self.console.print(
+            "  ·", Text.from_markup(_describe(event, pace=True)), f"{share}{rest}", style="dim"
+        )
 
     def _stop_bar(self) -> None:
         if self._bar is not None:
@@ -164,7 +193,7 @@ class Live:
             self._task = None
 
 
-def _describe(event: Event) -> str:
+def _describe(event: Event, *, pace: bool) -> str:
     """Return the words beside the bar: the message and the numbers people watch."""
     parts = [escape(event.message)] if event.message else []
     loss = event.data.get("loss")
@@ -173,7 +202,7 @@ def _describe(event: Event) -> str:
         parts.append(f"loss [bold]{loss:.3f}[/]")
     if isinstance(validation, float):
         parts.append(f"validation [bold]{validation:.3f}[/]")
-    pace = event.data.get("tokens_per_s")
-    if isinstance(pace, float):
-        parts.append(f"[dim]{pace:,.0f} tokens/s[/]")
+    tokens = event.data.get("tokens_per_s")
+    if pace and isinstance(tokens, float):
+        parts.append(f"[dim]{tokens:,.0f} tokens/s[/]")
     return "  ".join(parts)

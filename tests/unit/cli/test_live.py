@@ -21,9 +21,9 @@ STEP = Event(
 )
 
 
-def live(*, terminal: bool) -> tuple[Live, io.StringIO]:
+def live(*, terminal: bool, width: int = 120) -> tuple[Live, io.StringIO]:
     made, written = Live(), io.StringIO()
-    made.console = Console(file=written, force_terminal=terminal, width=120, color_system=None)
+    made.console = Console(file=written, force_terminal=terminal, width=width, color_system=None)
     return made, written
 
 
@@ -35,6 +35,16 @@ def test_the_bar_shows_loss_pace_and_the_time_left() -> None:
     for part in ("step 30 of 60", "loss 0.512", "validation 0.600", "1,234 tokens/s", "50%"):
         assert part in text
     assert "75 s" in text  # as the run says it
+
+
+@pytest.mark.parametrize("message", ["step 30 of 60", "step 30 of 60 of a trial with a long name"])
+def test_in_a_usual_terminal_the_words_give_way_and_never_the_time_left(message: str) -> None:
+    shown, written = live(terminal=True, width=80)
+    shown(replace(STEP, message=message))
+    shown.close()
+    (line,) = {line.rstrip() for line in written.getvalue().splitlines() if "step" in line}
+    assert "step 30 of 60" in line
+    assert line.endswith(" 50% left 75 s")
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
