@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
+from rich.table import Column, Table
 from rich.text import Text
 
 from tutelage.cli.plan_view import plan_view
@@ -41,8 +41,7 @@ _TITLES = {
     "learn": "Learn",
     "improve": "Improve",
 }
-
-
+_MARKS = {"warning": "[yellow]![/]", "done": "[green]✓[/]", "note": "[dim]·[/]"}
 _QUIET_S = 15.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
@@ -95,7 +94,7 @@ class Live:
             if event.kind == "warning":
                 self.console.print(f"warning: {event.message}", markup=False)
             return
-        if event.stage != self._stage:
+        if event.stage and event.stage != self._stage:
             self._heading(event.stage)
         if event.kind == "progress":
             self._progress(event)
@@ -122,14 +121,23 @@ class Live:
             return
         if not event.message:
             return
-        if event.kind == "warning":
-            self.console.print("  [yellow]![/]", Text(event.message), soft_wrap=False)
-        elif event.kind == "done":
+        text = Text(event.message)
+        if event.kind == "done":
             seconds = time.monotonic() - self._started
-            took = f"[dim]{seconds:.1f} s[/]" if seconds >= 0.05 else ""
-            self.console.print("  [green]✓[/]", Text(event.message), took)
-        elif event.kind in ("note", "start"):
-            self.console.print("  [dim]·[/]", Text(event.message))
+            if seconds >= 0.05:
+                text.append(f" {seconds:.1f} s", style="dim")
+        self._say(_MARKS.get(event.kind, _MARKS["note"]), text)
+
+    def _say(self, mark: str, text: Text) -> None:
+        """Print a sentence: under itself in a terminal, as one line in a log."""
+        if not self.console.is_terminal:
+            self.console.print(f"  {mark}", text, soft_wrap=True)
+            return
+        line = Table.grid(padding=(0, 1, 0, 0))
+        line.add_column(no_wrap=True)
+        line.add_column(overflow="fold")
+        line.add_row(f"  {mark}", text)
+        self.console.print(line)
 
     def _progress(self, event: Event) -> None:
         if "validation_loss" in event.data:  # stays on the screen until the next evaluation
@@ -182,9 +190,8 @@ class Live:
         left = event.data.get("eta_s")
         rest = f"  {duration(left)} left" if left is not None else ""
         share = f"  {event.done / event.total:.0%}" if event.done and event.total else ""
-        self.console.print(
-            "  ·", Text.from_markup(_describe(event, pace=True)), f"{share}{rest}", style="dim"
-        )
+        words = Text.from_markup(f"{_describe(event, pace=True)} {share}{rest}")
+        self.console.print("  ·", words, style="dim", soft_wrap=True)
 
     def _stop_bar(self) -> None:
         if self._bar is not None:

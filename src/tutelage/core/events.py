@@ -20,7 +20,7 @@ EventKind = Literal["start", "progress", "note", "warning", "metric", "done"]
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened in `stage`.
+    """One thing that happened in `stage`; of no stage ("") what may happen beside any.
 
     `done` and `total` count units (steps, rows) of a progress event; `data` carries metrics.
     """

@@ -59,3 +59,31 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     assert lines == [
         "  · step 30 of 60  loss 0.512  validation 0.600  1,234 tokens/s   50%  75 s left"
     ]
+
+
+SAID = Event("train", "note", "a long sentence about " + "the rows and " * 8 + "what they hold")
+
+
+def test_a_long_sentence_goes_on_under_itself_in_a_terminal() -> None:
+    shown, written = live(terminal=True, width=80)
+    shown(SAID)
+    first, second, *_ = [line for line in written.getvalue().splitlines() if "the rows" in line]
+    assert first.startswith("  · a long sentence")
+    assert second.startswith("    the rows")
+    assert second[4] != " "
+
+
+def test_a_log_keeps_a_sentence_on_one_line() -> None:
+    shown, written = live(terminal=False, width=80)
+    shown(SAID)
+    assert f"  · {SAID.message}" in written.getvalue().splitlines()
+
+
+def test_what_belongs_to_no_stage_is_told_under_the_one_that_works() -> None:
+    shown, written = live(terminal=False)
+    shown(replace(SAID, message="it begins"))
+    shown(Event("", "warning", "12:00:00 colours: the engine is slow"))
+    shown(replace(SAID, message="it goes on"))
+    text = written.getvalue()
+    assert text.count("Train") == 1
+    assert "  ! 12:00:00 colours: the engine is slow" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,17 @@ def test_lines_may_go_to_stderr_or_nowhere(
     assert log.getEffectiveLevel() == logging.WARNING  # as it was before
 
 
-def test_warnings_are_shown_to_a_person_too(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with gateway_log(Telemetry(), tmp_path):
+def test_warnings_are_told_to_a_person_in_a_sentence(tmp_path: Path) -> None:
+    told: list[str] = []
+    with gateway_log(Telemetry(), tmp_path, told.append):
         log.info("quiet")
-        log.warning("loud")
-    assert capsys.readouterr().err == "loud\n"
+        log.warning("loud", extra={"deployment": "colours"})
+        try:
+            raise ValueError("the sun at noon")
+        except ValueError:
+            log.exception("it failed")
+    assert [line.partition(" ")[2] for line in told] == ["colours: loud", "it failed"]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d colours: loud", told[0])
 
 
 def test_a_gateway_writes_a_line_a_request_and_names_it_in_others(

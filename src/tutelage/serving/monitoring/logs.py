@@ -13,7 +13,7 @@ import queue
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ class JsonLine(logging.Formatter):
             "at": _iso(record.created),
             "level": record.levelname.lower(),
             "logger": record.name.removeprefix(f"{_OWN}."),
-            "message": _VALUES.sub("[parameters left out]", record.getMessage())[:_LONGEST],
+            "message": _message(record),
         }
         asked = getattr(record, "request", None)
         if asked:
@@ -67,6 +67,11 @@ class JsonLine(logging.Formatter):
                 for frame in traceback.extract_tb(record.exc_info[2])
             ]
         return _encode(line)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return a record's message without the rows that a database's error repeats."""
+    return _VALUES.sub("[parameters left out]", record.getMessage())[:_LONGEST]
 
 
 def _iso(at: float) -> str:
@@ -101,11 +106,31 @@ class _Listener(QueueListener):
         self._room.put(None)
 
 
+class _Shown(logging.Handler):
+    """Tells a person what is amiss: when, where, one sentence. Tracebacks stay in the file."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        when = f"{datetime.fromtimestamp(record.created):%H:%M:%S}"
+        deployment = getattr(record, "deployment", None)
+        self._show(f"{when} {f'{deployment}: ' if deployment else ''}{_message(record)}")
+
+
+def _nobody(text: str) -> None:
+    return None
+
+
 @contextmanager
-def gateway_log(settings: Telemetry, folder: Path) -> Iterator[None]:
+def gateway_log(
+    settings: Telemetry, folder: Path, show: Callable[[str], None] = _nobody
+) -> Iterator[None]:
     """Write the package's log lines as the settings say while this lasts.
 
-    With `file`, warnings are shown on stderr too.
+    With `file`, `show` is called with each warning and error, in the thread that it comes from.
     """
     if settings.log == "off":
         yield
@@ -117,9 +142,7 @@ def gateway_log(settings: Telemetry, folder: Path) -> Iterator[None]:
     queued, listener = _Queued(room), _Listener(room, lines)
     handlers: list[logging.Handler] = [queued]
     if settings.log == "file":
-        shown = logging.StreamHandler(sys.stderr)
-        shown.setLevel(logging.WARNING)
-        handlers.append(shown)
+        handlers.append(_Shown(show))
     if not any(isinstance(handler, _Queued) for handler in logger.handlers):
         _level_before[0] = logger.level
     listener.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+from tutelage.core.events import Event
 from tutelage.serving.hooks import Hook
 from tutelage.serving.monitoring.events import EventLog, Happening
 from tutelage.serving.monitoring.logs import RequestLines, gateway_log
@@ -15,8 +16,12 @@ from tutelage.workflows.context import Context
 
 
 def log_lines(ctx: Context) -> AbstractContextManager[None]:
-    """Return what writes JSON lines while it is entered."""
-    return gateway_log(ctx.config.telemetry, ctx.workspace.logs)
+    """Return what writes JSON lines while it is entered, and tells the listener of warnings."""
+
+    def show(text: str) -> None:
+        ctx.emit(Event("", "warning", text))
+
+    return gateway_log(ctx.config.telemetry, ctx.workspace.logs, show)
 
 
 def open_events(ctx: Context, telemetry: Telemetry) -> EventLog:
