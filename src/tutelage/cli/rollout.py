@@ -180,6 +180,10 @@ def resume(
 def rollback(
     deployment: DeploymentOption = None,
     rollout: RolloutOption = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="The release that shall answer; refuse if it is another."),
+    ] = None,
     project: ProjectOption = HERE,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -189,7 +193,7 @@ def rollback(
         from tutelage.workflows.context import open_context
         from tutelage.workflows.serving.rollout import rollback as work
 
-        data = work(open_context(project, out.emit), deployment, rollout=rollout)
+        data = work(open_context(project, out.emit), deployment, rollout=rollout, to=to)
         out.result(data, _show(data))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
@@ -37,6 +38,7 @@ from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
 
 BACK = "rollback"  # the strategy of a return to the release before
+_TAKEN_BACK = ("rolled_back", "aborted")  # the candidate's traffic went back to stable
 
 
 def ensure_deployment(store: Store, name: str, release: str) -> DeploymentRow:
@@ -148,43 +150,95 @@ def rollback(
     *,
     reason: str = "rolled back by hand",
     rollout: str | None = None,
+    to: str | None = None,
 ) -> RolloutRow:
     """End the rollout under way, or, without one, make the previous release stable again.
 
     `rollout` may then be the id of the newest, if it was promoted. Raises Conflict if there is
-    neither, and if the previous release has been brought back already: a second operator
-    would bring back the one that the first took away.
+    neither, if the newest has taken its candidate back already, and if the previous release has
+    been brought back already: a second move would be one that nobody meant. `to`, the full id of
+    the release that shall answer, says that it is meant; Conflict if the move leads elsewhere.
     """
     with store.begin() as session:
         row = require_deployment(session, deployment, lock=True)
         active, newest = active_in(session, deployment), newest_in(session, deployment)
-        named = newest is not None and newest.state == "promoted" and newest.id == rollout
-        if active is not None or not (named or rollout is None):
+        if active is not None:
             found = _meant(active, deployment, rollout)
+            if to not in (None, row.stable):
+                _refuse_taken(row, active, row.stable)
             return _finish(session, found, "rolled_back", reason)
+        if newest is not None and rollout not in (None, newest.id):
+            raise Conflict(
+                f"rollout {rollout} isn't the newest any more: {newest.id} came since",
+                where=deployment,
+                fix="Look at it with `tutelage rollout status` before you move it",
+            )
+        if to is not None:
+            _refuse_other(session, row, to)
+        elif newest is not None:
+            if newest.state in _TAKEN_BACK or (rollout and newest.state != "promoted"):
+                _refuse_ended(session, row, newest)
+            _refuse_second(session, row)
         if row.previous is None:
             raise Conflict(
                 "there is no earlier release to go back to",
                 where=deployment,
                 fix="`tutelage release list` shows the releases to deploy",
             )
-        _refuse_second(session, row)
         back = _open(session, row, row.previous, RolloutPlan(steps=(100.0,)), BACK)
         return _finish(session, back, "promoted", reason)
+
+
+def _refuse_other(session: Session, row: DeploymentRow, to: str) -> None:
+    """Raise Conflict if the release before is not `to`."""
+    if to == row.previous:
+        return
+    name, stable = _called(session, to), _called(session, row.stable)
+    before = _called(session, row.previous) if row.previous else "none"
+    what = f"{name} isn't the release before {stable}, which is {before}"
+    raise Conflict(
+        f"{name} answers every request already" if to == row.stable else what,
+        where=row.name,
+        fix="Look at it with `tutelage rollout status`",
+    )
+
+
+def _refuse_ended(session: Session, row: DeploymentRow, newest: RolloutRow) -> None:
+    """Raise Conflict: the newest rollout ended without a new stable release, so it was done."""
+    moves = select(TransitionRow).where(TransitionRow.rollout == newest.id)
+    last = session.scalars(moves.order_by(TransitionRow.fence.desc()).limit(1)).first()
+    told = f" at {last.at:%Y-%m-%d %H:%M} UTC ({last.reason})" if last else ""
+    answers = f"{_called(session, row.stable)} answers every request"
+    raise Conflict(
+        f"rollout {newest.id} was already {newest.state.replace('_', ' ')}{told}; {answers}",
+        where=row.name,
+        fix=_return(session, row) + " makes the one before it stable all the same"
+        if row.previous
+        else "There is no earlier release",
+    )
 
 
 def _refuse_second(session: Session, row: DeploymentRow) -> None:
     """Raise Conflict if what answers now is what a rollback brought back."""
     last = newest_in(session, row.name, state="promoted")
-    if last is None or last.strategy != BACK:
+    if last is None or last.strategy != BACK or row.previous is None:
         return
-    kept = session.get(ReleaseRow, row.stable), session.get(ReleaseRow, row.previous)
-    stable, left = (one.name if one else "another release" for one in kept)
+    stable, left = _called(session, row.stable), _called(session, row.previous)
     raise Conflict(
         f"{stable} has been brought back already, in place of {left}",
         where=row.name,
-        fix=f"`tutelage release promote {left}` makes that one stable again",
+        fix=_return(session, row) + " makes that one stable again",
     )
+
+
+def _return(session: Session, row: DeploymentRow) -> str:
+    name = _called(session, str(row.previous))
+    return f"`tutelage rollout rollback -d {row.name} --to {name}`"
+
+
+def _called(session: Session, release: str) -> str:
+    found = session.get(ReleaseRow, release)
+    return found.name if found else release[:12]
 
 
 def _move(

@@ -143,13 +143,17 @@ async def _move(state: GatewayState, request: Request) -> Any:
     move, done = _MOVES[word]
     who = author_of(request)
 
+    to = request.query_params.get("to") if word == "rollback" else None
+
     def work() -> dict[str, Any]:
         row = _find(state.store, request)
-        if state_of(row).terminal and (word, row.state) != ("rollback", "promoted"):
+        if state_of(row).terminal and word != "rollback":
             raise Conflict(f"the rollout has ended ({row.state})", where=row.deployment)
+        named = {"to": get_release(state.store, to).id} if to else {}
         moved = move(
-            state.store, row.deployment, reason=f"{done} by {who} over HTTP", rollout=row.id
-        )
+            state.store, row.deployment, reason=f"{done} by {who} over HTTP", rollout=row.id,
+            **named,
+        )  # fmt: skip
         return describe(state.store, moved)
 
     return await _told(state, work)

@@ -79,6 +79,19 @@ def test_a_rollout_s_life(project: Context) -> None:
     assert "rolled back by hand" in text
 
 
+def test_a_rollback_after_a_rollback_moves_nothing_unless_it_is_named(project: Context) -> None:
+    document(project, "start", "colours-base-v2")
+    document(project, "promote")
+    make_release(project, "Third: name the colour family.")
+    ended = document(project, "start", "colours-base-v3")["rollout"]["id"]
+    assert document(project, "rollback")["rollout"]["state"] == "rolled_back"
+    code, text = call(project, "rollback")
+    assert code == 2 and f"rollout {ended} was already rolled back" in text
+    assert "colours-base-v2 answers every request" in text
+    assert document(project, "status")["stable"] == "colours-base-v2"
+    assert document(project, "rollback", "--to", "colours-base")["stable"] == "colours-base"
+
+
 def test_a_shadow_and_an_ab_say_what_they_are(project: Context) -> None:
     document(project, "start", "colours-base-v2", "--strategy", "shadow")
     run(project)

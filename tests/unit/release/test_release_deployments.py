@@ -166,7 +166,7 @@ def test_operators_promote_abort_and_roll_back(two: Two) -> None:
     assert [m.reason for m in journal(home.store, row.id)] == ["rolled back by hand"]
     with pytest.raises(Conflict, match="has been brought back already, in place of colours-v1"):
         rollback(home.store, "shop")  # the second operator
-    with pytest.raises(Conflict, match="no rollout is under way"):
+    with pytest.raises(Conflict, match="isn't the newest any more"):
         rollback(home.store, "shop", rollout=before)
     assert route(home.store, "shop").stable == base
     switch(home.store, "shop", tuned)  # and forth again, by name
@@ -181,9 +181,53 @@ def test_a_return_may_name_the_promotion_that_it_takes_back(two: Two) -> None:
     assert rollback(home.store, "shop", rollout=promoted).candidate == base
     failed = start_rollout(home.store, "shop", tuned, PLAN).id
     rollback(home.store, "shop", rollout=failed)
-    with pytest.raises(Conflict, match="no rollout is under way"):  # it has ended meanwhile
+    with pytest.raises(Conflict, match=f"{failed} was already rolled back"):  # meanwhile
         rollback(home.store, "shop", rollout=failed)
     assert route(home.store, "shop").stable == base
+
+
+def test_what_was_taken_back_already_is_not_taken_back_further(two: Two) -> None:
+    home, base, tuned = two
+    third = home.release(prompt="Third.").id
+    ensure_deployment(home.store, "shop", base)
+    switch(home.store, "shop", tuned)
+    rollout, fence = begun(home, third)
+    seen = finish(state_of(last_rollout(home.store, "shop")), "rolled_back", "p90 is worse")  # type: ignore[arg-type]
+    assert seen is not None
+    apply_transition(home.store, rollout, fence, seen)
+    with pytest.raises(Conflict) as told:  # an operator whom the alert woke
+        rollback(home.store, "shop")
+    said = told.value.sentence()
+    assert f"rollout {rollout} was already rolled back at 20" in said
+    assert "(p90 is worse); colours-v1 answers every request" in said
+    assert (
+        "`tutelage rollout rollback -d shop --to colours-base` makes the one before it stable all"
+        in said
+    )
+    for other, says in ((third, "isn't the release before colours-v1, which is colours-base"),
+                        (tuned, "colours-v1 answers every request already")):  # fmt: skip
+        with pytest.raises(Conflict, match=says):
+            rollback(home.store, "shop", to=other)
+    assert route(home.store, "shop").stable == tuned
+    abort_id, _ = begun(home, third)
+    abort(home.store, "shop")
+    with pytest.raises(Conflict, match=f"{abort_id} was already aborted"):
+        rollback(home.store, "shop")
+    assert rollback(home.store, "shop", to=base).candidate == base  # it is meant
+
+
+def test_a_named_release_is_where_a_return_leads_or_nothing_moves(two: Two) -> None:
+    home, base, tuned = two
+    ensure_deployment(home.store, "shop", base)
+    begun(home, tuned)
+    with pytest.raises(Conflict, match="a rollout is under way"):
+        rollback(home.store, "shop", to=tuned)
+    assert rollback(home.store, "shop", to=base).state == "rolled_back"
+    switch(home.store, "shop", tuned)
+    rollback(home.store, "shop", to=base)
+    with pytest.raises(Conflict, match="colours-base answers every request already"):
+        rollback(home.store, "shop", to=base)  # from a page that is out of date
+    assert rollback(home.store, "shop", to=tuned).candidate == tuned
 
 
 def test_rolling_back_during_a_rollout_ends_it(two: Two) -> None:

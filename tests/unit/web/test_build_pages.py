@@ -222,6 +222,21 @@ def test_a_release_is_promoted_and_the_deployment_rolled_back(page: Any, site: S
     assert rollout.status(site.context)["stable"] == "help-desk-v1"
 
 
+@pytest.mark.parametrize("path", ["/rollout", "/releases"])
+def test_a_page_that_is_out_of_date_returns_nobody_twice(page: Any, site: Site, path: str) -> None:
+    if rollout.status(site.context)["stable"] != "help-desk-base":
+        rollout.switch(site.context, "help-desk-base")
+    rollout.start(site.context, "help-desk-v1")
+    rollout.abort(site.context)
+    ready(page, path)
+    page.get_by_role("button", name=re.compile("^(Return|Roll .* back) to help-desk-v1")).click()
+    page.get_by_role("dialog").wait_for()
+    rollout.rollback(site.context, to="help-desk-v1")  # a colleague was faster
+    page.get_by_role("dialog").get_by_role("button", name=re.compile("Return|Roll")).click()
+    page.get_by_text(re.compile("isn't the newest any more")).first.wait_for()
+    assert rollout.status(site.context)["stable"] == "help-desk-v1"
+
+
 def test_a_test_that_cannot_run_says_why(page: Any) -> None:
     ready(page, "/prompts/2")
     page.keyboard.press("t")

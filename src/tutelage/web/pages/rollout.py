@@ -152,16 +152,16 @@ class RolloutPage:
             button.visible = shown[name]
 
     async def move(self, move: Callable[..., dict[str, Any]], name: str, danger: bool) -> None:
-        """Ask, then move the rollout that is shown, and no other."""
+        """Ask, then move the rollout that was shown, and no other; a return, to what was shown."""
         self.view.require(*_WAYS)
         found = self.data["rollout"]
-        moves = found is not None and found["state"] in (*ACTIVE, "promoted")
+        seen = {"rollout": found["id"] if found else None}
+        if move is work.rollback:
+            seen["to"] = self.data["previous"]
         if not await confirm(_question(move, self.data), yes=name, danger=danger):
             return
         self.view.require(*_WAYS)
-        told = await self.view.attempt(
-            move, self.view.context, self.deployment, rollout=found["id"] if moves else None
-        )
+        told = await self.view.attempt(move, self.view.context, self.deployment, **seen)
         if told is not None:
             self.view.audit(f"rollout.{move.__name__}", deployment=self.deployment,
                             rollout=found["id"] if found else "")  # fmt: skip

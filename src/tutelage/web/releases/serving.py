@@ -7,6 +7,7 @@ from typing import Any
 
 from nicegui import ui
 
+from tutelage.release.rollout import ACTIVE
 from tutelage.web.parts import layout
 from tutelage.web.parts.cells import Cell, cell_table
 from tutelage.web.parts.layout import Kind
@@ -64,16 +65,22 @@ def _line(view: View, row: Mapping[str, Any]) -> list[Cell]:
 
 
 async def roll_back(view: View, row: Mapping[str, Any]) -> None:
-    """Ask, and return a deployment to the release before."""
+    """Ask, and return a deployment to the release before, if it is as it was shown."""
     view.require("operator")
+    under_way = row["rollout"] in ACTIVE
     question = (
-        f"Let {row['previous']} answer every request to {row['name']} again, in place of "
-        f"{row['stable']}? A rollout under way is ended."
+        f"End the rollout under way? {row['stable']} answers every request to {row['name']}."
+        if under_way
+        else f"Let {row['previous']} answer every request to {row['name']} again, in place of "
+        f"{row['stable']}?"
     )
     if not await layout.confirm(question, yes="Roll back", danger=True):
         return
     view.require("operator")
-    done = await view.attempt(rollout.rollback, view.context, row["name"])
+    to = row["stable"] if under_way else row["previous"]
+    done = await view.attempt(
+        rollout.rollback, view.context, row["name"], rollout=row["rollout_id"], to=to
+    )
     if done is not None:
         view.audit("release.rolled_back", deployment=row["name"], release=str(done["stable"]))
         view.tell(f"{done['sentence']}.", "good")

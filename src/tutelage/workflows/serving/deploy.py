@@ -56,12 +56,15 @@ def remove(ctx: Context, name: str) -> dict[str, Any]:
 
 
 def all_deployments(ctx: Context) -> list[dict[str, Any]]:
-    """Return every deployment: name, stable, previous, and `rollout`, the state of its newest."""
+    """Return every deployment: name, stable, previous, state and id of its newest rollout."""
     found = []
     for row in routes.deployments(ctx.store):
         newest = routes.last_rollout(ctx.store, row.name)
-        state = newest.state if newest else None
-        found.append({**describe_deployment(ctx.store, row), "rollout": state})
+        told = {
+            "rollout": newest.state if newest else None,
+            "rollout_id": newest.id if newest else None,
+        }
+        found.append({**describe_deployment(ctx.store, row), **told})
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tutelage.release import bundle, deployments
@@ -85,10 +86,20 @@ def resume(
 
 
 def rollback(
-    ctx: Context, deployment: str | None = None, *, rollout: str | None = None
+    ctx: Context,
+    deployment: str | None = None,
+    *,
+    rollout: str | None = None,
+    to: str | None = None,
 ) -> dict[str, Any]:
-    """End the rollout under way, or return to the release before; return the status."""
-    return _move(ctx, deployments.rollback, deployment, rollout)
+    """End the rollout under way, or return to the release before; return the status.
+
+    Raises Conflict if that has happened already, unless `to` (name or id) is the release before.
+    """
+    if to is None:
+        return _move(ctx, deployments.rollback, deployment, rollout)
+    move = partial(deployments.rollback, to=bundle.get_release(ctx.store, to).id)
+    return _move(ctx, move, deployment, rollout)
 
 
 def _move(

@@ -62,7 +62,11 @@ class RolloutsDesk:
         return work.resume(self._ctx, deployment, rollout=rollout)
 
     def rollback(
-        self, deployment: str | None = None, *, rollout: str | None = None
+        self,
+        deployment: str | None = None,
+        *,
+        rollout: str | None = None,
+        to: str | None = None,
     ) -> dict[str, Any]:
-        """End the rollout under way, or return to the release before."""
-        return work.rollback(self._ctx, deployment, rollout=rollout)
+        """End the rollout under way, or return to the release before (`to` says which that is)."""
+        return work.rollback(self._ctx, deployment, rollout=rollout, to=to)
