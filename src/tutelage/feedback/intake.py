@@ -1,8 +1,9 @@
 """POST /v1/feedback: acknowledged only when it is durable, late and repeated deliveries welcome.
 
 A delivery with the same content is the same signal. With an `Idempotency-Key` header it is known
-as a retry, and changes nothing even if other feedback came in between. It keeps what was said;
-what it means for training is decided in segment.py.
+as a retry, and changes nothing even if other feedback came in between. A key that is limited to
+some deployments gets the same answer for an id of another one, and nothing is kept of that. It
+keeps what was said; what it means for training is decided in segment.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tutelage.core.errors import DataError, nearest
 from tutelage.feedback.cleaning import clean
 from tutelage.feedback.deliveries import digest_of, retry_key
 from tutelage.feedback.signals import Declared, Feedback, declare, read_feedback
-from tutelage.serving.access.keys import caller_of
+from tutelage.serving.access.keys import Caller, caller_of
 from tutelage.serving.records.request_log import KeyReused, LogFull, LogSlow, keep
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
@@ -43,7 +44,7 @@ def routes(state: GatewayState) -> list[BaseRoute]:
             else:
                 body = clean(sent, keep)
             found = read_feedback(body, output, caller.name, declared)
-            await _keep(state, found, _retry_key(request, caller.name))
+            await _keep(state, found, caller, _retry_key(request, caller.name))
             _count(state, found)
         except DataError as error:
             return HttpError(400, error.sentence(), code="invalid_feedback").response()
@@ -65,9 +66,9 @@ def _retry_key(request: Request, sender: str | None) -> str | None:
     return retry_key(sender, given)
 
 
-async def _keep(state: GatewayState, found: Feedback, key: str | None) -> None:
+async def _keep(state: GatewayState, found: Feedback, caller: Caller, key: str | None) -> None:
     try:
-        await state.log.signals(found.rows, key, digest_of(found))
+        await state.log.signals(found.rows, key, digest_of(found), caller.deployments)
     except KeyReused:
         raise HttpError(
             422, "This Idempotency-Key came before with other content; it was not kept.",

@@ -62,6 +62,22 @@ class SignalRow(Base):
     at: Mapped[datetime] = mapped_column(default=utc_now, index=True)
 
 
+class HeldSignalRow(Base):
+    """Feedback by a limited key that came before its record: a signal once that is known."""
+
+    __tablename__ = "held_signals"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # hash of key and deployments
+    key: Mapped[str] = mapped_column(String(64))  # here and below as a signal's
+    record: Mapped[str] = mapped_column(String(64), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    explicit: Mapped[bool]
+    value: Mapped[dict[str, Any]]
+    author: Mapped[str | None] = mapped_column(String(128))
+    at: Mapped[datetime] = mapped_column(default=utc_now)
+    deployments: Mapped[list[Any]]  # that the key may touch
+
+
 class DeliveryRow(Base):
     """A delivery of feedback that came with an idempotency key, so that a retry is known as one."""
 

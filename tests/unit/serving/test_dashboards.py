@@ -66,6 +66,7 @@ def test_every_metric_but_a_few_is_on_the_dashboard() -> None:
         "tutelage_build_info", "tutelage_feedback_total", "tutelage_releases_served",
         "tutelage_rollout_step", "tutelage_events_lost", "tutelage_disk_free_ratio",
         "tutelage_records_recovered_total", "tutelage_records_unguarded_total",
+        "tutelage_feedback_left_out_total",
         "tutelage_log_ahead_bytes", "tutelage_backend_requests_running",
         "tutelage_backend_preemptions", "tutelage_drift_found", "tutelage_drift_skipped_total",
     }  # fmt: skip

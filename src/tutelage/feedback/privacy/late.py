@@ -21,7 +21,7 @@ from tutelage.serving.records.retention import remove_records
 from tutelage.serving.state import GatewayState
 from tutelage.store.base import Store
 from tutelage.store.privacy import ErasureRow, ForgottenRow
-from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.records import HeldSignalRow, RecordRow, SignalRow
 
 _EVERY_S = 300.0
 _EARLIER = timedelta(days=7)  # how long before an erasure a late record may have been asked
@@ -33,7 +33,8 @@ def sweep_late(store: Store, key: bytes) -> dict[str, int]:
     with store.session() as session:
         if session.scalars(select(ErasureRow.id).limit(1)).first() is None:
             return {"records": 0, "signals": 0}
-    return {"records": _late_records(store, key), "signals": _late_signals(store, key)}
+    signals = sum(_late_signals(store, key, table) for table in (SignalRow, HeldSignalRow))
+    return {"records": _late_records(store, key), "signals": signals}
 
 
 def _late_records(store: Store, key: bytes) -> int:
@@ -61,10 +62,10 @@ def _late_records(store: Store, key: bytes) -> int:
     return done
 
 
-def _late_signals(store: Store, key: bytes) -> int:
-    there = select(RecordRow.id).where(RecordRow.id == SignalRow.record).exists()
+def _late_signals(store: Store, key: bytes, table: type[SignalRow] | type[HeldSignalRow]) -> int:
+    there = select(RecordRow.id).where(RecordRow.id == table.record).exists()
     with store.begin() as session:
-        orphans = list(session.scalars(select(SignalRow.record).where(~there).distinct()))
+        orphans = list(session.scalars(select(table.record).where(~there).distinct()))
         digests = {keyed(key, "record", name): name for name in orphans}
         known: list[str] = []
         for part in parts(digests):
@@ -72,7 +73,7 @@ def _late_signals(store: Store, key: bytes) -> int:
             known += [digests[digest] for digest in session.scalars(query)]
         done = 0
         for part in parts(known):
-            gone = session.execute(delete(SignalRow).where(SignalRow.record.in_(part)))
+            gone = session.execute(delete(table).where(table.record.in_(part)))
             done += int(gone.rowcount)  # type: ignore[attr-defined]
     return done
 

@@ -36,7 +36,7 @@ from tutelage.store.judgements import JudgeVerdictRow
 from tutelage.store.kept import KeptTextRow
 from tutelage.store.live import forget_live
 from tutelage.store.privacy import ForgottenRow
-from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.records import HeldSignalRow, RecordRow, SignalRow
 from tutelage.store.repairs import RepairRow
 from tutelage.store.scores import ScoreRow
 
@@ -125,15 +125,17 @@ def erase(store: Store, traces: Traces, erasure: str, key: bytes) -> dict[str, i
     with store.begin() as session:
         overwrite(store, session)
         _tombstones(store, session, traces, erasure, key)
-        authored = SignalRow.author.in_(traces.names)
-        done["signals"] += _run(session, delete(SignalRow).where(authored))
+        for table in (SignalRow, HeldSignalRow):
+            authored = table.author.in_(traces.names)
+            done["signals"] += _run(session, delete(table).where(authored))
         for part in parts(traces.records | traces.examples):
             done["scores"] += _run(session, delete(ScoreRow).where(ScoreRow.item.in_(part)))
             done["verdicts"] += _run(
                 session, delete(JudgeVerdictRow).where(JudgeVerdictRow.item.in_(part))
             )
         for part in parts(traces.records):
-            done["signals"] += _run(session, delete(SignalRow).where(SignalRow.record.in_(part)))
+            for table in (SignalRow, HeldSignalRow):
+                done["signals"] += _run(session, delete(table).where(table.record.in_(part)))
             forget_live(session, part)
             done["records"] += remove_records(store, session, part)
         _erase_label_work(session, traces, done)

@@ -20,6 +20,11 @@ class LogMeters:
             "tutelage_records_unguarded", "Records that could not be written ahead.",
             registry=registry,
         )  # fmt: skip
+        self.left_out = Counter(
+            "tutelage_feedback_left_out",
+            "Signals on answers of deployments that their key may not touch.",
+            registry=registry,
+        )
         self.ahead = Gauge("tutelage_log_ahead_bytes", "Write-ahead files.", registry=registry)
         self.trouble = Gauge(
             "tutelage_store_trouble", "1 while the store takes no rows.", registry=registry

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tutelage.core.artifact import utc_now
+from tutelage.serving.records.held_signals import HeldSignals
 from tutelage.serving.records.spill import Place, Row
 from tutelage.store.base import Store, insert_into
 from tutelage.store.records import DeliveryRow, RecordRow, SignalRow
@@ -51,6 +52,7 @@ class Delivery:
     key: str | None = None  # hash of sender and idempotency key
     digest: str = ""
     abandoned: bool = False  # its client was told to come again
+    only: frozenset[str] | None = None  # deployments that its key may touch; None: all
 
     @property
     def weight(self) -> tuple[int, int]:
@@ -82,9 +84,15 @@ class Outcome:
 class Writer:
     """Writes batches to one store."""
 
-    def __init__(self, store: Store, read: Callable[[Record], Row]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        read: Callable[[Record], Row],
+        left_out: Callable[[int], object] = lambda number: None,
+    ) -> None:
         self.store = store
         self._read = read  # gives the row of a record that waits on disk
+        self._held = HeldSignals(store, left_out)
         self._records = _upsert(store, RecordRow.__table__)
         self._signals = _upsert(store, SignalRow.__table__)
         self._deliveries = _upsert(store, DeliveryRow.__table__)
@@ -105,18 +113,25 @@ class Writer:
             before = utc_now() - _REMEMBERED
             session.execute(delete(DeliveryRow).where(DeliveryRow.at < before))
 
+    def release_held(self) -> None:
+        """Keep the feedback whose record has come since, if its key may touch it."""
+        self._held.release(self._signals)
+
     def _commit(self, batch: Batch) -> None:
         answers: list[tuple[Delivery, BaseException | None]] = []
         with self.store.begin() as session:
             connection = session.connection()
-            fresh = self._fresh(connection, batch.deliveries, answers)
-            rows = [row for delivery in fresh for row in delivery.rows]
-            if rows:
-                connection.execute(self._signals, rows)
             if batch.records:
                 found = [record.row or self._read(record) for record in batch.records]
                 for _, alike in groupby(found, key=tuple):  # one statement names the same columns
                     connection.execute(self._records, list(alike))
+            fresh = self._fresh(connection, batch.deliveries, answers)
+            rows = [row for delivery in fresh if delivery.only is None for row in delivery.rows]
+            limited = [(row, d.only) for d in fresh if d.only is not None for row in d.rows]
+            if limited:
+                rows += self._held.sort(connection, limited)
+            if rows:
+                connection.execute(self._signals, rows)
         for delivery, error in answers:
             delivery.done(error)
 

@@ -43,6 +43,7 @@ _PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)  # between tries while the store takes no
 _LAST_TRIES = 3  # when the log is closed
 _IDLE_S = 1.0  # a wait without work
 _LOOK_AROUND_S = 60.0  # for files of processes that died meanwhile
+_RELEASE_S = 5.0  # between two looks for feedback whose record has come
 _FORGET_KEYS_S = 86_400.0  # between two looks for idempotency keys that are too old
 _log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class RequestLog:
         self.capacity, self.patience_s = capacity, patience_s
         self.records_written = 0
         self.spill = Spill(ahead) if ahead else None
-        self._writer = Writer(store, self._from_disk)
         self._meters = LogMeters(self.telemetry)
+        self._writer = Writer(store, self._from_disk, self._meters.left_out.inc)
         self._records: deque[Record] = deque()
         self._deliveries: deque[Delivery] = deque()
         self._held = Batch()  # handed back by the writer
@@ -89,7 +90,7 @@ class RequestLog:
         self._idle = True
         self._flushing = 0  # callers of flush
         self._orphans: Iterator[list[Row]] | None = None  # of dead processes
-        self._looked_at = self._forget_at = 0.0  # monotonic seconds
+        self._looked_at = self._forget_at = self._release_at = 0.0  # monotonic seconds
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
     def start(self) -> None:
@@ -120,18 +121,24 @@ class RequestLog:
                 self._wake.notify_all()
         return True
 
-    async def signals(self, rows: Sequence[Row], key: str | None = None, digest: str = "") -> None:
+    async def signals(
+        self,
+        rows: Sequence[Row],
+        key: str | None = None,
+        digest: str = "",
+        only: frozenset[str] | None = None,
+    ) -> None:
         """Return once all rows are durable; they are kept together or not at all.
 
         A delivery with a `key` that was seen before changes nothing; KeyReused if its `digest`
-        is another. Raises LogFull when there is no room, LogSlow after `patience_s`, or the
-        store's error.
+        is another. `only` are the deployments that the sender may touch. Raises LogFull when there
+        is no room, LogSlow after `patience_s`, or the store's error.
         """
         if not rows:
             return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        delivery = Delivery(rows, _resolver(loop, future), key, digest)
+        delivery = Delivery(rows, _resolver(loop, future), key, digest, only=only)
         if not self._put(delivery):
             raise LogFull
         try:
@@ -191,6 +198,7 @@ class RequestLog:
                 break
             else:
                 self._tidy()
+            self._release_held()
         self._abandon()
 
     def _take(self) -> Batch:
@@ -285,6 +293,13 @@ class RequestLog:
             with contextlib.suppress(SQLAlchemyError):
                 self._writer.forget_old_keys()
         self._measure()
+
+    def _release_held(self) -> None:
+        now = time.monotonic()
+        if now >= self._release_at:
+            self._release_at = now + _RELEASE_S
+            with contextlib.suppress(SQLAlchemyError):
+                self._writer.release_held()
 
     def _look_around(self) -> None:
         self._looked_at = time.monotonic()

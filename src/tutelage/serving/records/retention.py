@@ -24,7 +24,7 @@ from tutelage.serving.state import GatewayState
 from tutelage.store.base import Store, insert_into
 from tutelage.store.live import strip_live
 from tutelage.store.mining import strip_mined
-from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.records import HeldSignalRow, RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
 from tutelage.store.usage import BudgetRow, UsageRow
 
@@ -61,13 +61,18 @@ def _delete_some(store: Store, before: datetime) -> int:
 
 def delete_orphans(store: Store, before: datetime) -> int:
     """Delete feedback of before `before` whose record never came; return how much there was."""
-    there = select(RecordRow.id).where(RecordRow.id == SignalRow.record).exists()
-    query = select(SignalRow.key).where(SignalRow.at < before, ~there).limit(_AT_ONCE)
+    tables = ((SignalRow, SignalRow.key), (HeldSignalRow, HeldSignalRow.id))
+    return sum(_orphans_of(store, table, name, before) for table, name in tables)
+
+
+def _orphans_of(store: Store, table: Any, name: Any, before: datetime) -> int:
+    there = select(RecordRow.id).where(RecordRow.id == table.record).exists()
+    query = select(name).where(table.at < before, ~there).limit(_AT_ONCE)
     done = 0
     while True:
         with store.begin() as session:
             keys = list(session.scalars(query))
-            session.execute(delete(SignalRow).where(SignalRow.key.in_(keys)))
+            session.execute(delete(table).where(name.in_(keys)))
         done += len(keys)
         if len(keys) < _AT_ONCE:
             return done
