@@ -92,10 +92,29 @@ async def _healthz(request: Request) -> Response:
 
 async def _readyz(request: Request) -> Response:
     state: GatewayState = request.app.state.gateway
-    if state.ready and not state.draining:
-        names = {} if state.keys.required else {"deployments": sorted(state.router.entries)}
-        return json_response({"status": "ready", **names})
-    return json_response({"status": "stopping" if state.draining else "starting"}, 503)
+    if state.draining or not state.ready:
+        return json_response({"status": "stopping" if state.draining else "starting"}, 503)
+    silent, entries = state.silent(), state.router.entries
+    down = bool(silent) and len(silent) == len(entries)
+    body: dict[str, object] = {"status": "down" if down else "ready"}
+    if _may_know(request):
+        body["deployments"] = sorted(entries)
+        body |= {"unanswered": sorted(silent)} if silent else {}
+    return json_response(body, 503 if down else 200)
+
+
+def _may_know(request: Request) -> bool:
+    """Return whether a probe is told the deployments' names: without keys, or as operator."""
+    state: GatewayState = request.app.state.gateway
+    if not state.keys.required:
+        return True
+    if "authorization" not in request.headers:
+        return False
+    try:
+        require_role(caller_of(request), "operator")
+    except HttpError:
+        return False
+    return True
 
 
 async def _metrics(request: Request) -> Response:

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config import Project
@@ -25,15 +25,6 @@ from tutelage.serving.wire.body import Room
 from tutelage.serving.wire.upstream import Upstream
 from tutelage.store.base import Store
 from tutelage.store.releases import ReleaseRow
-
-
-class EngineProbe(Protocol):
-    """What readiness asks of an engine."""
-
-    def healthy(self) -> bool:
-        """Return whether the engine answers as far as is known."""
-        ...
-
 
 Around = Callable[[ReleaseRow], Surroundings]
 
@@ -66,6 +57,13 @@ class GatewayState:
     inflight: Counter[str] = field(default_factory=Counter)  # requests by release id
     refresh: Callable[[], Awaitable[None]] | None = None  # re-read routes and keys now
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def silent(self) -> list[str]:
+        """Return the deployments whose stable release no engine answers for, as far as is known."""
+        answers = getattr(self.host, "answers", None)  # launchers need not know
+        if answers is None:
+            return []
+        return [name for name, e in self.router.entries.items() if not answers(e.stable.id)]
 
     def side(self, group: str) -> str:
         """Return the split of a production row's group, by the project's key."""

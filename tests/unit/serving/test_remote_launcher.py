@@ -243,11 +243,30 @@ def test_a_server_that_is_unwell_gets_no_requests(servers: tuple[FakeVllm, FakeV
             one.engine.healthy = False
             await until(lambda: len(launcher.holders(BASE)) == 1)
             two.engine.healthy = False
+            assert launcher.answers(BASE)  # one of them does
             await until(lambda: not any(server.up for server in launcher.servers))
             assert len(launcher.holders(BASE)) == 2  # better a try than none
             assert not await launcher.health()
+            assert not launcher.answers(BASE)
             one.engine.healthy = two.engine.healthy = True
             await until(lambda: all(server.up for server in launcher.servers))
+            assert launcher.answers(BASE) and not launcher.answers(TUNED)
+
+    run(work())
+
+
+def test_one_look_that_fails_says_nothing_of_readiness(
+    servers: tuple[FakeVllm, FakeVllm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with launched(backend(servers[0]), health_every_s=60.0) as launcher:
+            await launcher.ensure(BASE, None)
+            server = launcher.servers[0]
+            servers[0].engine.healthy = False
+            await launcher._look(server, doubted=False)
+            assert launcher.answers(BASE)
+            await launcher._look(server, doubted=False)
+            assert not launcher.answers(BASE)
 
     run(work())
 

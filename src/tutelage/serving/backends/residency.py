@@ -32,7 +32,8 @@ class Host(Protocol):
     """What holds releases: a launcher.
 
     Optional: `restarts` (int), `stats()` (memory), `shared` (other gateways use the engine too),
-    `place(placement)` (a host of several replicas serves each release from the named ones alone).
+    `place(placement)` (a host of several replicas serves each release from the named ones alone),
+    `answers(release)` (whether an engine answers for it now, as far as is known without asking).
     """
 
     async def ensure(self, release_id: str, adapter: Path | None) -> None: ...

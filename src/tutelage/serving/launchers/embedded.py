@@ -137,6 +137,10 @@ class EmbeddedLauncher:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
+    def answers(self, release_id: str) -> bool:
+        """Return whether the engine runs and has not lost a release; asks nobody."""
+        return self._up.is_set() and release_id not in self._lost
+
     async def stats(self) -> dict[str, Any]:
         """Return the engine's releases, memory in MB and queue."""
         return await self._ask("GET", "/admin/stats")

@@ -150,6 +150,10 @@ class RemoteLauncher:
         """Return whether a server answers, as of the last look."""
         return any(server.up for server in self.servers)
 
+    def answers(self, release_id: str) -> bool:
+        """Return whether a server that is up has a release, as of the last looks; asks nobody."""
+        return any(server.up and release_id in server.holds for server in self.servers)
+
     async def stats(self, asker: str = "") -> dict[str, Any]:
         """Return how full the servers' memory is by kind, shares 0..1, and each one's state.
 

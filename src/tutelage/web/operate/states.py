@@ -32,6 +32,7 @@ GATEWAY: dict[str, Kind] = {
     "ready": "good",
     "starting": "warn",
     "stopping": "warn",
+    "down": "bad",
     "silent": "bad",
     "off": "idle",
 }

@@ -13,7 +13,10 @@ _TIMEOUT_S = 1.0
 
 
 def gateway_state(ctx: Context) -> dict[str, Any]:
-    """Return {state, url, says}: state is ready, starting, stopping, silent or off."""
+    """Return {state, url, says}: state is ready, starting, stopping, down, silent or off.
+
+    Down: it takes requests, and no engine answers them.
+    """
     note = ctx.workspace.home / "serving.json"
     try:
         url = str(json.loads(note.read_text("utf-8"))["url"])
@@ -25,7 +28,12 @@ def gateway_state(ctx: Context) -> dict[str, Any]:
         says = f"the gateway at {url} does not answer; `tutelage up` starts it anew"
         return {"state": "silent", "url": url, "says": says}
     state = str(found.get("status", "starting"))
-    says = {"ready": f"requests are taken at {url}"}.get(state, f"the gateway is {state}")
+    dumb = found.get("unanswered")
+    names = f" but those to {', '.join(dumb)}" if isinstance(dumb, list) else ""
+    says = {
+        "ready": f"requests are taken at {url}{names}",
+        "down": "no engine answers for any deployment; `tutelage deploy backends` asks the servers",
+    }.get(state, f"the gateway is {state}")
     return {"state": state, "url": url, "says": says}
 
 
