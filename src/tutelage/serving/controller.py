@@ -136,6 +136,8 @@ class Controller:
                 if kept is not None:
                     entries[name] = kept
                     self.state.telemetry.weight.labels(name).set(kept.route.weight)
+            for gone in self.state.router.entries.keys() - entries.keys():
+                self.state.telemetry.weight.remove(gone)
             await self.residency.place(placement(entries.values()))
             self.state.router.replace(entries)
             self.state.router.renew(LEASE_S)

@@ -139,6 +139,9 @@ def watched(tmp_path: Path) -> Iterator[tuple[Context, SimpleNamespace]]:
             store=ctx.store,
             telemetry=Telemetry(),
             events=Events(),
+            router=SimpleNamespace(
+                entries={"colours": SimpleNamespace(route=route(ctx.store, "colours"))}
+            ),
             around=lambda row: Surroundings(window=window()),
         ),
     )
@@ -184,6 +187,19 @@ def test_the_watch_looks_at_some_of_many_and_counts_the_rest(
     release = route(ctx.store, "colours").stable
     assert {drift.values for drift in monitor.states("colours", release)} == {10}
     assert "tutelage_drift_skipped_total 1190.0" in state.telemetry.text().decode()
+
+
+def test_a_deployment_that_is_removed_is_watched_and_shown_no_more(
+    watched: tuple[Context, SimpleNamespace],
+) -> None:
+    ctx, state = watched
+    monitor = DriftMonitor(state, every_s=100)  # type: ignore[arg-type]
+    pass_by(monitor, ctx, 3, "x", "warm")
+    assert 'tutelage_drift_found{deployment="colours"' in state.telemetry.text().decode()
+    state.router.entries = {}
+    monitor.look()
+    assert "colours" not in state.telemetry.text().decode()
+    assert monitor.states("colours", route(ctx.store, "colours").stable) == ()
 
 
 def test_the_watch_starts_and_ends_with_the_gateway(

@@ -29,6 +29,7 @@ from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.serving.monitoring.monitor import Monitor
 from tutelage.serving.monitoring.telemetry_gauges import EngineWatch, Gauges, Meters
 from tutelage.workflows.context import Context, open_context
+from tutelage.workflows.serving import deploy
 from tutelage.workflows.serving.serve import Serving
 
 ERRORS = {"name": "errors", "metric": "error_rate", "above": 0.5, "least": 3, "window": "1s"}
@@ -285,6 +286,30 @@ def test_memory_is_shown_during_a_rollout_and_only_while_it_is_told(tmp_path: Pa
     assert host.askers[-1] == "watch"
     host.memory = {}  # there is room again
     assert asyncio.run(shown()) == []
+    ctx.store.close()
+
+
+def test_gauges_of_a_deployment_leave_with_it(tmp_path: Path) -> None:
+    ctx = gateway_project(tmp_path / "p", NOWHERE)
+    deploy.create(ctx, "trial")
+    controller, state = bare_controller(ctx, FakeHost())
+    gauges = Gauges(state, tmp_path, Meters(state.telemetry.registry))
+
+    async def shown() -> set[str]:
+        await controller.sync()
+        await gauges.sample()
+        lines = state.telemetry.text().decode().splitlines()
+        return {line.split("{")[0] for line in lines if 'deployment="trial"' in line}
+
+    async def go() -> None:
+        await controller.sync(first=True)
+        assert await shown() == {"tutelage_rollout_weight_percent", "tutelage_rollout_step"}
+        deploy.remove(ctx, "trial")
+        assert await shown() == set()
+        deploy.create(ctx, "trial")
+        await controller.residency.close()
+
+    asyncio.run(go())
     ctx.store.close()
 
 

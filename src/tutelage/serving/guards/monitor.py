@@ -174,6 +174,9 @@ class DriftMonitor(BackgroundHook):
             states = tuple(watches.states()) if watches else ()
             self._shown[deployment, release] = states
             self._meters.show(deployment, release, states)
+        for deployment, release in self._unnamed():
+            self._meters.forget(deployment, release, self._shown.pop((deployment, release), ()))
+            del self._watches[deployment, release]
         self._meters.skipped(self.skipped)
 
     def states(self, deployment: str, release: str) -> tuple[Drift, ...]:
@@ -184,10 +187,17 @@ class DriftMonitor(BackgroundHook):
         while True:
             await asyncio.sleep(self._every_s)
             try:
-                if self._queue:
+                if self._queue or self._unnamed():
                     await asyncio.to_thread(self.look)
             except Exception:  # what was waiting is lost to the watch, and to nothing else
                 _log.exception("a look for drift failed")
+
+    def _unnamed(self) -> list[tuple[str, str]]:
+        """Return what is watched and has no route any more."""
+        entries = self._state.router.entries
+        routes = [(name, entry.route) for name, entry in entries.items()]
+        named = {(name, r) for name, at in routes for r in (at.stable, at.canary, at.previous)}
+        return [key for key in self._watches if key not in named]
 
     def _of(self, deployment: str, release: str) -> Watches | None:
         key = (deployment, release)
@@ -256,6 +266,12 @@ class DriftMeters:
             labels = (deployment, release[:12], drift.series)
             self._index.labels(*labels).set(drift.index)
             self._found.labels(*labels).set(float(drift.drifted))
+
+    def forget(self, deployment: str, release: str, states: Iterable[Drift]) -> None:
+        """Show a release's series no more."""
+        for drift in states:
+            for gauge in (self._index, self._found):
+                gauge.remove(deployment, release[:12], drift.series)
 
     def skipped(self, count: int) -> None:
         """Show how many requests were not looked at."""

@@ -69,6 +69,7 @@ class Gauges:
         meters.slots.set(state.project.deploy.concurrency)
         meters.queue.set(state.project.deploy.queue)
         self._engine = EngineWatch(state.events)
+        self._deployments: set[str] = set()  # that have a step
 
     async def sample(self) -> None:
         """Take all samples; what can't be had is left as it was."""
@@ -81,6 +82,9 @@ class Gauges:
         entries = self._state.router.entries
         served = {p.id for e in entries.values() for p in (e.stable, e.canary) if p is not None}
         self._meters.releases.set(len(served))
+        for gone in self._deployments - entries.keys():
+            self._meters.step.remove(gone)
+        self._deployments = set(entries)
         for name, entry in entries.items():
             step = entry.route.step
             self._meters.step.labels(name).set(0 if step is None else step + 1)
