@@ -18,7 +18,8 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -33,6 +34,7 @@ from tutelage.store.base import Store
 _TIMEOUT_S = 10.0
 _LEASE = timedelta(seconds=20)  # a notice that is being tried is nobody else's
 _FIRST_S, _LONGEST_S = 2.0, 900.0
+_LONGEST_ASKED_S = 3600.0  # that a receiver may ask for
 _GIVE_UP = timedelta(hours=24)
 _AT_ONCE = 16
 _GONE = 410  # the receiver asks for no more
@@ -104,7 +106,8 @@ async def post(
     try:
         async with client.post(url, data=raw, headers=headers, allow_redirects=False) as answer:
             error = None if 200 <= answer.status < 300 else f"the receiver said {answer.status}"
-            return Reply(answer.status, error, _seconds(answer.headers.get("retry-after")))
+            later = retry_after_s(answer.headers.get("retry-after"), utc_now())
+            return Reply(answer.status, error, later)
     except TimeoutError:
         return Reply(0, f"no answer within {_TIMEOUT_S:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -116,8 +119,19 @@ def open_client() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
 
 
-def _seconds(text: str | None) -> float | None:
-    return min(float(text), 3600.0) if text and text.isdigit() else None
+def retry_after_s(text: str | None, now: datetime) -> float | None:
+    """Return the seconds that a Retry-After header asks for, in either of its forms; an hour at
+    most, and None if it says nothing that can be understood.
+    """
+    text = (text or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_ASKED_S)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max(0.0, (at - now).total_seconds()), _LONGEST_ASKED_S)
 
 
 class Dispatcher:
@@ -193,7 +207,7 @@ def _due(rows: Sequence[NoticeRow], now: datetime) -> list[NoticeRow]:
         first = (row.alert, row.webhook) not in seen
         seen.add((row.alert, row.webhook))
         ahead = (row.next_at - now).total_seconds()
-        if first and (ahead <= 0 or ahead > 3600 + _LONGEST_S):
+        if first and (ahead <= 0 or ahead > _LONGEST_ASKED_S + _LONGEST_S):
             found.append(row)
     return found
 
