@@ -86,6 +86,48 @@ def test_an_engine_that_dies_at_once_names_its_last_words_and_its_log(tmp_path: 
     asyncio.run(run())
 
 
+def test_after_a_restart_what_was_changed_is_not_loaded_until_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, loaded = {"bad"}, []
+
+    async def check(release: str) -> None:
+        if release in changed:
+            raise ModelError("its adapter was changed")
+
+    async def launch(port: int) -> Engine:
+        return Engine("http://127.0.0.1:1", 1)
+
+    async def load(*told: Any) -> None:
+        loaded.append(told[-2])
+
+    async def run() -> None:
+        launcher = EmbeddedLauncher("demo", Workspace(tmp_path))
+        launcher.log.parent.mkdir(parents=True)
+        launcher.check = check
+        for name, made in (("_launch", launch), ("_reload", load), ("_load", load)):
+            monkeypatch.setattr(launcher, name, made)
+        await launcher.ensure("good", None)
+        await launcher.ensure("bad", None)
+        loaded.clear()
+        await launcher._restart(1)
+        launcher._up.set()
+        assert (loaded, launcher.answers("good"), launcher.answers("bad")) == (
+            ["good"],
+            True,
+            False,
+        )
+        assert "bad was not loaded again: its adapter was changed" in launcher.log.read_text()
+        await launcher._find_lost()
+        assert loaded == ["good"]
+        changed.clear()
+        launcher._lost["bad"] = 0.0
+        await launcher._find_lost()
+        assert (loaded, launcher.answers("bad")) == (["good", "bad"], True)
+
+    asyncio.run(run())
+
+
 @pytest.mark.model
 def test_a_killed_engine_comes_back_with_its_releases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

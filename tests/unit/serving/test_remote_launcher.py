@@ -235,6 +235,30 @@ def test_a_restarted_server_gets_its_adapters_back_before_it_gets_requests(
     run(work())
 
 
+def test_a_restarted_server_does_not_get_an_adapter_that_was_changed(
+    servers: tuple[FakeVllm, FakeVllm], adapter: Path
+) -> None:
+    asked: list[str] = []
+
+    async def changed(release: str) -> None:
+        asked.append(release)
+        raise ModelError("its adapter was changed")
+
+    async def work() -> None:
+        one, _ = servers
+        async with launched(backend(one)) as launcher:
+            await launcher.ensure(BASE, None)
+            await launcher.ensure(TUNED, adapter)
+            launcher.check = changed
+            one.engine.restart()
+            await until(lambda: bool(asked))
+            await looks(one, 3)
+            assert (asked, one.engine.adapters) == ([TUNED], {})
+            assert launcher.answers(BASE) and not launcher.answers(TUNED)
+
+    run(work())
+
+
 def test_a_server_that_is_unwell_gets_no_requests(servers: tuple[FakeVllm, FakeVllm]) -> None:
     async def work() -> None:
         one, two = servers

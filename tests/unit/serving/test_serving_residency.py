@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from tests.fakes.controller import FakeHost
@@ -18,6 +19,7 @@ from tutelage.release.power import memory_unseen
 from tutelage.release.routes import Route
 from tutelage.serving.backends.residency import Residency
 from tutelage.serving.controller import placement
+from tutelage.serving.launchers.base import Check, unchecked
 from tutelage.serving.monitoring.engine_memory import EngineMemory, ratios
 from tutelage.serving.router import Entry, Profile, Router, build_profile
 
@@ -83,6 +85,36 @@ def test_a_broken_release_is_a_fault_and_a_busy_engine_is_not_yet(
         await residency.drop_unused(set())
         assert residency.fault(profile.id) is None, "the next rollout of it begins anew"
         await residency.close()
+
+    asyncio.run(go())
+
+
+@dataclass
+class Restarting(FakeHost):
+    """A host that asks before it loads a release again."""
+
+    check: Check = unchecked
+
+
+def test_a_release_is_checked_by_hash_before_it_is_loaded_again(home: Home) -> None:
+    async def go() -> None:
+        host = Restarting()
+        residency = Residency(host, home.store, home.workspace, Counter(), grace_s=0)
+        adapter = home.adapter()
+        row = home.release(adapter=adapter, golden=())
+        await residency.load(build_profile(manifest_of(row), Deploy()))
+        await host.check(row.id)
+        assert residency.fault(row.id) is None
+        weights = home.workspace.home / adapter.path / "adapter_model.safetensors"
+        whole = weights.read_bytes()
+        weights.write_bytes(b"others")
+        with pytest.raises(ModelError, match="was changed since it was released"):
+            await host.check(row.id)
+        assert "was changed since it was released" in str(residency.fault(row.id))
+        weights.write_bytes(whole)
+        await host.check(row.id)
+        assert residency.fault(row.id) is None
+        await host.check("nobody's")
 
     asyncio.run(go())
 

@@ -20,6 +20,7 @@ from tutelage.core.workspace import Workspace
 from tutelage.release.bundle import get_release, verify_release
 from tutelage.serving.router import Profile
 from tutelage.store.base import Store
+from tutelage.store.releases import ReleaseRow
 
 _PATIENCE_S = 60.0  # an engine that is being restarted may refuse a load for so long
 _LONGEST_PAUSE_S = 30.0  # between two tries
@@ -33,7 +34,8 @@ class Host(Protocol):
 
     Optional: `restarts` (int), `stats()` (memory), `shared` (other gateways use the engine too),
     `place(placement)` (a host of several replicas serves each release from the named ones alone),
-    `answers(release)` (whether an engine answers for it now, as far as is known without asking).
+    `answers(release)` (whether an engine answers for it now, as far as is known without asking),
+    `check` (called with a release's id before it is loaded again; raises TutelageError).
     """
 
     async def ensure(self, release_id: str, adapter: Path | None) -> None: ...
@@ -70,6 +72,10 @@ class Residency:
         self._failed: dict[str, _Failure] = {}
         self._unnamed: dict[str, float] = {}  # release -> since when no route names it
         self._placed: Placement = {}
+        self._rows: dict[str, ReleaseRow] = {}  # of what was loaded
+        self._changed: dict[str, str] = {}  # what could not be loaded again, and why
+        if hasattr(host, "check"):
+            host.check = self.check
 
     async def load(self, profile: Profile) -> None:
         """Return when the engine answers for a release; raise TutelageError if it can't."""
@@ -78,8 +84,27 @@ class Residency:
         row = await asyncio.to_thread(get_release, self.store, profile.id)
         await asyncio.to_thread(verify_release, self.workspace, row)
         adapter = self.workspace.home / profile.adapter if profile.adapter else None
+        self._rows[profile.id] = row
         await self.host.ensure(profile.id, adapter)
         self.loaded[profile.id] = profile
+
+    async def check(self, release: str) -> None:
+        """Check a release again before the engine loads it again; raise TutelageError if it
+        is not what was released. That needs no store.
+        """
+        row = self._rows.get(release)
+        if row is None:
+            return
+        try:
+            await asyncio.to_thread(verify_release, self.workspace, row)
+        except OSError as error:
+            raise EnvironmentProblem(f"the machine said: {error}") from error
+        except TutelageError as error:
+            if str(error) != self._changed.get(release):
+                _log.error("%s can't be loaded again: %s", row.name, error)
+            self._changed[release] = str(error)
+            raise
+        self._changed.pop(release, None)
 
     def want(self, profile: Profile) -> bool:
         """Return whether a release is there; if not, see that it is being loaded."""
@@ -97,7 +122,7 @@ class Residency:
         """Return why a wanted release can't be loaded; None while it may still be."""
         failed = self._failed.get(release)
         if failed is None:
-            return None
+            return self._changed.get(release)
         passing = isinstance(failed.error, EnvironmentProblem)
         if passing and time.monotonic() - failed.since < _PATIENCE_S:
             return None
@@ -123,6 +148,8 @@ class Residency:
             since = self._unnamed.setdefault(release, now)
             if now - since >= self._grace_s and self._inflight[release] == 0:
                 del self.loaded[release], self._unnamed[release]
+                self._changed.pop(release, None)
+                self._rows.pop(release, None)
                 self._inflight.pop(release, None)
                 await self.host.remove(release)
 

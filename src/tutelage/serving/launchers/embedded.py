@@ -1,8 +1,8 @@
 """Runs the embedded engine as a supervised child process on this machine.
 
 A crashed engine is started again with growing, jittered pauses on the same port, and every release
-that was ensured is loaded again; one that lives but no longer answers is killed first. It does not
-route: callers ask `ensure` before they send traffic.
+that was ensured is checked and loaded again; one that lives but no longer answers is killed first.
+It does not route: callers ask `ensure` before they send traffic.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tutelage.core import errors
 from tutelage.core.config import Project
 from tutelage.core.errors import EnvironmentProblem, ModelError, TutelageError
 from tutelage.core.workspace import Workspace, disk_errors
-from tutelage.serving.launchers.base import Engine
+from tutelage.serving.launchers.base import Check, Engine, unchecked
 
 _READY_S = 300.0  # a large model read from a slow disk
 _STOP_S = 10.0
@@ -35,6 +35,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
 _LONGEST_AFTER_CRASH_S = 0.5  # an engine that was ready is worth a quick new try
 _HEALTHY_S = 60.0  # running this long makes the next crash a first one again
 _LOOK_S, _LOOK_TIMEOUT_S, _MISSES = 5.0, 5.0, 3  # looks in a row without an answer: it hangs
+_SHARE = 10  # of the time that a try took, until the next
 _TAIL_BYTES = 2000
 
 OnRestart = Callable[[Engine], None]
@@ -59,13 +60,15 @@ class EmbeddedLauncher:
         self.engine: Engine | None = None
         self.restarts = 0
         self.on_restart = on_restart
+        self.check: Check = unchecked  # asked before a release is loaded again
         self.arguments = [*_threads(threads), "--backend", backend, *options]
         self._process: Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._busy = 0  # loads under way: they may hold the engine for long
         self._session: aiohttp.ClientSession | None = None
         self._wanted: dict[str, Path | None] = {}
-        self._lost: set[str] = set()  # wanted, and not loaded again after a restart
+        # Wanted, and not loaded again after a restart: when to try it again (monotonic seconds).
+        self._lost: dict[str, float] = {}
         self._up = asyncio.Event()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._launches = 0
@@ -271,13 +274,17 @@ class EmbeddedLauncher:
 
     async def _find_lost(self) -> None:
         """Load what could not be loaded after a restart, if it can be by now."""
-        for release_id in list(self._lost):
-            if release_id not in self._wanted:
+        for release_id, again_at in list(self._lost.items()):
+            started = time.monotonic()
+            if release_id not in self._wanted or started < again_at:
                 continue
             with contextlib.suppress(TutelageError):  # why not was noted
+                await self.check(release_id)
                 await self._load(release_id, self._wanted[release_id])
-                self._lost.discard(release_id)
+                self._lost.pop(release_id, None)
                 self._note(f"release {release_id} is loaded again")
+            if release_id in self._lost:  # checking takes its time
+                self._lost[release_id] = time.monotonic() + _SHARE * (time.monotonic() - started)
 
     async def _restart(self, port: int) -> Engine | None:
         """Return a new engine with the wanted releases loaded, or None if that failed."""
@@ -292,9 +299,10 @@ class EmbeddedLauncher:
         self._lost.clear()
         for release_id, adapter in list(self._wanted.items()):
             try:
+                await self.check(release_id)
                 await self._reload(engine, release_id, adapter)
             except (TutelageError, aiohttp.ClientError) as error:
-                self._lost.add(release_id)
+                self._lost[release_id] = 0.0
                 self._note(f"release {release_id} was not loaded again: {error}")
         return engine
 

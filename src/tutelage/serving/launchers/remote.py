@@ -20,7 +20,7 @@ from tutelage.core.config import Project
 from tutelage.core.config_deploy import Backend
 from tutelage.core.errors import ConfigError, EnvironmentProblem, ModelError, TutelageError
 from tutelage.core.workspace import Workspace
-from tutelage.serving.launchers.base import Engine
+from tutelage.serving.launchers.base import Check, Engine, unchecked
 from tutelage.serving.launchers.remote_metrics import Figures
 from tutelage.serving.launchers.remote_server import Known, RemoteServer
 
@@ -49,6 +49,7 @@ class RemoteLauncher:
     ) -> None:
         self.servers = tuple(RemoteServer(b, place, home) for place, b in enumerate(backends))
         self.on_change: Told = lambda server, up, text: None
+        self.check: Check = unchecked  # asked before a release is loaded again
         self._lookup, self._every_s, self._apart = lookup, health_every_s, apart
         self._wanted: dict[str, Known] = {}
         self._placement: Mapping[str, Sequence[int]] = {}
@@ -228,7 +229,7 @@ class RemoteLauncher:
             server.holds.pop(release.id, None)
             until, _ = self._refused.get((server.index, release.id), (0.0, ""))
             if target and time.monotonic() >= until:
-                await self._hold(server, release)
+                await self._hold(server, release, again=True)
         await self._sweep(server)
 
     async def _sweep(self, server: RemoteServer) -> None:
@@ -246,9 +247,13 @@ class RemoteLauncher:
             if place == server.index and (name in self._wanted or name not in server.served):
                 del self._unwanted[place, name]
 
-    async def _hold(self, server: RemoteServer, release: Known) -> TutelageError | None:
+    async def _hold(
+        self, server: RemoteServer, release: Known, *, again: bool = False
+    ) -> TutelageError | None:
         key = (server.index, release.id)
         try:
+            if again:
+                await self.check(release.id)
             await server.hold(release)
         except TutelageError as error:
             _, before = self._refused.get(key, (0.0, ""))

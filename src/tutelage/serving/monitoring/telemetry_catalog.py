@@ -25,7 +25,7 @@ EVENTS: dict[str, str] = {
     "rollout.aborted": "somebody ended it, and the stable release stayed",
     "engine.crashed": "the engine stopped answering",
     "engine.restarted": "the engine answers again",
-    "release.missing": "a stable release can't be loaded, so the one before it answers",
+    "release.missing": "a stable release can't be loaded, so the one before it answers, or none",
     "release.loaded": "every stable release is loaded again",
     "backend.down": "one of several servers stopped answering and gets no requests",
     "backend.up": "it answers again and gets requests",
