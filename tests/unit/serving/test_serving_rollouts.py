@@ -163,6 +163,12 @@ def test_a_start_takes_its_shares_and_refuses_what_it_does_not_know(gateway: Sta
     status, answer = move(running, started["id"], "rollback")  # to the release before
     assert (status, answer["strategy"], answer["candidate"]) == (200, "rollback", row.baseline)
     assert move(running, started["id"], "rollback")[0] == 409
+    again, before = begin(running)[1]["id"], started["candidate"]
+    assert move(running, again, "abort")[0] == 200
+    status, told = move(running, again, "rollback")
+    assert (status, f"{again} was already aborted" in told["error"]["message"]) == (409, True)
+    status, told = move(running, again, f"rollback?to={before}")  # it is meant
+    assert (status, told["candidate"]) == (200, before)
 
 
 def test_a_key_of_one_deployment_moves_no_other_s_rollouts(gateway: Start) -> None:

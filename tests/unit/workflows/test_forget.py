@@ -32,7 +32,7 @@ from tutelage.store.alerts import EventRow
 from tutelage.store.annotations import ItemRow
 from tutelage.store.artifacts import SplitRow, StageRow
 from tutelage.store.privacy import ErasureRow, ForgottenRow
-from tutelage.store.records import RecordRow, SignalRow
+from tutelage.store.records import HeldSignalRow, RecordRow, SignalRow
 from tutelage.store.scores import ScoreRow
 from tutelage.workflows.context import register
 from tutelage.workflows.data.privacy import privacy_steps
@@ -293,12 +293,13 @@ def test_feedback_and_records_that_come_late_are_deleted(project: Any) -> None:
     other = read_feedback({"record_id": "chatcmpl-unknown", "comment": "early"}, output).rows
     with ctx.store.begin() as session:
         session.add_all(SignalRow(**row) for row in (*late, *other))
+        session.add(HeldSignalRow(**late[0], id="held", deployments=["other"]))
         before = session.scalars(select(ErasureRow)).one().at
         template = session.scalars(select(RecordRow)).first()
         fields = {c.name: getattr(template, c.name) for c in RecordRow.__table__.columns}
         session.add(RecordRow(**{**fields, "id": "in-flight", "user": USER, "at": before}))
         session.add(RecordRow(**{**fields, "id": "came-back", "user": USER, "at": utc_now()}))
-    assert sweep_late(ctx.store, key) == {"records": 1, "signals": 1}
+    assert sweep_late(ctx.store, key) == {"records": 1, "signals": 2}
     with ctx.store.session() as session:
         names = set(session.scalars(select(RecordRow.id)))
         assert "came-back" in names
