@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -18,9 +19,11 @@ from sqlalchemy.orm import Session
 from tutelage.core.example import Example
 from tutelage.feedback.privacy.traces import GONE, LONG_KEY, Traces, keyed
 from tutelage.serving.records.retention import remove_records
+from tutelage.store.accounts import UserRow
 from tutelage.store.annotations import (
     AdjudicationRow,
     AnnotationRow,
+    AnnotatorRow,
     AssignmentRow,
     DraftRow,
     ItemRow,
@@ -37,6 +40,7 @@ from tutelage.store.kept import KeptTextRow
 from tutelage.store.live import forget_live
 from tutelage.store.privacy import ForgottenRow
 from tutelage.store.records import HeldSignalRow, RecordRow, SignalRow
+from tutelage.store.releases import KeyRow
 from tutelage.store.repairs import RepairRow
 from tutelage.store.scores import ScoreRow
 
@@ -47,12 +51,27 @@ _BY_ID = {
     "human_judgements", "judge_verdicts", "repairs", "forgotten_records", "erasures",
     "store_shapes", "alembic_version",
 }  # fmt: skip
+_STAFF = {"users", "user_sessions", "user_links", "user_tries"}  # accounts: nobody's traffic
 _KEPT = {  # rows that others hang on, or that are no user's: only their JSON is looked through
     "releases", "prompts", "prompt_events", "deployments", "rollouts", "rollout_transitions",
     "api_keys", "artifacts", "artifact_parents", "stages", "jobs", "annotators", "guidelines",
     "label_batches", "human_studies", "evaluations", "turns", "turn_events", "mine_runs",
-    "budgets", "budget_holds", "usage_days",
+    "budgets", "budget_holds", "usage_days", "audit",
 }  # fmt: skip
+
+
+def works_here(store: Store, name: str) -> bool:
+    """Return whether somebody who works on the project has this name, or an API key."""
+    asked = (
+        select(AnnotatorRow.name).where(AnnotatorRow.name == name),
+        select(AdjudicationRow.author).where(AdjudicationRow.author == name),
+        select(RepairRow.author).where(RepairRow.author == name),
+        select(HumanAssignmentRow.rater).where(HumanAssignmentRow.rater == name),
+        select(UserRow.name).where(UserRow.name == name.lower()),
+        select(KeyRow.name).where(KeyRow.name == name),
+    )
+    with store.session() as session:
+        return any(session.scalars(query.limit(1)).first() is not None for query in asked)
 
 
 def find_records(store: Store, traces: Traces) -> None:
@@ -108,8 +127,10 @@ def count(store: Store, traces: Traces) -> dict[str, int]:
         for part in parts(traces.records):
             asked = select(SignalRow.key).where(SignalRow.record.in_(part))
             found["signals"] += len(list(session.scalars(asked)))
-        authored = select(SignalRow.record).where(SignalRow.author.in_(traces.names))
-        found["signals"] += sum(name not in traces.records for name in session.scalars(authored))
+        if not traces.namesake:
+            authored = select(SignalRow.record).where(SignalRow.author.in_(traces.names))
+            others = (name not in traces.records for name in session.scalars(authored))
+            found["signals"] += sum(others)
         for part in parts(traces.records | traces.examples):
             asked_scores = select(ScoreRow.id).where(ScoreRow.item.in_(part))
             found["scores"] += len(list(session.scalars(asked_scores)))
@@ -125,9 +146,10 @@ def erase(store: Store, traces: Traces, erasure: str, key: bytes) -> dict[str, i
     with store.begin() as session:
         overwrite(store, session)
         _tombstones(store, session, traces, erasure, key)
-        for table in (SignalRow, HeldSignalRow):
-            authored = table.author.in_(traces.names)
-            done["signals"] += _run(session, delete(table).where(authored))
+        if not traces.namesake:
+            for table in (SignalRow, HeldSignalRow):
+                authored = table.author.in_(traces.names)
+                done["signals"] += _run(session, delete(table).where(authored))
         for part in parts(traces.records | traces.examples):
             done["scores"] += _run(session, delete(ScoreRow).where(ScoreRow.item.in_(part)))
             done["verdicts"] += _run(
@@ -193,8 +215,11 @@ def _erase_by_content(session: Session, traces: Traces, done: Counter[str]) -> N
     """Look through every other table."""
     there = set(inspect(session.connection()).get_table_names())
     for table in reversed(Base.metadata.sorted_tables):
-        if table.name in there and table.name not in _BY_ID:
-            done[f"in {table.name}"] += _erase_in(session, table, traces)
+        if table.name in there and table.name not in _BY_ID | _STAFF:
+            known = traces
+            if table.name == "audit":  # of accounts, by their names
+                known = replace(traces, workers=traces.workers | {"name"})
+            done[f"in {table.name}"] += _erase_in(session, table, known)
 
 
 def _erase_in(session: Session, table: Table, traces: Traces) -> int:
@@ -202,13 +227,14 @@ def _erase_in(session: Session, table: Table, traces: Traces) -> int:
     keys = list(table.primary_key.columns)
     looked = [c for c in table.columns if isinstance(c.type, (String, JSON)) and c not in keys]
     looked += [c for c in keys if isinstance(c.type, String)]
+    kept = table.name in _KEPT
     changes: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
     query = select(*dict.fromkeys([*keys, *looked])).execution_options(yield_per=2000)
     for row in session.execute(query).mappings():
         values = {c.name: row[c.name] for c in looked}
         texts = {n: v for n, v in values.items() if isinstance(v, str)}
         name = {c.name: row[c.name] for c in keys}
-        if any(traces.in_value(n, v) for n, v in texts.items()):
+        if not kept and any(traces.in_value(n, v) for n, v in texts.items()):
             changes.append((name, None))
             continue
         parted = {n: traces.prune(v, n) for n, v in values.items() if isinstance(v, (dict, list))}
@@ -216,14 +242,13 @@ def _erase_in(session: Session, table: Table, traces: Traces) -> int:
         if changed:
             empty = {n: type(values[n])() if v is GONE else v for n, v in changed.items()}
             changes.append((name, empty))
-    kept = table.name in _KEPT
     for name, new in changes:
         mine = [table.c[column] == value for column, value in name.items()]
         if new is not None:
             session.execute(update(table).where(*mine).values(**new))
-        elif not kept:
+        else:
             session.execute(delete(table).where(*mine))
-    return sum(new is not None or not kept for _, new in changes)
+    return len(changes)
 
 
 def shrink(store: Store) -> bool:

@@ -3,6 +3,9 @@
 Ids of records, rows and label items are random or hashes, so a long one is recognised anywhere.
 What is short, or a common word, counts only where a field says what it is. Texts of the user's
 requests are recognised from a certain length on, if nobody else has them too.
+
+Users and the people who work on a project have names of their own. Where both have the same one,
+fields that say who worked on a row, such as `author`, are about the latter.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ _ID_FIELDS = frozenset(
     ("record", "recordid", "responseid", "item", "id", "example", "exampleid", "source", "twin",
      "parents", "parent")
 )  # fmt: skip
+WORKER_FIELDS = frozenset(
+    ("author", "authors", "annotator", "annotators", "by", "expert", "experts", "people", "person",
+     "rater", "raters")
+)  # fmt: skip
 _LONG_ID, LONG_KEY = 16, 8  # characters from which on it is recognised anywhere
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -45,6 +52,8 @@ class Traces:
     keyed: str = ""  # the name that the log has for the user (data/split.py, private_name)
     aliases: frozenset[str] = frozenset()  # the user's pseudonyms in redacted rows
     fields: frozenset[str] = USER_FIELDS  # folded names of fields that say whose a row is
+    namesake: bool = False  # an expert, account or API key has the user's key as its name
+    workers: frozenset[str] = WORKER_FIELDS  # folded names of fields that say who worked on a row
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -92,7 +101,7 @@ class Traces:
             or not self.examples.isdisjoint(row.origin.parents)
             or item in self.items
             or row.group in self.names
-            or (len(self.user) >= LONG_KEY and row.origin.author in self.names)
+            or self._wrote(row)
             or any(
                 fold(name) in self.fields and str(value) in self.names
                 for name, value in row.meta.items()
@@ -100,16 +109,20 @@ class Traces:
             or (row.group is None and self._asked(row))
         )
 
+    def _wrote(self, row: Example) -> bool:
+        known = len(self.user) >= LONG_KEY and not self.namesake
+        return known and row.origin.author in self.names
+
     def _asked(self, row: Example) -> bool:
         asked = (turn.content for turn in row.messages if turn.role == "user")
         return any(self._quotes.same(text) for text in asked)
 
-    def in_text(self, text: str) -> bool:
-        """Return whether a text without structure names or quotes what is the user's."""
+    def in_text(self, text: str, *, named: bool = True) -> bool:
+        """Return whether a text quotes what is the user's or, if `named`, says their name."""
         long = self._long
         if any(token in long for token in _TOKEN.findall(text)):
             return True
-        if len(self.user) >= LONG_KEY and self._key.search(text):
+        if named and len(self.user) >= LONG_KEY and self._key.search(text):
             return True
         return any(part in text for part in self.aliases) or self._quotes.inside(text)
 
@@ -120,7 +133,8 @@ class Traces:
             return True
         if folded in _ID_FIELDS and value in self.ids:
             return True
-        return self.in_text(value)
+        another = self.namesake and folded in self.workers
+        return self.in_text(value, named=not another)
 
     def prune(self, value: Any, name: str = "") -> Any:
         """Return JSON without what is the user's, or GONE if the value itself is.

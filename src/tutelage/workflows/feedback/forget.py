@@ -185,6 +185,7 @@ def _traces(ctx: Context, user: str) -> Traces:
         keyed=private_name(load_split_key(ctx.workspace), user),
         aliases=pseudonyms_of(ctx, user) or frozenset(),
         fields=USER_FIELDS | own,
+        namesake=tables.works_here(ctx.store, user),
     )
     tables.find_records(ctx.store, traces)
     output = ctx.config.output.format()
@@ -275,6 +276,10 @@ def _sweep(ctx: Context, traces: Traces, *, dry_run: bool) -> Swept:
     done.remains += _other_files(ctx, traces, sources)
     if pseudonyms_of(ctx, traces.user) is None:
         done.remains.append("rows under a pseudonym, if any: the key of the pseudonyms is not here")
+    if traces.namesake:
+        done.remains.append(
+            "what an expert, account or API key of the same name did here: it stays as theirs"
+        )
     if others := tables.mentions(ctx.store, traces):
         done.remains.append(f"{others:,} records of others that quote the user's key")
     if not dry_run:
