@@ -221,6 +221,9 @@ def _show_import(console: Console, done: Mapping[str, Any]) -> None:
         console.print(Text(f"{done['known']:,} calls were known before"))
     if done["too_old"]:
         console.print(Text(f"{done['too_old']:,} calls left out: older than deploy.log_days"))
+    if done["forgotten"]:
+        told = f"{done['forgotten']:,} calls left out: of users who were forgotten since"
+        console.print(Text(told))
     if done["rejected_file"]:
         left = done["rejected"] + done["skipped"]
         console.print(Text(f"{left:,} left out, with reasons, in {done['rejected_file']}"))

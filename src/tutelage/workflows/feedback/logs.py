@@ -1,7 +1,8 @@
 """Logs of other tools into the project's records, or into a file to tune on; records to look at.
 
 An imported call is a record like those of the gateway: redacted as `deploy.redact` says, on the
-side that the keyed hash gives it, with its feedback. Importing the same file again adds nothing.
+side that the keyed hash gives it, with its feedback. Importing the same file again adds nothing,
+also of what was erased since.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from itertools import islice
@@ -30,6 +31,7 @@ from tutelage.data.writers.files import json_line, replacing
 from tutelage.feedback.log_formats.calls import CallShaper, bare, facts_of
 from tutelage.feedback.log_formats.facts import Names
 from tutelage.feedback.log_formats.records import Intake
+from tutelage.feedback.privacy.again import Erased
 from tutelage.feedback.signals import OWN_FIELDS, declare
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.store.base import Store, insert_into
@@ -87,6 +89,7 @@ class LogsImported:
     first_feedback: str | None
     detected: list[str]
     too_old: int = 0  # calls from before `deploy.log_days`, which were not kept
+    forgotten: int = 0  # calls of users from before they were forgotten, which were not kept
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain JSON."""
@@ -158,7 +161,7 @@ def import_logs(
     return LogsImported(
         into.new, into.known, into.signals, dict(into.sides), done.rejected, done.skipped,
         done.rejected_file, done.first, into.problems, into.first_problem, done.detected,
-        into.too_old,
+        into.too_old, into.forgotten,
     )  # fmt: skip
 
 
@@ -173,7 +176,8 @@ class _Records:
     """Writes calls to the store, a thousand a transaction, and counts."""
 
     def __init__(self, ctx: Context, redact: Callable[[str], str]) -> None:
-        self.new = self.known = self.signals = self.problems = self.too_old = 0
+        self.new = self.known = self.signals = self.problems = 0
+        self.too_old = self.forgotten = 0
         self.first_problem: str | None = None
         self.sides: Counter[str] = Counter()
         self._store: Store = ctx.store
@@ -199,19 +203,19 @@ class _Records:
     def _keep_some(self, calls: Sequence[Example]) -> None:
         records: dict[str, dict[str, Any]] = {}
         signals: dict[str, dict[str, Any]] = {}
-        kept = len(calls)
-        for call in calls:
-            row, given, problem = self._intake.rows(call)
-            if self._oldest is not None and row["at"] < self._oldest:
-                self.too_old += 1
-                kept -= 1
-                continue
-            records.setdefault(row["id"], self._as_kept(row))
-            signals |= {one["key"]: one for one in given}
-            if problem:
-                self.problems += 1
-                self.first_problem = self.first_problem or f"{call.origin.source}: {problem}"
+        read = [(call, *self._intake.rows(call)) for call in calls]
+        kept = len(read)
         with self._store.begin() as session:
+            erased = Erased(session, self._intake.split_key, (row["id"] for _, row, _, _ in read))
+            for call, row, given, problem in read:
+                if self._is_left_out(call, row, erased):
+                    kept -= 1
+                    continue
+                records.setdefault(row["id"], self._as_kept(row))
+                signals |= {one["key"]: one for one in given}
+                if problem:
+                    self.problems += 1
+                    self.first_problem = self.first_problem or f"{call.origin.source}: {problem}"
             asked = select(RecordRow.id).where(RecordRow.id.in_(list(records)))
             there = set(session.scalars(asked))
             fresh = [row for name, row in records.items() if name not in there]
@@ -225,6 +229,17 @@ class _Records:
         self.known += kept - len(fresh)
         self.signals += len(signals)
         self.sides.update(row["split"] for row in fresh)
+
+    def _is_left_out(self, call: Example, row: Mapping[str, Any], erased: Erased) -> bool:
+        """Return whether a call is too old, or of a user who was forgotten, and count it."""
+        if self._oldest is not None and row["at"] < self._oldest:
+            self.too_old += 1
+            return True
+        facts = facts_of(call)
+        if erased.holds(row["id"], (facts.user, row["user"], facts.group), facts.at):
+            self.forgotten += 1
+            return True
+        return False
 
     def _as_kept(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return the record without texts where `deploy.log` keeps none of it."""
