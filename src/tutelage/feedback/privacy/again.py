@@ -33,7 +33,7 @@ class Erased:
         for part in parts(keyed(key, "record", one) for one in ids) if self._users else ():
             mine = ForgottenRow.record.in_(part)
             found = session.execute(select(ForgottenRow.record, ForgottenRow.at).where(mine))
-            self._records.update(found.tuples())
+            self._records.update(found.tuples().all())
 
     def holds(self, record: str, names: Iterable[str | None], at: datetime | None) -> bool:
         """Return whether a call of that time is one of somebody who was forgotten.
