@@ -20,6 +20,7 @@ from tutelage.cli.main import app
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_improve import Improve
 from tutelage.core.errors import Conflict, DataError, PlanRefused
+from tutelage.core.lock import sole
 from tutelage.data.version import load_version
 from tutelage.feedback.edits import Edit, checked, judge_edits, trust, trust_together
 from tutelage.feedback.schedule import Seen, due, quiet_until, retry_at
@@ -156,10 +157,9 @@ def test_one_turn_at_a_time_and_one_worker_on_it(ctx: Context) -> None:
     turn = kept.begin(ctx.store, "colours", "a test")
     with pytest.raises(Conflict, match="under way"):
         kept.begin(ctx.store, "colours", "another")
-    lock = ctx.workspace.home / "improve.lock"
-    with Hold(ctx.store, turn, lock) as hold:
-        with pytest.raises(Conflict, match="being worked on"), Hold(ctx.store, turn, lock):
-            pass
+    with sole(ctx.workspace.home / "improve.lock", Conflict("")), Hold(ctx.store, turn) as hold:
+        with pytest.raises(Conflict, match="being worked on"):
+            loop.improve(ctx, parts=parts())
         moved = kept.move(ctx.store, turn, Move("review", "x"), holder=hold.name)
         with pytest.raises(Conflict, match="moved by somebody else"):
             kept.move(ctx.store, turn, Move("dataset", "late"), holder=hold.name)
@@ -169,7 +169,7 @@ def test_one_turn_at_a_time_and_one_worker_on_it(ctx: Context) -> None:
         row = session.get_one(TurnRow, turn.id)
         assert row.holder is None
         row.holder, row.lease_until = "otherhost:1:x", utc_now() + timedelta(minutes=1)
-    with pytest.raises(Conflict, match="otherhost"), Hold(ctx.store, turn, lock):
+    with pytest.raises(Conflict, match="otherhost"), Hold(ctx.store, turn):
         pass
 
 
@@ -188,6 +188,9 @@ def test_a_person_cancels_while_it_works(ctx: Context) -> None:
     thread.start()
     assert entered.wait(30)
     loop.cancel(ctx, why="not today", author="eve")
+    with pytest.raises(Conflict, match="is still stopping, and no turn was begun"):
+        loop.improve(ctx, parts=parts())
+    assert kept.current(ctx.store, "colours") is None, "nobody would work on it"
     go.set()
     thread.join()
     assert ended[0].state == "cancelled"

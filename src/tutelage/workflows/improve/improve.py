@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import Conflict, DataError, PlanRefused, ReleaseRefused, TutelageError
 from tutelage.core.events import Event, EventKind
+from tutelage.core.lock import sole
 from tutelage.feedback.schedule import quiet_until
 from tutelage.store.annotations import DraftRow
 from tutelage.store.judgements import JudgeVerdictRow
@@ -56,11 +57,13 @@ def improve(
     """
     from tutelage.workflows.improve.improve_steps import facts_at_start, steps
 
-    turn = kept.current(ctx.store, ctx.config.name)
-    if turn is None:
-        turn = kept.begin(ctx.store, ctx.config.name, why, facts_at_start(ctx), now())
-        ctx.emit(Event(STAGE, "note", f"turn {turn.id} begins: {why}"))
-    return carry_on(ctx, turn, steps() if parts is None else parts, patient=patient, now=now)
+    busy = kept.busy(kept.current(ctx.store, ctx.config.name))
+    with sole(ctx.workspace.home / "improve.lock", busy):  # before a turn begins: it has a worker
+        turn = kept.current(ctx.store, ctx.config.name)
+        if turn is None:
+            turn = kept.begin(ctx.store, ctx.config.name, why, facts_at_start(ctx), now())
+            ctx.emit(Event(STAGE, "note", f"turn {turn.id} begins: {why}"))
+        return _carry_on(ctx, turn, steps() if parts is None else parts, patient, now)
 
 
 def resume(ctx: Context, *, parts: Parts | None = None) -> Turn:
@@ -69,16 +72,11 @@ def resume(ctx: Context, *, parts: Parts | None = None) -> Turn:
     return improve(ctx, parts=parts)
 
 
-def carry_on(
-    ctx: Context,
-    turn: Turn,
-    parts: Parts,
-    *,
-    patient: bool = False,
-    now: Callable[[], datetime] = utc_now,
+def _carry_on(
+    ctx: Context, turn: Turn, parts: Parts, patient: bool, now: Callable[[], datetime]
 ) -> Turn:
     """Do the work of one state after the other until the turn waits or ends."""
-    with Hold(ctx.store, turn, ctx.workspace.home / "improve.lock") as hold:
+    with Hold(ctx.store, turn) as hold:
         turn = kept.find(ctx.store, turn.project, turn.id)
         while not turn.ended:
             step = _held_back(ctx, turn, now() if patient else None) or _without_erased(ctx, turn)

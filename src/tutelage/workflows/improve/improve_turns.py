@@ -14,8 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
@@ -249,16 +248,16 @@ def _turn(row: TurnRow) -> Turn:
 
 
 class Hold:
-    """A turn held by this process while the block runs: `with Hold(store, turn, lock) as hold`.
+    """A turn held by this process while the block runs: `with Hold(store, turn) as hold`.
 
-    Raises Conflict on entry if another process works on it. `spent()` returns the seconds of work
+    Raises Conflict on entry if another machine works on it; on this one the caller holds the lock
+    of the turns. `spent()` returns the seconds of work
     that are not written yet; a heartbeat writes them meanwhile, so that a kill loses few.
     """
 
-    def __init__(self, store: Store, turn: Turn, lock: Path) -> None:
-        self._store, self._turn, self._lock = store, turn, lock
+    def __init__(self, store: Store, turn: Turn) -> None:
+        self._store, self._turn = store, turn
         self.name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._file: IO[bytes] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="improve-lease", daemon=True)
         self._guard = threading.Lock()
@@ -266,12 +265,7 @@ class Hold:
         self.lost = False  # a heartbeat saw that the turn has ended, or is another's
 
     def __enter__(self) -> Self:
-        self._file = _only_one(self._lock)
-        try:
-            self._take()
-        except BaseException:
-            self._file.close()
-            raise
+        self._take()
         self._since = time.monotonic()
         self._thread.start()
         return self
@@ -283,8 +277,6 @@ class Hold:
             row = session.get(TurnRow, self._turn.id, with_for_update=True)
             if row is not None and row.holder == self.name:
                 row.holder, row.lease_until = None, None
-        if self._file is not None:
-            self._file.close()
 
     def spent(self) -> float:
         """Return the seconds since the last call or heartbeat."""
@@ -323,20 +315,17 @@ def _host(holder: str) -> str:
     return holder.split(":")[0]
 
 
-def _only_one(path: Path) -> IO[bytes]:
-    """Return the lock's open file; raise Conflict if another process of this machine has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("ab")
-    try:
-        import fcntl
+def busy(turn: Turn | None) -> Conflict:
+    """Return what to say while another process of this machine holds the lock of the turns.
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows: the lease in the store has to do
-        pass
-    except OSError:
-        file.close()
-        raise _taken("another process of this machine") from None
-    return file
+    Without a turn under way that is the worker of one that was cancelled a moment ago.
+    """
+    if turn is not None:
+        return _taken("another process of this machine")
+    return Conflict(
+        "the worker of the turn before is still stopping, and no turn was begun",
+        fix="Run the command again in some seconds",
+    )
 
 
 def _taken(who: str) -> Conflict:
