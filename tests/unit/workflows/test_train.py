@@ -156,6 +156,33 @@ def test_a_run_has_one_process_at_a_time(opened: Callable[..., Opened]) -> None:
     assert list(ctx.workspace.runs.iterdir()) == []  # neither the run's folder nor its lock
 
 
+def test_an_edited_plan_of_a_run_that_was_cut_off_is_not_followed(
+    opened: Callable[..., Opened],
+) -> None:
+    ctx, dataset, events = opened()
+
+    def cut(event: Event) -> None:
+        if event.stage == "train" and event.kind == "progress" and event.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(ctx, emit=cut), dataset)
+    (path,) = ctx.workspace.runs.glob("train-*/plan.json")
+    kept = path.read_bytes()
+    path.write_bytes(kept.replace(b'"learning_rate": ', b'"learning_rate": 9'))
+    assert path.read_bytes() != kept
+    made = train(ctx, dataset).artifact
+    told = [event.message for event in events if event.kind == "warning"]
+    assert f"{path} was changed after the run began: it is planned anew" in told[0]
+    planned = plan(ctx, dataset, probe=False).recipe
+    assert made.meta["recipe"]["learning_rate"] == planned.learning_rate
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(opened(settings=", seed: 3")[0], emit=cut), dataset)
+    ctx, dataset, events = opened(settings=", seed: 3")
+    train(ctx, dataset)
+    assert not [event for event in events if event.kind == "warning"], "nobody has edited it"
+
+
 def test_settings_that_change_nothing_keep_the_run(opened: Callable[..., Opened]) -> None:
     ctx, dataset, _ = opened()
     first = train(ctx, dataset).artifact

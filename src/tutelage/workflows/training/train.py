@@ -1,7 +1,7 @@
 """Carry a training plan out: the dataset version in, an adapter artifact out.
 
 The run's folder is named by what goes into it, so a run that was killed is found and continued;
-its plan is kept there and holds for the rest of the run.
+its plan is kept there and holds for the rest of the run, unless somebody has edited it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 STAGE = "train"
 _PLAN = "plan.json"
+_DIGEST = "digest"  # the hash of the plan's other fields: a plan that was edited is none
 # what does not change the outcome; a run that was cut off keeps its own plan
 NO_MATTER = {"tracker", "processes", "launcher", "checkpoint_every", "hour_price", "force"}
 
@@ -158,7 +159,7 @@ def _job(
     """
     dataset, *earlier = parents
     recipe = earlier[0].meta.get("recipe", {}) if earlier else None
-    made = _kept_plan(run_dir) or plan_after(ctx, dataset, recipe)
+    made = _kept_plan(ctx, run_dir) or plan_after(ctx, dataset, recipe)
     require_recipe(made.recipe)
     if here:
         require_machine(ctx, made.recipe)
@@ -167,15 +168,24 @@ def _job(
         raise PlanRefused(made.refusal, fix="Label more rows, or set train.force: true")
     if not version.rows("train"):
         raise DataError("the train split is empty", where=str(version.directory))
-    atomic_write(run_dir / _PLAN, made.model_dump_json(indent=2).encode())
+    _keep_plan(run_dir, made)
     start = ctx.path_of(earlier[0]) if earlier else None
     job = make_job(ctx, version, made.recipe, run_dir, start=start)
     held = [*version.rows("validation"), *version.rows("test")]
     return made, *with_replay(ctx, job, held)
 
 
-def _kept_plan(run_dir: Path) -> Plan | None:
-    """Return the plan of a run that was cut off, so that it ends as it began."""
+def _keep_plan(run_dir: Path, made: Plan) -> None:
+    plan = made.model_dump(mode="json")
+    text = json.dumps({**plan, _DIGEST: content_hash(plan)}, indent=2, ensure_ascii=False)
+    atomic_write(run_dir / _PLAN, (text + "\n").encode())
+
+
+def _kept_plan(ctx: Context, run_dir: Path) -> Plan | None:
+    """Return the plan of a run that was cut off, so that it ends as it began.
+
+    One that was edited is not followed, and that is said.
+    """
     from pydantic import ValidationError
 
     from tutelage.training.planner import Plan
@@ -184,9 +194,22 @@ def _kept_plan(run_dir: Path) -> Plan | None:
     if not path.is_file():
         return None
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        plan = json.loads(path.read_bytes())
+        digest = plan.pop(_DIGEST, None)
+        if digest is not None and content_hash(plan) == digest:
+            return Plan.model_validate(plan)
+        changed = digest is not None
     except ValidationError:
         return None  # of another version of this program: plan anew
+    except (ValueError, AttributeError):
+        changed = True
+    if changed:
+        text = (
+            f"{path} was changed after the run began: it is planned anew, as tutelage.yaml says. "
+            "Settings are made there, under train"
+        )
+        ctx.emit(Event(STAGE, "warning", text))
+    return None
 
 
 def tracker_of(ctx: Context, run_dir: Path, parent: Path | None = None) -> Tracker:
