@@ -62,7 +62,7 @@ def without_validation(told: list[str], why: str) -> list[str]:
 def refusal(situation: Situation, overrides: Train) -> str | None:
     """Return why the run should not be started, or None."""
     data = situation.data
-    if overrides.force or data.rows >= LEAST_ROWS or situation.method == "cloze" or data.texts:
+    if overrides.force or situation.method == "cloze" or data.texts:
         return None
     if situation.method == "cpt":
         return (
@@ -70,6 +70,8 @@ def refusal(situation: Situation, overrides: Train) -> str | None:
             "answers; set task: text if the sources are raw text, or put the texts into a stage "
             "under train.before"
         )
+    if data.rows >= LEAST_ROWS:
+        return None
     can = "few-shot prompting"
     if data.task == "classification" and data.labels > 1 and data.rows >= LEAST_CLOZE:
         can += " or a cloze (train.method: cloze)"

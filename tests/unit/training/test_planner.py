@@ -239,11 +239,14 @@ def test_raw_text_has_no_instructions_to_keep() -> None:
 
 
 def test_pre_training_on_answers_is_refused_with_the_way_out() -> None:
-    refusal = make_plan(replace(DATA, rows=13), SMALL, LAPTOP, Train(method="cpt")).refusal
-    assert refusal is not None
-    assert "set task: text" in refusal
-    assert "train.before" in refusal
-    assert "few-shot" not in refusal
+    for rows in (13, 400):
+        refusal = make_plan(replace(DATA, rows=rows), SMALL, LAPTOP, Train(method="cpt")).refusal
+        assert refusal is not None
+        assert "set task: text" in refusal
+        assert "train.before" in refusal
+        assert "few-shot" not in refusal
+    for some in (replace(DATA, rows=400, texts=3), replace(DATA, rows=400, texts=400)):
+        assert make_plan(some, SMALL, LAPTOP, Train(method="cpt")).refusal is None
 
 
 def test_a_cloze_is_advised_only_where_it_has_rows_enough() -> None:

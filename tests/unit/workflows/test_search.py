@@ -14,7 +14,7 @@ import yaml
 from tests.fakes.tiny_llama import build_tiny_model
 
 from tutelage.core.artifact import Artifact, describe
-from tutelage.core.errors import ConfigError, DataError, PlanRefused
+from tutelage.core.errors import ConfigError, DataError, PlanRefused, TutelageError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
 from tutelage.data.version import VersionDraft, load_version, write_version
@@ -172,6 +172,15 @@ def test_what_cannot_be_searched_is_said_before_any_work(opened: Callable[..., O
     ctx, dataset, _ = opened(rows=6)
     with pytest.raises(PlanRefused):
         search(ctx, dataset)
+    for settings, words in (
+        ("attention: flash_attention_2", "'flash_attention_2' needs"),
+        ("strategy: fsdp2, precision: fp16", "can't train with precision fp16"),
+        ("method: cpt", "are questions with answers"),
+    ):
+        ctx, dataset, events = opened(settings=f", {settings}")
+        with pytest.raises(TutelageError, match=words):
+            search(ctx, dataset)
+        assert not any(event.kind == "start" for event in events)
     ctx, dataset, _ = opened(settings=", method: hosted")
     with pytest.raises(ConfigError, match="a search trains here"):
         search(ctx, dataset)

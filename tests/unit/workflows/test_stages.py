@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,19 @@ import torch
 from typer.testing import CliRunner
 
 from tutelage.cli.main import app
-from tutelage.core.artifact import Artifact
-from tutelage.core.errors import ConfigError, DataError, PlanRefused
+from tutelage.core.artifact import Artifact, describe
+from tutelage.core.errors import ConfigError, DataError, PlanRefused, TutelageError
 from tutelage.core.events import Event
 from tutelage.core.example import Example, Message
-from tutelage.data.version import load_version
+from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.release.lineage import lineage, render
 from tutelage.store.artifacts import StageRow
-from tutelage.workflows.context import Context, find_artifact, open_context
+from tutelage.workflows.context import Context, find_artifact, open_context, register
 from tutelage.workflows.curate import curate
 from tutelage.workflows.training.plan import plan
+from tutelage.workflows.training.search import search
 from tutelage.workflows.training.stages import apart, before, planned, stage_context, stage_rows
-from tutelage.workflows.training.train import carry_out, train
+from tutelage.workflows.training.train import carry_out, prepare, train
 
 CONFIG = """\
 name: valves
@@ -334,6 +335,25 @@ def test_replay_from_a_file_leaves_out_what_is_held_out(opened: Opened, project:
             "Set train.method: lora, or let the stage's method",
         ),
         ("  method: pissa\n  before: [{method: cpt, sources: [texts/*]}]\n", ConfigError, "nor a"),
+        (
+            "  before: [{method: classify, sources: [related.jsonl]}]\n",
+            ConfigError,
+            "trains a classification head, and the next training (planned) has none",
+        ),
+        (
+            "  before:\n"
+            "  - {method: classify, sources: [related.jsonl]}\n"
+            "  - {method: cpt, sources: [texts/*]}\n",
+            ConfigError,
+            "and the next training (cpt) has none",
+        ),
+        (
+            "  method: classify\n  before:\n  - method: classify\n"
+            "    sources: [related.jsonl]\n    output: {field: state, labels: [shut, ajar]}\n",
+            ConfigError,
+            "has other labels than the next training's",
+        ),
+        ("  method: cpt\n", PlanRefused, "are questions with answers"),
         ("  replay: 0.1\n  replay_from: gone.txt\n", ConfigError, "there is no file 'gone.txt'"),
         ("  method: classify\n  replay: 0.1\n", ConfigError, "has no meaning for 'classify'"),
     ],
@@ -350,6 +370,51 @@ def test_what_can_be_wrong_is_one_sentence(
         train(other, dataset)
     assert words in caught.value.sentence()  # type: ignore[attr-defined]
     other.store.close()
+
+
+@pytest.mark.parametrize("work", [train, prepare, search])
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("method: cloze\n  replay: 0.1", "train.replay has no meaning for 'cloze'"),
+        ("attention: flash_attention_2", "train.attention 'flash_attention_2' needs"),
+        ("method: cpt", "are questions with answers"),
+    ],
+)
+def test_what_the_last_training_would_fail_of_is_said_before_the_first_is_trained(
+    opened: Opened, project: Path, work: Callable[..., Any], own: str, words: str
+) -> None:
+    _, dataset, _ = opened
+    (project / "tutelage.yaml").write_text(CONFIG % f"  {own}\n{ONE_STAGE}", encoding="utf-8")
+    other = open_context(project, lambda event: None)
+    with pytest.raises(TutelageError) as caught:
+        work(other, dataset)
+    assert words in caught.value.sentence()
+    assert "train-1" not in stages_of(other)
+    other.store.close()
+
+
+def test_a_search_without_validation_rows_trains_no_stage(project: Path) -> None:
+    (project / "tutelage.yaml").write_text(CONFIG % ONE_STAGE, encoding="utf-8")
+    other = open_context(project, lambda event: None)
+    version = write_version(
+        other.workspace.artifacts / "datasets",
+        VersionDraft({"train": [row_of(n) for n in range(24)], "validation": [], "test": []}, {}),
+    )
+    place = other.workspace.relative(version.directory)
+    dataset = register(other.store, describe("dataset", version.hash, place))
+    with pytest.raises(DataError, match="the validation split is empty"):
+        search(other, dataset)
+    assert "train-1" not in stages_of(other)
+    other.store.close()
+
+
+def row_of(number: int) -> Example:
+    turns = (
+        Message(role="user", content=f"valve number {number}"),
+        Message(role="assistant", content='{"state": "open"}'),
+    )
+    return Example(messages=turns, label="open")
 
 
 def test_a_system_message_of_a_row_is_preferred_to_the_prompt(model: Path) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tutelage.core.errors import PlanRefused
 from tutelage.workflows.context import Context
 from tutelage.workflows.training.replay import fingerprint, require_use
 
 if TYPE_CHECKING:
+    from tutelage.training.planner import Plan
     from tutelage.training.recipe import Recipe
 
 
@@ -45,3 +47,9 @@ def require_recipe(recipe: Recipe) -> None:
 
     require_use(recipe)
     require_computable(recipe)
+
+
+def require_wanted(plan: Plan) -> None:
+    """Raise PlanRefused if the planner advises against the run."""
+    if plan.refusal:
+        raise PlanRefused(plan.refusal, fix="Label more rows, or set train.force: true")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe
 from tutelage.core.config import Train
-from tutelage.core.errors import ConfigError, DataError, EnvironmentProblem, PlanRefused
+from tutelage.core.errors import ConfigError, DataError, EnvironmentProblem
 from tutelage.core.events import Event, silent
 from tutelage.core.example import SplitName
 from tutelage.core.workspace import atomic_dir, atomic_write
@@ -26,10 +26,16 @@ from tutelage.inference.models import locate_model
 from tutelage.workflows.context import Context, run_stage
 from tutelage.workflows.data.preferences import material
 from tutelage.workflows.training.plan import make_job, plan_rows
+from tutelage.workflows.training.plan_checks import (
+    require_machine,
+    require_recipe,
+    require_settings,
+    require_wanted,
+)
 from tutelage.workflows.training.replay import fingerprint, with_replay
 from tutelage.workflows.training.search_report import fragment, report_page
 from tutelage.workflows.training.stages import before, going_on
-from tutelage.workflows.training.train import NO_MATTER, carry_out, tracker_of
+from tutelage.workflows.training.train import NO_MATTER, carry_out_after_checks, tracker_of
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainingJob
@@ -142,19 +148,17 @@ def _require_means(ctx: Context) -> None:
 
 
 def _scene(ctx: Context, dataset: Artifact) -> _Scene:
-    """Carry out the stages before, and open the rows; DataError without validation rows."""
-    earlier = before(ctx, dataset, carry_out)
-    if earlier is not None:
-        ctx = going_on(ctx, earlier)
-    dataset = material(ctx, dataset)
-    version = load_version(ctx.path_of(dataset), OPEN_SPLITS)
+    """Open the rows, and carry out the stages before; DataError without validation rows."""
+    rows = material(ctx, dataset)
+    version = load_version(ctx.path_of(rows), OPEN_SPLITS)
     if not version.rows("validation"):
         raise DataError(
             "the validation split is empty, and a search has nothing else to compare by",
             where=str(version.directory),
             fix="Give data.splits.validation a share, and run `tutelage data split`",
         )
-    return _Scene(ctx, dataset, version, earlier)
+    earlier = before(ctx, dataset, carry_out_after_checks(ctx, dataset))
+    return _Scene(going_on(ctx, earlier) if earlier else ctx, rows, version, earlier)
 
 
 def _work(scene: _Scene, limits: Limits, names: tuple[str, ...], folder: Path) -> Artifact:
@@ -162,10 +166,12 @@ def _work(scene: _Scene, limits: Limits, names: tuple[str, ...], folder: Path) -
     from tutelage.training.search_space import space, usual
 
     ctx = scene.ctx
+    require_settings(ctx)
     whole = tracker_of(ctx, folder)
     plan = plan_rows(ctx, scene.version, ctx.config.train)
-    if plan.refusal:
-        raise PlanRefused(plan.refusal, fix="Label more rows, or set train.force: true")
+    require_recipe(plan.recipe)
+    require_machine(ctx, plan.recipe)
+    require_wanted(plan)
     given = names or usual(plan.recipe, going_on=scene.earlier is not None)
     dimensions = space(plan.recipe, given)
     whole.log_params({"over": ", ".join(d.name for d in dimensions), **asdict(limits)})

@@ -28,6 +28,7 @@ from tutelage.workflows.training.plan_checks import (
     require_machine,
     require_recipe,
     require_settings,
+    require_wanted,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _SHAPE = ("rank", "alpha", "target_modules")  # of an adapter
 _MOVING = ("pissa", "olora")
 # adapters of one shape, which differ in their rates or in how the base is held
 _ALIKE = {"lora_plus": "lora", "loraplus": "lora", "qlora": "lora", "rs_lora": "rslora"}
+_HEAD = "classify"  # the method that puts a head on the model
 _PLANNED = "lora"  # what is trained where nobody says it, or qlora
 
 
@@ -101,6 +103,23 @@ def planned(ctx: Context, dataset: Artifact, *, probe: bool = True) -> tuple[lis
     return made, own
 
 
+def require_plans(ctx: Context, dataset: Artifact) -> None:
+    """Raise what any stage, or the training after them, would fail of or is refused for.
+
+    It is asked before the first stage is trained; with everything trained nobody has to.
+    """
+
+    def emit(event: Event) -> None:
+        if not event.data.get("skipped"):  # it is told when it is the stage's turn
+            ctx.emit(event)
+
+    made, own = planned(replace(ctx, emit=emit), dataset, probe=False)
+    for number, each in enumerate(made, start=1):
+        with _naming(number):
+            require_wanted(each)
+    require_wanted(own)
+
+
 def plan_after(
     ctx: Context, dataset: Artifact, earlier: Mapping[str, Any] | None, *, probe: bool = True
 ) -> Plan:
@@ -143,6 +162,7 @@ def _require_same(ctx: Context) -> None:
                     fix="Take lora, dora or full, or train without stages",
                 )
         _require_weights(ctx, stage, place)
+        _require_head(ctx, number, place)
         for name in ("rank", "target_modules"):
             own, ours = getattr(stage, name), getattr(ctx.config.train, name)
             if own is not None and own != ours:
@@ -168,6 +188,28 @@ def _require_weights(ctx: Context, stage: Stage, place: str) -> None:
         where=place,
         fix=f"Set train.{field}: {kinds[0]}, or let the stage's method and tune be the project's",
     )
+
+
+def _require_head(ctx: Context, number: int, place: str) -> None:
+    """Raise ConfigError if a stage trains a head that what comes after it has not."""
+    stages = [stage_context(ctx, stage).config for stage in ctx.config.train.before]
+    own, after = stages[number - 1], [*stages, ctx.config][number]
+    if own.train.method != _HEAD:
+        return
+    if after.train.method != _HEAD:
+        told = "planned" if after.train.method == "auto" else after.train.method
+        raise ConfigError(
+            f"the stage trains a classification head, and the next training ({told}) has none to "
+            "go on from",
+            where=place,
+            fix=f"Set the method of both to {_HEAD}, or take lora for the stage",
+        )
+    if own.output.labels != after.output.labels:
+        raise ConfigError(
+            "the stage's classification head has other labels than the next training's",
+            where=place,
+            fix="Give both the same output.labels, or take lora for the stage",
+        )
 
 
 def _named(train: Train) -> str | None:

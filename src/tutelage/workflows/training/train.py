@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tutelage.core.artifact import MANIFEST, Artifact, content_hash, describe, hash_files
-from tutelage.core.errors import ConfigError, Conflict, DataError, PlanRefused
+from tutelage.core.errors import ConfigError, Conflict, DataError
 from tutelage.core.events import Event
 from tutelage.core.lock import sole
 from tutelage.core.workspace import atomic_dir, atomic_write
@@ -23,9 +25,15 @@ from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context, StageOutcome, run_stage
 from tutelage.workflows.data.preferences import material
 from tutelage.workflows.training.plan import make_job
-from tutelage.workflows.training.plan_checks import require_machine, require_recipe
+from tutelage.workflows.training.plan_checks import require_machine, require_recipe, require_wanted
 from tutelage.workflows.training.replay import fingerprint, with_replay
-from tutelage.workflows.training.stages import before, plan_after, text_facts
+from tutelage.workflows.training.stages import (
+    CarryOut,
+    before,
+    plan_after,
+    require_plans,
+    text_facts,
+)
 
 if TYPE_CHECKING:
     from tutelage.training.job import TrainingJob, TrainResult
@@ -50,13 +58,26 @@ def train(ctx: Context, dataset: Artifact, *, yes: bool = False) -> StageOutcome
         from tutelage.workflows.training.hosted import train_hosted
 
         return train_hosted(ctx, dataset, yes=yes)
-    return carry_out(ctx, dataset, before(ctx, dataset, carry_out))
+    return carry_out(ctx, dataset, before(ctx, dataset, carry_out_after_checks(ctx, dataset)))
+
+
+def carry_out_after_checks(ctx: Context, dataset: Artifact) -> CarryOut:
+    """Return `carry_out` for the stages before: all plans are looked at before one is trained."""
+    return partial(carry_out, first=cache(lambda: require_plans(ctx, dataset)))
 
 
 def carry_out(
-    ctx: Context, dataset: Artifact, earlier: Artifact | None, stage: str = STAGE
+    ctx: Context,
+    dataset: Artifact,
+    earlier: Artifact | None,
+    stage: str = STAGE,
+    *,
+    first: Callable[[], None] = lambda: None,
 ) -> StageOutcome:
-    """Train on one set of rows, from the weights of `earlier` on; `stage` is its name."""
+    """Train on one set of rows, from the weights of `earlier` on; `stage` is its name.
+
+    `first` is called if there is anything to train.
+    """
     dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
     inputs = _inputs(ctx, dataset, version, earlier)
@@ -68,8 +89,13 @@ def carry_out(
         fix="Wait for it, or stop it, and run the same command again: it goes on where that was",
     )
     lock = run_dir.with_name(f".{run_dir.name}.lock")
+
+    def work() -> Artifact:
+        first()
+        return _work(ctx, parents, version, run_dir)
+
     with sole(lock, taken):
-        outcome = run_stage(ctx, stage, inputs, lambda: _work(ctx, parents, version, run_dir))
+        outcome = run_stage(ctx, stage, inputs, work)
         if not outcome.skipped:
             shutil.rmtree(run_dir, ignore_errors=True)
             _tell_left(ctx, run_dir)
@@ -98,7 +124,7 @@ def prepare(ctx: Context, dataset: Artifact) -> Path:
     if ctx.config.train.method == "hosted":
         raise ConfigError("a service runs its own machines", where="train.method",
                           fix="Run `tutelage train`")  # fmt: skip
-    earlier = before(ctx, dataset, carry_out)
+    earlier = before(ctx, dataset, carry_out_after_checks(ctx, dataset))
     dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
     run_dir = _run_dir(ctx, _inputs(ctx, dataset, version, earlier))
@@ -164,8 +190,7 @@ def _job(
     if here:
         require_machine(ctx, made.recipe)
     ctx.emit(Event("plan", "note", data={"plan": made.model_dump(mode="json")}))
-    if made.refusal:
-        raise PlanRefused(made.refusal, fix="Label more rows, or set train.force: true")
+    require_wanted(made)
     if not version.rows("train"):
         raise DataError("the train split is empty", where=str(version.directory))
     _keep_plan(run_dir, made)
