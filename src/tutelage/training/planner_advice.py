@@ -17,7 +17,6 @@ MEMORY_SHARE = 0.8  # of what is free may be planned for
 _FEW_A_LABEL = 5
 _MANY_EPOCHS = 10
 _STRANGE_WORDS = 2.2  # tokens a word: general English takes about 1.3 in a vocabulary of 49,000
-_NO_VALIDATION = "no validation rows: nothing stops training when it starts to overfit; "
 _WHAT = {
     "lora": "a LoRA adapter", "dora": "a DoRA adapter", "qlora": "a LoRA adapter on 4-bit weights",
     "full": "all weights", "cpt": "on raw text", "cloze": "a cloze", "classify": "a classifier",
@@ -52,11 +51,6 @@ def warnings(
         *_about_machine(situation, recipe, memory),
         *_about_settings(situation, recipe, overrides),
     ]
-
-
-def without_validation(told: list[str], why: str) -> list[str]:
-    """Return the warnings with the reason why a split gave no validation rows."""
-    return [_NO_VALIDATION + why if text.startswith(_NO_VALIDATION) else text for text in told]
 
 
 def refusal(situation: Situation, overrides: Train) -> str | None:
@@ -114,7 +108,10 @@ def _about_rows(situation: Situation, recipe: Recipe) -> list[str]:
             f"the rarest label has {_rows(data.least_label)}: it will be guessed; label more of it"
         )
     if data.validation_rows == 0:
-        found.append(f"{_NO_VALIDATION}give data.splits.validation a share")
+        found.append(
+            "no validation rows: nothing stops training when it starts to overfit; "
+            + (data.unsplit or "give data.splits.validation a share")
+        )
     if data.fertility > _STRANGE_WORDS and recipe.method != "cpt":
         found.append(
             f"your words take {data.fertility:.1f} tokens each (general English about 1.3): the "

@@ -44,6 +44,7 @@ class DataProfile:
     texts: int = 0  # rows that are raw text
     pairs: int = 0  # rows with a rejected answer besides, or that say whether theirs is desirable
     fertility: float = 0.0  # tokens a word of the rows; 0: not measured
+    unsplit: str | None = None  # why no split could give validation rows, and what to do
 
     @property
     def answer_ratio(self) -> float:

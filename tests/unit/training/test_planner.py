@@ -210,6 +210,14 @@ def test_what_an_expert_would_warn_of() -> None:
     assert "the rarest label has 2 rows" in told
 
 
+def test_why_there_are_no_validation_rows_is_said_where_it_is_known() -> None:
+    for unsplit, words in ((None, "give data.splits.validation a share"), ("all are alike", None)):
+        data = replace(DATA, validation_rows=0, unsplit=unsplit)
+        told = make_plan(data, SMALL, LAPTOP, Train()).warnings
+        (one,) = [text for text in told if "no validation rows" in text]
+        assert one.endswith(f"; {words or unsplit}")
+
+
 def test_the_plan_says_itself_in_one_sentence_and_what_it_costs() -> None:
     plan = make_plan(DATA, SMALL, LAPTOP, Train(hour_price=1.2), measured=Measured(0.01))
     assert plan.headline.startswith("Train a LoRA adapter on 215 rows: 4.9 M of 134.5 M weights")

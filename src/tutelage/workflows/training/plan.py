@@ -34,24 +34,27 @@ def plan(ctx: Context, dataset: Artifact, *, probe: bool = True) -> Plan:
 
     Raises DataError if no row can be trained on.
     """
-    from tutelage.training.planner_advice import without_validation
-
     clusters, counts = dataset.meta.get("clusters", {}), dataset.meta.get("counts", {})
     together = one_cluster(counts, clusters.get("largest", 0))
     dataset = material(ctx, dataset)
     version = load_version(ctx.path_of(dataset))
-    made = plan_rows(ctx, version, ctx.config.train, probe=probe)
-    told = without_validation(made.warnings, together) if together else made.warnings
-    told = [*told, *dataset.meta.get("preferences", {}).get("warnings", [])]
+    made = plan_rows(ctx, version, ctx.config.train, probe=probe, unsplit=together)
+    told = [*made.warnings, *dataset.meta.get("preferences", {}).get("warnings", [])]
     return made.model_copy(update={"warnings": told})
 
 
 def plan_rows(
-    ctx: Context, version: DatasetVersion, settings: Train, *, probe: bool = True
+    ctx: Context,
+    version: DatasetVersion,
+    settings: Train,
+    *,
+    probe: bool = True,
+    unsplit: str | None = None,
 ) -> Plan:
     """Return the plan for the rows of `version` under `settings`, which need not be the project's.
 
-    Raises DataError if no row can be trained on, ConfigError if the method is unknown.
+    `unsplit` says why no split gives them validation rows, if none does. Raises DataError if no
+    row can be trained on, ConfigError if the method is unknown.
     """
     from tutelage.inference.transformers_prepare import prepare
     from tutelage.training.profile import profile_machine, profile_model
@@ -64,7 +67,7 @@ def plan_rows(
     if probe:
         ctx.emit(Event("plan", "note", "timing one step on this machine"))
     machine = profile_machine(ctx.workspace.home)
-    return plan_job(job, ctx.config.task, model, machine, settings, probe=probe)
+    return plan_job(job, ctx.config.task, model, machine, settings, probe=probe, unsplit=unsplit)
 
 
 def plan_job(
@@ -75,6 +78,7 @@ def plan_job(
     settings: Train,
     *,
     probe: bool = True,
+    unsplit: str | None = None,
 ) -> Plan:
     """Return the plan for a job's rows; of its recipe only `max_tokens` counts.
 
@@ -88,7 +92,7 @@ def plan_job(
     from tutelage.workflows.training.plan_cuts import lost_rows, measure
 
     tokenizer = load_tokenizer(job.model)
-    counted = _counted(job, task, tokenizer)
+    counted = replace(_counted(job, task, tokenizer), unsplit=unsplit)
     method = settings.method
     if method == "auto":
         method = str(decide("method", Situation(counted, model, machine))[0])
@@ -159,7 +163,7 @@ def _profile(rows: list[Any], counted: DataProfile, settings: Train) -> DataProf
     )  # fmt: skip
     return replace(
         found, least_label=counted.least_label, texts=counted.texts, pairs=counted.pairs,
-        fertility=counted.fertility,
+        fertility=counted.fertility, unsplit=counted.unsplit,
     )  # fmt: skip
 
 
