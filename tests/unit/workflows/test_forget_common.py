@@ -18,7 +18,7 @@ from tutelage.data.version import VersionDraft, load_version, write_version
 from tutelage.feedback.privacy.traces import Traces
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import register
-from tutelage.workflows.feedback.forget import erasures, forget, look_up
+from tutelage.workflows.feedback.forget import _traces, erasures, forget, look_up
 
 USER = "zoe.forgettable@example.org"
 ANSWER = '{"intent": "card_arrival"}'
@@ -86,6 +86,30 @@ def test_rows_without_an_owner_that_ask_the_same_leave_their_version(project: An
     assert [row.input_text for row in load_version(left).all_rows()] == [
         row.input_text for row in rows if row.input_text != OWN
     ]
+
+
+def test_every_version_is_read_once_however_many_rounds_it_takes(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that name no owner lead from one version to the next."""
+    from tutelage.workflows.feedback import forget_versions
+
+    ctx = project.context
+    other = "what else is there to say about all of the cards of mine"
+    steps = ((FAQ, None), (f"{OWN}.", None), (other, USER), (other, None))
+    folders = []
+    for text, group in steps:
+        turns = tuple(Message(**turn) for turn in chat(text)["messages"])
+        row = Example(messages=turns, group=group)
+        draft = VersionDraft({"train": [row], "validation": [], "test": []}, {row.id: row.id})
+        draft.meta["created_at"] = str(len(folders))
+        folders.append(write_version(ctx.workspace.artifacts / "datasets", draft).directory)
+    read: list[Path] = []
+    real = forget_versions.load_version
+    monkeypatch.setattr(forget_versions, "load_version", lambda at: read.append(at) or real(at))
+    held = forget_versions.find_held(ctx, _traces(ctx, USER))
+    assert len(read) == len(set(read)) == len(set(folders))
+    assert {one.folder for one in held} == set(folders[1:])
 
 
 def test_what_they_corrected_of_others_goes_with_their_name(project: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,43 +65,63 @@ def versions_on_disk(ctx: Context) -> list[Path]:
     return sorted(found, key=lambda folder: str(read_manifest(folder).get("created_at", "")))
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A version as it was read: rows by side, and what it left out by file."""
+
+    folder: Path
+    hash: str
+    rows: dict[SplitName, list[Example]]
+    left_out: dict[str, list[Any]]
+
+
 def find_held(ctx: Context, traces: Traces) -> list[Held]:
-    """Return the versions that hold rows of the user; their ids and texts are added to `traces`."""
-    folders = versions_on_disk(ctx)
+    """Return the versions that hold rows of the user; their ids and texts are added to `traces`.
+
+    What is found in one version may be known by it in another, so they are looked through until
+    nothing is new. Each is read once, and a row that several have is held once.
+    """
+    rows: dict[str, Example] = {}
+    versions = [_read(folder, rows) for folder in versions_on_disk(ctx)]
     while True:
-        _leave_common(folders, traces)
+        _leave_common(rows.values(), traces)
         before = len(traces.examples), len(traces.texts)
-        held = [one for folder in folders if (one := _look(folder, traces)) is not None]
+        held = [one for version in versions if (one := _look(version, traces)) is not None]
         if (len(traces.examples), len(traces.texts)) == before:
             return held
 
 
-def _leave_common(folders: list[Path], traces: Traces) -> None:
-    """Recognise nobody by texts that rows of others have, such as an answer that many get."""
-    for folder in folders:
-        version = load_version(folder)
-        for split in SPLITS:
-            for row in version.stream(split):
-                if not traces.is_theirs(row):
-                    traces.leave(turn.content for turn in row.messages)
-
-
-def _look(folder: Path, traces: Traces) -> Held | None:
+def _read(folder: Path, known: dict[str, Example]) -> _Read:
+    """Read a version; rows that are `known` are not held again."""
     version = load_version(folder)
-    rows: Counter[str] = Counter()
-    for split in SPLITS:
-        for row in version.stream(split):
+    rows: dict[SplitName, list[Example]] = {
+        split: [known.setdefault(row.model_dump_json(), row) for row in version.stream(split)]
+        for split in SPLITS
+    }
+    left_out = {name: list(_lines(version, name)) for name in (QUARANTINE, DROPPED)}
+    return _Read(folder, version.hash, rows, left_out)
+
+
+def _leave_common(rows: Iterable[Example], traces: Traces) -> None:
+    """Recognise nobody by texts that rows of others have, such as an answer that many get."""
+    for row in rows:
+        if not traces.is_theirs(row):
+            traces.leave(turn.content for turn in row.messages)
+
+
+def _look(version: _Read, traces: Traces) -> Held | None:
+    found: Counter[str] = Counter()
+    for split, rows in version.rows.items():
+        for row in rows:
             if traces.is_theirs(row):
-                rows[split] += 1
+                found[split] += 1
                 traces.examples.add(row.id)
                 traces.add_texts(turn.content for turn in row.messages if turn.role != "system")
                 traces.inputs.add(row.input_text)
-    for name in (QUARANTINE, DROPPED):
-        path = folder / name
-        lines = lines_of(path.read_text("utf-8")) if path.is_file() else []
-        count = sum(traces.holds(_json(line)) for line in lines)
-        rows.update({name.removesuffix(".jsonl"): count} if count else {})
-    return Held(folder, version.hash, dict(rows)) if rows else None
+    for name, lines in version.left_out.items():
+        count = sum(map(traces.holds, lines))
+        found.update({name.removesuffix(".jsonl"): count} if count else {})
+    return Held(version.folder, version.hash, dict(found)) if found else None
 
 
 def replace_version(ctx: Context, held: Held, traces: Traces) -> str:
@@ -129,13 +149,12 @@ def replace_version(ctx: Context, held: Held, traces: Traces) -> str:
 
 
 def _lines_left(version: DatasetVersion, name: str, traces: Traces) -> list[dict[str, Any]]:
+    return [row for row in _lines(version, name) if not traces.holds(row)]
+
+
+def _lines(version: DatasetVersion, name: str) -> Iterator[Any]:
     path = version.directory / name
-    lines = lines_of(path.read_text("utf-8")) if path.is_file() else []
-    return [row for row in map(_json, lines) if not traces.holds(row)]
-
-
-def _json(line: str) -> Any:
-    return json.loads(line)
+    return map(json.loads, lines_of(path.read_text("utf-8")) if path.is_file() else ())
 
 
 def _reports(manifest: dict[str, Any], draft: VersionDraft) -> Mapping[str, str]:
