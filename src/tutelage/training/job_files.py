@@ -6,10 +6,14 @@ error.json afterwards. The weights and the checkpoints lie where session.py puts
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from tutelage.core import errors
 from tutelage.core.errors import EnvironmentProblem, TutelageError
@@ -77,12 +81,17 @@ def write_result(run_dir: Path, result: TrainResult) -> None:
 
 
 def read_result(run_dir: Path) -> TrainResult | None:
-    """Return what came out, or None if the run has not come to its end."""
+    """Return what came out, or None if the run has not come to its end.
+
+    Raises EnvironmentProblem if the file is damaged.
+    """
     path = run_dir / FOLDER / _RESULT
     if not path.is_file():
         return None
-    values: dict[str, Any] = json.loads(path.read_bytes())
-    return TrainResult(**values | {"adapter_dir": run_dir / values["adapter_dir"]})
+    with _whole(path):
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        values = {**values, "adapter_dir": run_dir / values["adapter_dir"]}
+        return TypeAdapter(TrainResult).validate_python(values)
 
 
 def write_error(run_dir: Path, error: TutelageError) -> None:
@@ -96,9 +105,25 @@ def raise_error(run_dir: Path) -> None:
     path = run_dir / FOLDER / _ERROR
     if not path.is_file():
         return
-    found = json.loads(path.read_bytes())
-    kind = getattr(errors, str(found["error"]), EnvironmentProblem)
-    raise kind(found["what"], where=found["where"], fix=found["fix"])
+    with _whole(path):
+        found = json.loads(path.read_bytes())
+        kind = getattr(errors, str(found["error"]), EnvironmentProblem)
+        error = kind(found["what"], where=found["where"], fix=found["fix"])
+    raise error
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say in a sentence that the file of an outcome is damaged."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EnvironmentProblem(
+            f"the outcome of the training is damaged ({type(error).__name__})",
+            where=str(path),
+            fix="Copy it again from where it was trained; or delete it and run the command again: "
+            "training goes on from its newest checkpoint",
+        ) from error
 
 
 def _rows(path: Path) -> list[Example]:

@@ -93,6 +93,17 @@ def test_an_error_of_a_process_is_raised_as_it_was(
         outcome(empty.run_dir, -9)
 
 
+@pytest.mark.parametrize("name", ["result.json", "error.json"])
+@pytest.mark.parametrize("text", ['{"steps": 3', "[]", "{}", '{"adapter_dir": 3}', "\x00"])
+def test_a_damaged_outcome_is_said_with_what_to_do(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / name).write_text(text)
+    with pytest.raises(EnvironmentProblem, match="the outcome of the training is damaged") as told:
+        outcome(tmp_path, 0)
+    assert f"{name}: " in told.value.sentence()
+    assert "delete it and run the command again" in told.value.sentence()
+
+
 def test_a_tracker_hears_of_every_ending() -> None:
     heard = Heard()
     with pytest.raises(EnvironmentProblem), relaying(heard):
