@@ -22,6 +22,7 @@ class Kind:
     severity: Severity
     what: str
     fix: str
+    option: str = ""  # the remedy of a command that needs no project, where it is another
 
 
 @dataclass(frozen=True)

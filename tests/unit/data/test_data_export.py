@@ -533,5 +533,5 @@ def test_names_that_look_like_markup_are_printed_as_they_are(make_project: MakeP
     root = make_project({"rows.csv": table}, config)
     code, out, err = call("data", "check", "--project", str(root))
     assert code == 0, err
-    assert "([/b] → [red], as data.columns says)" in " ".join(out.split())
-    assert "([/b] → [red], as data.columns says)" in err
+    assert "([/b] → [red], as you named them)" in " ".join(out.split())
+    assert "([/b] → [red], as you named them)" in err

@@ -247,6 +247,29 @@ def test_logs_become_rows_to_tune_on_in_one_command(tmp_path: Path) -> None:
             convert_logs([source], into, force=True)
 
 
+@pytest.mark.parametrize("command", [["logs", "convert"], ["data", "import"]])
+@pytest.mark.parametrize(
+    ("text", "more", "words"),
+    [
+        ("frage,antwort\nwas ist,so\n", [], "Name the columns with --input and --answer"),
+        ("a,b\nx,y\n", ["--input", "c"], "or name another column with --input or --answer"),
+        ("a,b\n", [], "Put your rows in the files, or name others"),
+        ("a,b\nx,y\n", ["--input", "a", "--answer", "b"], "a → b, as you named them"),
+    ],
+)
+def test_without_a_project_no_settings_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], text: str,
+    more: list[str], words: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text(text)
+    ran = CliRunner().invoke(app, [*command, "log.csv", "-o", "tune.jsonl", *more])
+    told = " ".join(ran.output.split())
+    assert words in told
+    assert "data." not in told
+    assert "tutelage.yaml" not in told
+
+
 def test_calls_that_are_rated_lower_are_left_out(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "completion": "b", "rating": r} for r in ("up", "down", 0.9)]
     file = write(tmp_path / "log.jsonl", *rows)

@@ -304,15 +304,22 @@ def _source(name: str, line: str) -> str:
     return f"{name}{line}" if line.startswith("#") else f"{name}:{line}"
 
 
-def nothing_usable(first: Rejected | None, count: int, detected: list[str]) -> DataError:
-    """Return the error for sources without a usable row; `first` of `count` says why not."""
+def nothing_usable(
+    first: Rejected | None, count: int, detected: list[str], *, options: bool = False
+) -> DataError:
+    """Return the error for sources without a usable row; `first` of `count` says why not.
+
+    With `options` a command was given the sources: its options are named, not the settings.
+    """
     if first is None:
+        settings = "correct data.sources in tutelage.yaml"
         return DataError(
             "the sources hold no rows",
             where="; ".join(detected) or None,
-            fix="Put your rows in the files, or correct data.sources in tutelage.yaml",
+            fix=f"Put your rows in the files, or {'name others' if options else settings}",
         )
-    fix = catalogue()[first.finding_id].fix
+    kind = catalogue()[first.finding_id]
+    fix = (kind.option if options else "") or kind.fix
     if ":" not in first.source and "#" not in first.source:
         return DataError(first.reason, where=first.source, fix=fix)
     said = "the only row" if count == 1 else f"none of the {count:,} rows"

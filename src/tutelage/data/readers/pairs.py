@@ -86,7 +86,7 @@ def find_pair(clues: Clues) -> Shape | None:
         extra = clues.first(*_CONTEXTS)
         extra = None if extra == answer else extra
     named = bool(columns.input or columns.output)
-    how = "as data.columns says" if named else "by their names"
+    how = "as you named them" if named else "by their names"
     return Shape(
         "text and label" if is_label else "prompt and completion",
         f"{source}{f' and {extra}' if extra else ''} → {answer}, {how}",

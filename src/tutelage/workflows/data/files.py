@@ -187,7 +187,9 @@ def import_files(
             left_path.unlink()
             left.unlink(missing_ok=True)  # of an earlier import of the same name
     if not job.rows:
-        raise nothing_usable(job.first, job.rejected + job.skipped, job.detected)
+        raise nothing_usable(
+            job.first, job.rejected + job.skipped, job.detected, options=True
+        )  # fmt: skip
     return job.result(output, left)
 
 

@@ -156,7 +156,9 @@ def import_logs(
     if not job.first:
         left.unlink()
     if not job.rows:
-        raise nothing_usable(job.first, job.rejected + job.skipped, job.detected)
+        raise nothing_usable(
+            job.first, job.rejected + job.skipped, job.detected, options=True
+        )  # fmt: skip
     done = job.result(left, left)
     return LogsImported(
         into.new, into.known, into.signals, dict(into.sides), done.rejected, done.skipped,
@@ -293,7 +295,9 @@ def convert_logs(
                 f"none of the {counts['left_out']:,} calls is corrected or rated high enough",
                 fix="Lower --min-rating, or leave it away",
             )
-        raise nothing_usable(job.first, job.rejected + job.skipped, job.detected)
+        raise nothing_usable(
+            job.first, job.rejected + job.skipped, job.detected, options=True
+        )  # fmt: skip
     first = job.first if job.first and job.first.is_error else None
     return {
         "output": str(output),
