@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,12 +27,12 @@ from tutelage.serving.guards.checking import Checking
 from tutelage.serving.hooks import Ask, Hook, Outcome
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.serving.records.record_row import record_row
-from tutelage.serving.records.request_log import Redactor, safe_text
+from tutelage.serving.records.record_texts import answer_text, record_texts
 from tutelage.serving.router import Entry, Profile, bucket
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.upstream_answer import Answer
 from tutelage.serving.wire.wire import HttpError
+from tutelage.serving.wire.wire_tools import words_of
 
 ARM = "shadow"
 _log = logging.getLogger(__name__)
@@ -129,17 +129,15 @@ class Mirror(Hook):
         state.telemetry.finished(arm, outcome.status, outcome.latency_ms, None, tokens)
         texts = keeps_texts(state.project.deploy, ask.record)
         messages, said = (
-            await asyncio.to_thread(_texts, ask, outcome, state.redactor) if texts else ([], "")
+            await asyncio.to_thread(
+                record_texts, ask.messages, copy.said, copy.calls, state.redactor
+            )
+            if texts
+            else ([], "")
         )
         name = f"{ask.record}-{ARM}"
         of_copy = replace(ask, record=name, release=copy.profile.id, arm=ARM, key=None, user=None)
         state.log.record(record_row(state, of_copy, outcome, messages, said, texts=texts))
-
-
-def _texts(ask: Ask, outcome: Outcome, clean: Redactor) -> tuple[list[dict[str, Any]], str]:
-    """Return the turns and the answer as the record keeps them; it may take long."""
-    turns = [{"role": m.role, "content": clean(safe_text(m.content))} for m in ask.messages]
-    return turns, clean(safe_text(outcome.text))
 
 
 @dataclass
@@ -150,7 +148,8 @@ class _Copy:
     profile: Profile
     checking: Checking
     started: float = field(default_factory=time.perf_counter)
-    text: str = ""
+    said: str = ""
+    calls: Sequence[Mapping[str, Any]] = ()  # of tools
     finish_reason: str = ""
     status: int = 200
     error: str | None = None
@@ -158,9 +157,7 @@ class _Copy:
 
     def take(self, answer: Answer) -> None:
         """Keep what the engine said."""
-        self.text = answer.text
-        if not answer.text and answer.tool_calls:
-            self.text = encode({"tool_calls": answer.tool_calls}).decode()
+        self.said, self.calls = answer.text, answer.tool_calls or ()
         self.finish_reason, self.usage = answer.finish_reason, answer.usage
 
     def outcome(self) -> Outcome:
@@ -168,7 +165,7 @@ class _Copy:
         return Outcome(
             status=self.status,
             error=self.error,
-            text=self.text,
+            text=answer_text(self.said, self.calls),
             finish_reason=self.finish_reason,
             prompt_tokens=self.usage.get("prompt_tokens", 0),
             completion_tokens=self.usage.get("completion_tokens", 0),
@@ -179,7 +176,8 @@ class _Copy:
 
     async def check(self) -> None:
         """Let the candidate's guards see the answer; one that blocks makes it a 422."""
-        why = await self.checking.answer(self.text, self.finish_reason)
+        said = "\n".join(filter(None, [self.said, words_of(self.calls)]))
+        why = await self.checking.answer(said, self.finish_reason)
         if why is not None:
             self.status, self.error = 422, f"The answer was held back: {why}."
 

@@ -20,11 +20,11 @@ from tutelage.serving.guards.checking import INLINE, Checking
 from tutelage.serving.hooks import Ask, Outcome, tell_finished
 from tutelage.serving.records.log_policy import keeps_texts
 from tutelage.serving.records.record_row import record_row
-from tutelage.serving.records.request_log import Redactor, keep, safe_text
+from tutelage.serving.records.record_texts import answer_text, record_texts
+from tutelage.serving.records.request_log import keep, safe_text
 from tutelage.serving.records.wavering import token_entropy
 from tutelage.serving.router import Pick
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire.fast_json import encode
 from tutelage.serving.wire.upstream import Answer, Piece
 from tutelage.serving.wire.wire import HttpError
 from tutelage.serving.wire.wire_request import ChatRequest
@@ -88,11 +88,7 @@ class Turn:
     @property
     def text(self) -> str:
         """The answer so far; as JSON with its calls of tools, if there are any."""
-        said = "".join(self.parts)
-        if not self.calls:
-            return said
-        content = {"content": said} if said else {}
-        return encode({**content, "tool_calls": self.calls}).decode()
+        return answer_text("".join(self.parts), self.calls)
 
     @property
     def fingerprint(self) -> str:
@@ -285,29 +281,13 @@ class Turn:
 
     def _texts(self) -> tuple[list[dict[str, Any]], str]:
         """Return the turns and the answer so far as the record keeps them, redacted."""
-        clean = self.state.redactor
-        turns = [_kept(turn, clean) for turn in self.asked.messages]
-        return turns, clean(safe_text(self.text))
+        said = "".join(self.parts)
+        return record_texts(self.asked.messages, said, self.calls, self.state.redactor)
 
 
 def answer_blocked(why: str) -> HttpError:
     """Return the error for an answer that a guard holds back."""
     return HttpError(422, f"The answer was held back: {why}.", code="answer_blocked")
-
-
-def _kept(turn: Message, clean: Redactor) -> dict[str, Any]:
-    """Return a turn as the record keeps it, redacted, with its calls of tools."""
-    kept = {"role": turn.role, "content": clean(safe_text(turn.content))}
-    more = turn.model_extra
-    return {**kept, **_clean(more, clean)} if more else kept
-
-
-def _clean(value: Any, clean: Redactor) -> Any:
-    if isinstance(value, str):
-        return clean(safe_text(value))
-    if isinstance(value, dict):
-        return {safe_text(key): _clean(part, clean) for key, part in value.items()}
-    return [_clean(part, clean) for part in value] if isinstance(value, list) else value
 
 
 def group_of(asked: ChatRequest, field_name: str | None) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,11 +18,13 @@ from tests.unit.serving.test_serving_controller import drive
 
 from tutelage.core.config import Deploy
 from tutelage.core.example import Message
+from tutelage.data.privacy.detect import redact_text
 from tutelage.release.bundle import BaseRef, ReleaseManifest
 from tutelage.release.deployments import journal, route
 from tutelage.release.routes import Route
 from tutelage.serving.hooks import Ask, Outcome
 from tutelage.serving.mirror import Mirror, is_control
+from tutelage.serving.records.record_texts import cleaned, record_texts
 from tutelage.serving.router import Entry, Router, build_profile
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.upstream_answer import Answer
@@ -86,13 +90,15 @@ class SlowUpstream:
         self.go = asyncio.Event()
         self.bodies: list[dict[str, Any]] = []
         self.error: HttpError | None = None
+        self.calls: list[dict[str, Any]] | None = None
 
     async def complete(self, body: dict[str, Any]) -> Answer:
         self.bodies.append(body)
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        return Answer("cold", "stop", {"prompt_tokens": 3, "completion_tokens": 1})
+        usage = {"prompt_tokens": 3, "completion_tokens": 1}
+        return Answer("cold", "stop", usage, tool_calls=self.calls)
 
 
 def manifest(prompt: str, **changes: Any) -> ReleaseManifest:
@@ -163,6 +169,46 @@ def test_a_copy_is_the_clients_wish_put_to_the_candidate() -> None:
         await copier.close()
 
     asyncio.run(go())
+
+
+def test_a_copy_keeps_all_calls_of_tools_redacted_as_the_request_s_own_record() -> None:
+    def called(arguments: str) -> list[dict[str, Any]]:
+        function = {"name": "look", "arguments": arguments}
+        return [{"id": "call_1", "type": "function", "function": function}]
+
+    secret = called('{"who": "\\u006ao@example.org", "n": 2}')
+    turn = Message.model_validate({"role": "assistant", "content": "", "tool_calls": secret})
+
+    async def go() -> None:
+        copier, upstream, rows = mirror(8)
+        copier._state.redactor = redact_text
+        upstream.calls = secret
+        upstream.go.set()
+        asked = ask(FOR_CANDIDATE[0])
+        await copier.admit(replace(asked, messages=(*asked.messages, turn)))
+        await asyncio.gather(*copier._copies.values())
+        hidden = called('{"who": "[EMAIL]", "n": 2}')
+        assert rows[0]["messages"][1]["tool_calls"] == hidden
+        assert json.loads(rows[0]["response"]) == {"content": "cold", "tool_calls": hidden}
+        assert record_texts([turn], "cold", secret, redact_text) == (
+            rows[0]["messages"][1:], rows[0]["response"],
+        )  # fmt: skip
+        await copier.close()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        ('{"to":  "ochre"}', '{"to":  "ochre"}'),  # not a letter changes where nothing is found
+        ('{"to": "a\\njo@example.org"}', '{"to": "a\\n[EMAIL]"}'),
+        ('{"ssn": ["123-45-6789"]}', '{"ssn": ["[SSN]"]}'),
+        ('{"to": "jo@example.org', '{"to": "[EMAIL]'),  # no JSON: a text like any other
+    ],
+)
+def test_arguments_are_redacted_and_stay_json(arguments: str, kept: str) -> None:
+    assert cleaned({"arguments": arguments}, redact_text) == {"arguments": kept}
 
 
 def test_copies_give_way_as_soon_as_requests_need_the_room() -> None:

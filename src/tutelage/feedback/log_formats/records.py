@@ -6,20 +6,20 @@ requests of the gateway. It touches neither files nor the store.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tutelage.core.artifact import content_hash, utc_now
 from tutelage.core.config import Splits
 from tutelage.core.errors import DataError
-from tutelage.core.example import Example, Message, normalise
+from tutelage.core.example import Example, normalise
 from tutelage.core.output import OutputFormat
 from tutelage.data.split import private_name, side_of
 from tutelage.feedback.log_formats.calls import facts_of
 from tutelage.feedback.log_formats.facts import Facts
 from tutelage.feedback.signals import Declared, read_feedback
+from tutelage.serving.records.record_texts import cleaned, record_texts
 from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.store.records import IMPORTED, RecordRow, SignalRow
 
@@ -43,6 +43,9 @@ class Intake:
         facts = facts_of(call)
         record = record_id(call, facts)
         group = facts.group or facts.user or normalise(call.input_text)
+        answer = call.messages[-1]
+        calls = (answer.model_extra or {}).get("tool_calls") or ()
+        turns, response = record_texts(call.context, answer.content, calls, self.redact)
         row: dict[str, Any] = {
             "id": record,
             "deployment": self.deployment,
@@ -54,8 +57,8 @@ class Intake:
             "key_name": None,
             "split": side_of(self.split_key, safe_text(group), self.splits),
             "group_key": private_name(self.split_key, safe_text(group)),
-            "messages": [_turn(turn, self._clean) for turn in call.context],
-            "response": self._clean(_answer(call.messages[-1])),
+            "messages": turns,
+            "response": response,
             "finish_reason": facts.finish_reason[:16],
             "status": facts.status,
             "error": self._clean(facts.error) if facts.error else None,
@@ -86,7 +89,7 @@ class Intake:
         problem = None
         for given in facts.feedback:
             body = {"record_id": record, "at": facts.at.isoformat() if facts.at else None}
-            body |= _cleaned(given, self._clean)
+            body |= cleaned(given, self.redact)
             try:
                 rows += read_feedback(body, self.output, None, self.declared).rows
             except DataError as error:
@@ -139,25 +142,3 @@ def chat_line(messages: Sequence[Mapping[str, Any]], answer: str, prompt: str = 
     if prompt and not any(turn["role"] == "system" for turn in turns):
         turns.insert(0, {"role": "system", "content": prompt})
     return {"messages": [*turns, {"role": "assistant", "content": answer}]}
-
-
-def _answer(turn: Message) -> str:
-    """Return the text of an answer; one that only calls tools is kept as JSON, as the gateway's."""
-    calls = (turn.model_extra or {}).get("tool_calls")
-    if not calls:
-        return turn.content
-    said = {"content": turn.content} if turn.content else {}
-    return json.dumps({**said, "tool_calls": calls}, ensure_ascii=False)
-
-
-def _turn(turn: Message, clean: Callable[[str], str]) -> dict[str, Any]:
-    kept = {"role": turn.role, "content": clean(turn.content)}
-    return {**kept, **_cleaned(turn.model_extra or {}, clean)}
-
-
-def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, dict):
-        return {key: _cleaned(part, clean) for key, part in value.items()}
-    return [_cleaned(part, clean) for part in value] if isinstance(value, (list, tuple)) else value
