@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tutelage.serving.guards.base import Surroundings
 from tutelage.serving.guards.monitor import DriftMonitor, Sight
 from tutelage.serving.guards.window import Window
 from tutelage.serving.hooks import Ask, Outcome
+from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.serving.monitoring.telemetry import Telemetry
 from tutelage.workflows.context import Context, register
 from tutelage.workflows.serving import guards
@@ -173,6 +175,7 @@ def test_drift_becomes_an_event_and_a_metric(
     (found,) = [e for e in events.told if e.subject.endswith("label")]
     assert (found.kind, found.level, found.deployment) == ("drift.found", "warning", "colours")
     assert "labels of answers differ from those of the rows" in found.message
+    assert found.message.startswith("colours-base: ")
     metrics = state.telemetry.text().decode()
     assert 'series="label"} 1.0' in metrics and "usual length" not in metrics
 
@@ -200,6 +203,38 @@ def test_a_deployment_that_is_removed_is_watched_and_shown_no_more(
     monitor.look()
     assert "colours" not in state.telemetry.text().decode()
     assert monitor.states("colours", route(ctx.store, "colours").stable) == ()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_was_told_of_a_release_is_over_once_it_serves_no_more(
+    watched: tuple[Context, SimpleNamespace], restarted: bool
+) -> None:
+    ctx, state = watched
+    log = EventLog(ctx.store)
+    log.start()
+    state.events = log
+    monitor = DriftMonitor(state, every_s=100)  # type: ignore[arg-type]
+    pass_by(monitor, ctx, 300, "a thing of quite quite the usual length", "warm")
+    if restarted:
+        assert log.flush()
+        state.telemetry = Telemetry()
+        monitor = DriftMonitor(state, every_s=100)  # type: ignore[arg-type]
+        monitor.look()
+    promoted = replace(route(ctx.store, "colours"), stable="another")
+    state.router.entries = {"colours": SimpleNamespace(route=promoted)}
+    monitor.look()
+    monitor.look()  # it is told once
+    log.close()
+    kinds = Counter(
+        (event.kind, event.subject.partition(" ")[2])
+        for event in read_events(ctx.store, kind="drift")
+    )
+    found = {series for kind, series in kinds if kind == "drift.found"}
+    assert "label" in found
+    assert {series for kind, series in kinds if kind == "drift.ended"} == found
+    assert set(kinds.values()) == {1}
+    (last, *_) = read_events(ctx.store, kind="drift.ended")
+    assert last.message == "colours-base does not serve colours any more"
 
 
 def test_the_watch_starts_and_ends_with_the_gateway(

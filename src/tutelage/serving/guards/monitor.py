@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from tutelage.core.config_alerts import Level
 from tutelage.core.config_guards import StatisticsLayer
 from tutelage.core.example import Message
 from tutelage.core.output import OutputFormat
@@ -26,12 +27,13 @@ from tutelage.release.bundle import manifest_of
 from tutelage.serving.guards.drift import Drift, LabelSeries, NumberSeries, Watch
 from tutelage.serving.guards.window import Side, Window, label_of
 from tutelage.serving.hooks import Ask, BackgroundHook, Outcome
-from tutelage.serving.monitoring.events import Happening
+from tutelage.serving.monitoring.events import Happening, read_events
 from tutelage.serving.state import GatewayState
 from tutelage.store.releases import ReleaseRow
 
 PER_SECOND = 50  # requests looked at, at most
 _QUEUE = 1_000  # requests kept for the next look
+_TOLD = 1_000  # newest events that are read at the start
 _TEXT = 400  # characters of a text that a language is told by
 _LABELLED = 4_000  # characters of an answer that may hold a label
 _MAIN, _ELSE = "the usual", "another"
@@ -137,6 +139,8 @@ class DriftMonitor(BackgroundHook):
         self._queue: deque[tuple[str, str, Sight]] = deque()
         self._watches: dict[tuple[str, str], Watches | None] = {}
         self._shown: dict[tuple[str, str], tuple[Drift, ...]] = {}
+        self._names: dict[str, str] = {}  # of releases, by id
+        self._open: dict[tuple[str, str], str] | None = None  # (deployment, subject): release
         self.skipped = 0  # requests that were not looked at
         self._meters = DriftMeters(state.telemetry.registry)
 
@@ -157,6 +161,8 @@ class DriftMonitor(BackgroundHook):
 
     def look(self) -> None:
         """Look at what is waiting, in a thread of its own."""
+        if self._open is None and self._state.router.entries:
+            self._open = self._told()
         waiting = [self._queue.popleft() for _ in range(len(self._queue))]
         most = max(1, round(PER_SECOND * self._every_s))
         if len(waiting) > most:
@@ -174,9 +180,7 @@ class DriftMonitor(BackgroundHook):
             states = tuple(watches.states()) if watches else ()
             self._shown[deployment, release] = states
             self._meters.show(deployment, release, states)
-        for deployment, release in self._unnamed():
-            self._meters.forget(deployment, release, self._shown.pop((deployment, release), ()))
-            del self._watches[deployment, release]
+        self._leave(self._gone())
         self._meters.skipped(self.skipped)
 
     def states(self, deployment: str, release: str) -> tuple[Drift, ...]:
@@ -187,17 +191,40 @@ class DriftMonitor(BackgroundHook):
         while True:
             await asyncio.sleep(self._every_s)
             try:
-                if self._queue or self._unnamed():
+                if self._queue or self._gone() or self._open is None:
                     await asyncio.to_thread(self.look)
             except Exception:  # what was waiting is lost to the watch, and to nothing else
                 _log.exception("a look for drift failed")
 
-    def _unnamed(self) -> list[tuple[str, str]]:
-        """Return what is watched and has no route any more."""
+    def _gone(self) -> set[tuple[str, str]]:
+        """Return the deployments and releases that are known here and get no requests any more."""
         entries = self._state.router.entries
-        routes = [(name, entry.route) for name, entry in entries.items()]
-        named = {(name, r) for name, at in routes for r in (at.stable, at.canary, at.previous)}
-        return [key for key in self._watches if key not in named]
+        arms = [(name, entry.route) for name, entry in entries.items()]
+        served = {(name, release) for name, at in arms for release in (at.stable, at.canary)}
+        told = (self._open or {}).items()
+        known = {(deployment, release) for (deployment, _), release in told}
+        return {*self._watches, *known} - served
+
+    def _leave(self, gone: set[tuple[str, str]]) -> None:
+        """Forget releases, and tell that what was said of them is over."""
+        for deployment, release in gone:
+            self._meters.forget(deployment, release, self._shown.pop((deployment, release), ()))
+            self._watches.pop((deployment, release), None)
+        for (deployment, subject), release in list((self._open or {}).items()):
+            if (deployment, release) in gone:
+                message = f"{self._name(release)} does not serve {deployment} any more"
+                self._event("drift.ended", message, deployment, subject, {"release": release})
+
+    def _told(self) -> dict[tuple[str, str], str]:
+        """Return what was told before this process began and is not over."""
+        found: dict[tuple[str, str], str] = {}
+        for event in read_events(self._state.store, kind="drift", limit=_TOLD):
+            key = (event.deployment or "", event.subject)
+            if event.kind == "drift.ended":
+                found.pop(key, None)
+            elif "release" in event.data:  # others watch whole deployments
+                found[key] = str(event.data["release"])
+        return found
 
     def _of(self, deployment: str, release: str) -> Watches | None:
         key = (deployment, release)
@@ -211,23 +238,39 @@ class DriftMonitor(BackgroundHook):
             self._watches[key] = made
         return self._watches[key]
 
+    def _name(self, release: str) -> str:
+        if release not in self._names:
+            with self._state.store.session() as session:
+                row = session.get(ReleaseRow, release)
+            self._names[release] = row.name if row is not None else release[:12]
+        return self._names[release]
+
     def _tell(self, deployment: str, release: str, change: Drift) -> None:
         """Make a change an event, which alerts follow."""
-        kind = "drift.found" if change.drifted else "drift.ended"
         turned = "differ from" if change.drifted else "are again like"
         message = (
-            f"the {_PLAIN.get(change.series, change.series)} {turned} those of the rows that the "
-            f"release was evaluated on: {change.why}"
+            f"{self._name(release)}: the {_PLAIN.get(change.series, change.series)} {turned} "
+            f"those of the rows that it was evaluated on: {change.why}"
         )
+        self._event(
+            "drift.found" if change.drifted else "drift.ended",
+            message,
+            deployment,
+            f"{release[:12]} {change.series}",
+            {"release": release, **change.as_dict()},
+        )
+
+    def _event(
+        self, kind: str, message: str, deployment: str, subject: str, data: dict[str, Any]
+    ) -> None:
+        found, open_now = kind == "drift.found", self._open if self._open is not None else {}
+        if found:
+            open_now[deployment, subject] = str(data["release"])
+        else:
+            open_now.pop((deployment, subject), None)
+        level: Level = "warning" if found else "info"
         self._state.events.tell(
-            Happening(
-                kind,
-                message,
-                level="warning" if change.drifted else "info",
-                deployment=deployment,
-                subject=f"{release[:12]} {change.series}",
-                data={"release": release, **change.as_dict()},
-            )
+            Happening(kind, message, level, deployment=deployment, subject=subject, data=data)
         )
 
 

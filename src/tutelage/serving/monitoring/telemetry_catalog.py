@@ -31,7 +31,7 @@ EVENTS: dict[str, str] = {
     "backend.up": "it answers again and gets requests",
     "budget.spent": "a budget is used up for its period",
     "drift.found": "live traffic is no longer like the evaluated rows, or like what it was",
-    "drift.ended": "it does again",
+    "drift.ended": "it is again, or that release does not serve any more",
     "quality.dropped": "the scores of live answers prove that a release is worse than it may be",
     "quality.ended": "that release does not serve any more",
     "judge.silent": "the judge leaves live answers out: its budget is spent, or it does not answer",
