@@ -150,7 +150,7 @@ def _show_report(console: Console, data: Mapping[str, Any]) -> None:
 
 
 def _show_list(console: Console, rows: list[dict[str, Any]]) -> None:
-    from tutelage.cli.screens import simple_table
+    from tutelage.cli.screens import clock, simple_table
 
     if not rows:
         console.print("no A/B test yet: `tutelage rollout start RELEASE --strategy ab`")
@@ -158,7 +158,7 @@ def _show_list(console: Console, rows: list[dict[str, Any]]) -> None:
     table = [
         (
             row["rollout"], row["deployment"], row["stable"], row["candidate"],
-            f"{row['split']:.0%}", row["state"], row["began"][:16].replace("T", " "),
+            f"{row['split']:.0%}", row["state"], clock(row["began"]),
         )
         for row in rows
     ]  # fmt: skip

@@ -51,7 +51,10 @@ def dashboard(
 
 
 def _show(console: Console, data: Mapping[str, Any]) -> None:
-    from tutelage.cli.screens import simple_table
+    from rich.table import Table
+    from rich.text import Text
+
+    from tutelage.cli.screens import clock, simple_table
 
     console.print(data["sentence"], style="bold", markup=False)
     for note in data["notes"]:
@@ -63,8 +66,9 @@ def _show(console: Console, data: Mapping[str, Any]) -> None:
     if data["changes"]:
         console.print("\nWhat was changed:")
     for one in data["changes"][-_CHANGES:]:
-        at = one["at"][:16].replace("T", " ")
-        console.print(f"  {at}  {one['text']}: {one['why']}", markup=False)
+        line = Table.grid(padding=(0, 2, 0, 0))
+        line.add_row(f"  {clock(one['at'])}", Text(f"{one['text']}: {one['why']}"))
+        console.print(line)
     if "page" in data:
         console.print(f"\n{data['page']}", markup=False)
 

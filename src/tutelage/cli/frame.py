@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -154,6 +156,14 @@ def _fail(as_json: bool, sentence: str, data: Mapping[str, Any]) -> None:
 
 def _say(sentence: str) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\n\x1b[1;31merror\x1b[0m {sentence}\n")
+        folded = [_folded(line) for line in f"error {sentence}".splitlines()]
+        shown = "\n".join(folded).removeprefix("error")
+        sys.stderr.write(f"\n\x1b[1;31merror\x1b[0m{shown}\n")
     else:
         sys.stderr.write(f"error: {sentence}\n")
+
+
+def _folded(line: str) -> str:
+    """Return a line folded between words at the terminal's width; paths and ids stay whole."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)

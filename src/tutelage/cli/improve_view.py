@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tutelage.cli.screens import duration, indented, simple_table
+from tutelage.cli.screens import clock, duration, indented, simple_table
 
 
 def turn_view(data: Mapping[str, Any]) -> RenderableType:
@@ -39,7 +39,7 @@ def _journal(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         ("when", "state", "took", "what and why"),
         [
             (
-                row["at"][:16].replace("T", " "),
+                clock(row["at"]),
                 row["from_state"] or "begins",
                 duration(row["seconds"]) if row["seconds"] >= 1 else "",
                 row["reason"] + (f" ({row['author']})" if row["author"] else ""),
@@ -56,7 +56,7 @@ def history_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     return simple_table(
         ("turn", "began", "state", "why", "last"),
         [
-            (row["turn"], row["started_at"][:16].replace("T", " "), row["state"], row["why"],
+            (row["turn"], clock(row["started_at"]), row["state"], row["why"],
              row["ended"])
             for row in rows
         ],
@@ -77,7 +77,7 @@ def schedule_view(data: Mapping[str, Any]) -> RenderableType:
             indented(
                 simple_table(
                     ("when", "turn", "why"),
-                    [(r["at"][:16].replace("T", " "), r["turn"] or "", r["reason"])
+                    [(clock(r["at"]), r["turn"] or "", r["reason"])
                      for r in data["begun"]],
                 )
             )

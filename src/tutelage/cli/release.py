@@ -91,11 +91,12 @@ def list_(
         rows = releases(open_context(project, out.emit))
 
         def show(console: Console) -> None:
-            from tutelage.cli.screens import simple_table
+            from tutelage.cli.screens import clock, simple_table
 
-            headers = ("name", "id", "kind", "serves", "made")
+            headers = ("name", "id", "kind", "serves", "made (UTC)")
             cells = [
-                (r["name"], r["id"][:12], r["kind"], r["serves"], r["created_at"]) for r in rows
+                (r["name"], r["id"][:12], r["kind"], r["serves"], clock(r["created_at"]))
+                for r in rows
             ]
             console.print(simple_table(headers, cells) if cells else "no releases yet")
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tutelage.cli.screens import indented, simple_table
+from tutelage.cli.screens import clock, indented, simple_table
 
 _STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "no_data": "dim"}
 
@@ -24,8 +24,11 @@ def rollout_view(data: Mapping[str, Any]) -> RenderableType:
         parts.append(Text(f"here {data['gateway']}", style="yellow"))
     if rollout.get("verdict"):
         parts += _evidence(rollout)
-    rows = [(j["at"], j["to_state"], f"{j['weight']:g} %", j["reason"]) for j in rollout["journal"]]
-    parts.append(indented(simple_table(("when", "state", "traffic", "why"), rows)))
+    rows = [
+        (clock(j["at"], seconds=True), j["to_state"], f"{j['weight']:g} %", j["reason"])
+        for j in rollout["journal"]
+    ]
+    parts.append(indented(simple_table(("when (UTC)", "state", "traffic", "why"), rows)))
     hidden = rollout.get("unseen") or _told(rollout)
     if hidden:
         parts.append(Text("These requests would not have shown:", style="dim"))
@@ -74,7 +77,7 @@ def history_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     several = len({row["deployment"] for row in rows}) > 1
     cells = [
         (
-            row["started_at"][:16].replace("T", " "),
+            clock(row["started_at"]),
             row["id"],
             row["strategy"],
             f"{row['deployment']}: {row['candidate']}" if several else row["candidate"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
@@ -20,6 +21,7 @@ _GAP = 2  # spaces between columns
 _NARROW = 12  # columns that a text needs to be read in
 _ID = 64  # characters of the longest id: a SHA-256
 _NAMES = frozenset("0123456789-_")  # what names hold, and few words of a text
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?")
 
 
 def verdict_text(verdict: str) -> Text:
@@ -92,10 +94,11 @@ def _width(cell: Text | str) -> int:
 
 
 def _whole(cells: Sequence[Text | str]) -> int:
-    """Return the width of the longest word that may be a name or an id."""
+    """Return the width of the longest word that may be a name or an id, or of a moment."""
     longest = 0
     for cell in cells:
-        words = (cell if isinstance(cell, str) else cell.plain).split()
+        text = cell if isinstance(cell, str) else cell.plain
+        words = [text] if _MOMENT.fullmatch(text) else text.split()
         for word in words:
             named = len(words) == 1 or not _NAMES.isdisjoint(word)
             if named and word.isascii() and len(word) <= _ID:
@@ -122,6 +125,11 @@ def _is_number(cell: object) -> bool:
 def indented(content: RenderableType) -> Padding:
     """Return `content` moved under its heading."""
     return Padding(content, (0, 0, 0, 4))
+
+
+def clock(at: str, *, seconds: bool = False) -> str:
+    """Return an ISO 8601 moment to the minute or the second, as it fits into a table."""
+    return at[: 19 if seconds else 16].replace("T", " ")
 
 
 def duration(seconds: float) -> str:

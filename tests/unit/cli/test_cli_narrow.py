@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 
 from tutelage.cli.ab import _show_list
 from tutelage.cli.rollout_view import history_view
-from tutelage.cli.screens import indented, simple_table
+from tutelage.cli.screens import clock, indented, simple_table
 
 ID = "0123456789abcdef"
 WHY = "rolled back: p90 latency of the candidate is worse than 1.2 times the baseline's"
@@ -74,6 +74,12 @@ def test_an_id_within_a_text_stays_whole_and_what_is_longer_than_any_is_folded()
     rows = [("x", f"see {ID}", "y" * 300, "a long text that goes on and on")] * 2
     text = drawn(simple_table(("a", "b", "c", "d"), rows), 50)
     assert ID in text
+
+
+def test_a_moment_stays_on_one_line() -> None:
+    rows = [(clock("2026-11-27T14:03:51+00:00", seconds=True), f"rec_{ID}{ID[:8]}", "rating", WHY)]
+    text = drawn(simple_table(("at (UTC)", "record", "signal", "value"), rows))
+    assert "2026-11-27 14:03:51  rec_" in text
 
 
 def test_an_empty_table_is_its_headers() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 
 import pytest
 import typer
 
 from tutelage.cli.frame import frame
-from tutelage.core.errors import EXIT_INTERRUPTED
+from tutelage.core.errors import EXIT_INTERRUPTED, DataError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -28,3 +29,19 @@ def test_a_command_that_is_told_to_stop_says_how_to_go_on(
     assert json.loads(said.out)["error"] == "Interrupted"
     assert "run the same command again" in said.err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_error_is_folded_between_words_in_a_terminal_and_one_line_in_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/a/path/" + "of/many/folders/" * 6 + "rows.jsonl"
+    sentence = f"{path}: " + "it has no rows that can be read " * 4
+    monkeypatch.setenv("COLUMNS", "60")
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda there=terminal: there)
+        with pytest.raises(typer.Exit), frame(False, False):
+            raise DataError(sentence.strip(), fix="Look at the file")
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert any(path in line for line in lines)
+        assert (len(lines) > 2) is terminal
+        assert all(len(line) <= 60 for line in lines if path not in line) or not terminal

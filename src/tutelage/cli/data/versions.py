@@ -31,7 +31,7 @@ def versions(
         found = work.versions(open_context(project, out.emit))
 
         def draw(console: Console) -> None:
-            from tutelage.cli.screens import indented, simple_table
+            from tutelage.cli.screens import clock, indented, simple_table
 
             if not found:
                 console.print("There is no dataset version yet; `tutelage data split` makes one.")
@@ -39,7 +39,7 @@ def versions(
             rows = [
                 (
                     ("* " if entry["current"] else "  ") + entry["hash"],
-                    entry["created_at"][:16].replace("T", " "),
+                    clock(entry["created_at"]),
                     *(entry["counts"].get(side, 0) for side in ("train", "validation", "test")),
                     ", ".join(entry["parents"]) or "–",
                     _made_from(entry),
