@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +18,9 @@ from sqlalchemy.types import TypeDecorator
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import EnvironmentProblem
+
+_WAIT_S = 15  # for another writer of an SQLite file
+_PAUSE_S = 0.02  # between two tries where SQLite does not wait by itself
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -80,14 +85,28 @@ def insert_into(engine: Engine, table: Any) -> Any:
 
 def _durable(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "busy_timeout=15000",
-        "foreign_keys=ON",
-    ):
+    cursor.execute(f"PRAGMA busy_timeout={1000 * _WAIT_S}")
+    _write_ahead(cursor)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Turn the write-ahead log on.
+
+    While another process does so, or makes the first tables, SQLite refuses at once and does not
+    wait for the lock as it does for statements.
+    """
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE_S)
 
 
 def _begin(connection: Connection) -> None:
@@ -119,7 +138,7 @@ def make_engine(url: str) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database and parsed.database != ":memory:":
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": 15})
+        engine = create_engine(parsed, connect_args={"timeout": _WAIT_S})
         event.listen(engine, "connect", _no_autobegin)
         event.listen(engine, "connect", _durable)
         event.listen(engine, "begin", _begin)

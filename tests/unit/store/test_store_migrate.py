@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -123,6 +124,25 @@ def test_a_failing_change_leaves_the_database_as_it_was(engine: Engine, monkeypa
         upgrade(engine)
     with engine.connect() as connection:
         assert inspect(connection).get_table_names() == []
+
+
+def test_a_new_store_is_waited_for_while_another_process_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # with the rollback journal that a new file begins with
+    other.execute("CREATE TABLE more (x)")
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr("tutelage.store.base.time.sleep", sleep)
+    open_store(f"sqlite:///{path}").close()
+    assert len(waited) == 1
+    other.close()
 
 
 def open_once(url: str, go: Any) -> None:
