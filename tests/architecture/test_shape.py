@@ -71,6 +71,17 @@ def test_every_module_says_what_it_is_for() -> None:
     assert silent == []
 
 
+def test_every_folder_of_the_source_is_a_package_and_gets_into_the_wheel() -> None:
+    folders = {path.parent for path in OWN}
+    assert sorted(str(one) for one in folders if not (one / "__init__.py").exists()) == []
+    if not (ROOT / ".git").exists():
+        pytest.skip("no git checkout")
+    names = "\n".join(str(path.relative_to(ROOT)) for path in SOURCES)
+    ignored = ["git", "check-ignore", "--no-index", "--stdin"]  # hatch leaves out what git ignores
+    done = subprocess.run(ignored, input=names, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_the_public_surface_is_what_the_docs_name() -> None:
     import tutelage
 
