@@ -27,8 +27,8 @@ from tutelage.workflows.demo.demo import demo_rows, write_demo
 from tutelage.workflows.improve import improve as loop
 from tutelage.workflows.improve import improve_turns as kept
 from tutelage.workflows.memory import PeakMemory
+from tutelage.workflows.release import rollout as rollouts
 from tutelage.workflows.run import run
-from tutelage.workflows.serving import rollout as rollouts
 from tutelage.workflows.serving.serve import Serving
 from tutelage.workflows.serving.traffic import give_feedback, send
 

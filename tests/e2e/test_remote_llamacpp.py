@@ -16,7 +16,7 @@ import pytest
 from tests.fakes.gateway import gateway_project
 
 from tutelage.inference.models import locate_model
-from tutelage.workflows.serving import deploy
+from tutelage.workflows.release import deploy
 from tutelage.workflows.serving.serve import Serving
 
 _SERVER = """

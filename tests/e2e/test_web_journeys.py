@@ -16,7 +16,7 @@ from tests.unit.web.conftest import Site
 from tutelage.workflows.data.experts_items import Order, assign
 from tutelage.workflows.data.experts_queue import queue_of
 from tutelage.workflows.release import prompt
-from tutelage.workflows.serving import rollout as rollouts
+from tutelage.workflows.release import rollout as rollouts
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PASSWORD = "seven lamps by the river"

@@ -22,7 +22,7 @@ from tutelage.workflows.demo import demo_site
 from tutelage.workflows.evaluation.evaluate import evaluate
 from tutelage.workflows.evaluation.evaluate_engines import LoadedEngine
 from tutelage.workflows.release.release import release
-from tutelage.workflows.serving.rollout import switch
+from tutelage.workflows.release.rollout import switch
 
 LABELS = ("billing", "delivery", "returns", "account")
 _ASKED = {

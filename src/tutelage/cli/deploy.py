@@ -32,7 +32,7 @@ def create(
     """Make a deployment; a gateway that is running takes it up by itself."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.deploy import create as work
+        from tutelage.workflows.release.deploy import create as work
 
         data = work(open_context(project, out.emit), name, release)
         out.result(data, lambda console: _show_status(console, data))
@@ -45,7 +45,7 @@ def list_(
     """List the deployments and who answers for each."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.deploy import all_deployments
+        from tutelage.workflows.release.deploy import all_deployments
 
         rows = all_deployments(open_context(project, out.emit))
 
@@ -71,7 +71,7 @@ def show(
     """Show who answers for a deployment, and its newest rollout."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.deploy import show as work
+        from tutelage.workflows.release.deploy import show as work
 
         data = work(open_context(project, out.emit), name)
         out.result(data, lambda console: _show_status(console, data))
@@ -87,7 +87,7 @@ def remove(
     """Remove a deployment and its rollouts' journals; the records of its requests stay."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.deploy import remove as work
+        from tutelage.workflows.release.deploy import remove as work
 
         data = work(open_context(project, out.emit), name)
         text = f"removed {name}, with {data['rollouts']} ended rollouts"
@@ -102,7 +102,7 @@ def backends(
     with frame(as_json, verbose) as out:
         from tutelage.core.errors import EXIT_NO
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.deploy import backends as work
+        from tutelage.workflows.release.deploy import backends as work
 
         data = work(open_context(project, out.emit))
         out.result(data, lambda console: _show_backends(console, data))

@@ -64,7 +64,7 @@ def import_(
     with frame(as_json, verbose) as out:
         from tutelage.cli import release_view
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.project import require_output
+        from tutelage.workflows.outputs import require_output
         from tutelage.workflows.release.import_model import evaluate_imported, import_model
 
         ctx = open_context(project, out.emit)
@@ -177,7 +177,7 @@ def promote(
     """Make a release the stable one at once, without a canary."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import switch
+        from tutelage.workflows.release.rollout import switch
 
         data = switch(open_context(project, out.emit), name)
         out.result(data, lambda console: console.print(data["sentence"], markup=False))
@@ -190,7 +190,7 @@ def rollback(
     """Return to the release that was stable before."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import rollback as work
+        from tutelage.workflows.release.rollout import rollback as work
 
         data = work(open_context(project, out.emit))
         out.result(data, lambda console: console.print(data["sentence"], markup=False))
@@ -224,7 +224,7 @@ def export(
     """Write files for other programs; refused (exit 1) unless they answer as what was trained."""
     with frame(as_json, verbose) as out_frame:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.training.export import export as work
+        from tutelage.workflows.release.export import export as work
 
         ctx = open_context(project, out_frame.emit)
         done = work(ctx, what, form, out, dtype=dtype, prompts=prompts)

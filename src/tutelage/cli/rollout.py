@@ -63,7 +63,7 @@ def start(
     """Start moving traffic to a release."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import start as work
+        from tutelage.workflows.release.rollout import start as work
 
         ctx = open_context(project, out.emit)
         data = work(ctx, release, deployment, strategy=strategy, steps=_numbers(steps), split=split)
@@ -80,7 +80,7 @@ def status(
     """Show the rollout: its step, its evidence, what that can't show, its journal."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import status as work
+        from tutelage.workflows.release.rollout import status as work
 
         data = work(open_context(project, out.emit), deployment)
         out.result(data, _show(data))
@@ -96,7 +96,7 @@ def list_(
     """List the rollouts there were, newest first, and how each ended."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import history
+        from tutelage.workflows.release.rollout import history
 
         rows = history(open_context(project, out.emit), deployment)
 
@@ -119,7 +119,7 @@ def promote(
     """Give the candidate all traffic now."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import promote as work
+        from tutelage.workflows.release.rollout import promote as work
 
         data = work(open_context(project, out.emit), deployment, rollout=rollout)
         out.result(data, _show(data))
@@ -136,7 +136,7 @@ def abort(
     """Take the candidate's traffic away and keep the stable release."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import abort as work
+        from tutelage.workflows.release.rollout import abort as work
 
         data = work(open_context(project, out.emit), deployment, rollout=rollout)
         out.result(data, _show(data))
@@ -153,7 +153,7 @@ def pause(
     """Take no further step until `rollout resume`; harm still rolls it back."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import pause as work
+        from tutelage.workflows.release.rollout import pause as work
 
         data = work(open_context(project, out.emit), deployment, rollout=rollout)
         out.result(data, _show(data))
@@ -170,7 +170,7 @@ def resume(
     """Let a paused or frozen rollout go on from its step."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import resume as work
+        from tutelage.workflows.release.rollout import resume as work
 
         data = work(open_context(project, out.emit), deployment, rollout=rollout)
         out.result(data, _show(data))
@@ -191,7 +191,7 @@ def rollback(
     """End the rollout under way; without one, return to the release before."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.serving.rollout import rollback as work
+        from tutelage.workflows.release.rollout import rollback as work
 
         data = work(open_context(project, out.emit), deployment, rollout=rollout, to=to)
         out.result(data, _show(data))

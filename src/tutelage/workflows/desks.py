@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tutelage.workflows.feedback.loop_desks import LoopDesks
+from tutelage.workflows.loop_desks import LoopDesks
 
 if TYPE_CHECKING:
     from tutelage.workflows.data.desk import DataDesk, ExpertsDesk, QualityDesk, VersionsDesk
@@ -50,7 +50,7 @@ class Desks(LoopDesks):
     @property
     def training(self) -> TrainingDesk:
         """Plans, the search of settings, export, jobs at a service; `train` does the training."""
-        from tutelage.workflows.project import require_output
+        from tutelage.workflows.outputs import require_output
         from tutelage.workflows.training.training_desk import TrainingDesk
 
         return TrainingDesk(self.context, require_output(self.context, "curate"))

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tutelage.core.artifact import Artifact
 from tutelage.core.errors import DataError
 from tutelage.core.events import Emit, silent
-from tutelage.workflows.context import Context, last_output, open_context
+from tutelage.workflows.context import open_context
 from tutelage.workflows.desks import Desks
+from tutelage.workflows.outputs import Dataset, Evaluation, Output, require_output
 
 if TYPE_CHECKING:
-    from tutelage.core.example import Example, SplitName
     from tutelage.evaluation.gate import Verdict
     from tutelage.workflows.data.augment import Augmented
     from tutelage.workflows.run import RunSummary
-
-
-@dataclass(frozen=True)
-class Output:
-    """One stage's result: its artifact, and the folder it lies in."""
-
-    artifact: Artifact
-    path: Path
-
-    @property
-    def meta(self) -> Mapping[str, Any]:
-        """The figures of the stage."""
-        return self.artifact.meta
-
-
-class Dataset(Output):
-    """A frozen dataset version."""
-
-    def rows(self, split: SplitName) -> list[Example]:
-        """Return the examples of a split."""
-        from tutelage.data.version import load_version
-
-        return load_version(self.path).rows(split)
-
-
-class Evaluation(Output):
-    """Scores of the candidates and what they prove."""
-
-    @property
-    def verdict(self) -> str:
-        """pass, fail or not_enough_evidence."""
-        return str(self.meta["verdict"])
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.path / "report.html"
 
 
 Kind = TypeVar("Kind", bound=Output)
@@ -162,21 +124,6 @@ def _require(given: object, kind: type[Output], maker: str) -> None:
 def _spec(named: Output | str | Path) -> str:
     """Return the name by which commands know it."""
     return named.artifact.hash if isinstance(named, Output) else str(named)
-
-
-def require_output(ctx: Context, stage: str) -> Artifact:
-    """Return what `stage` last gave; raise DataError naming the command that makes it."""
-    artifact = last_output(ctx, stage)
-    if artifact is None or not ctx.path_of(artifact).exists():
-        command = {"curate": "tutelage data split", "train": "tutelage train"}.get(
-            stage, f"tutelage {stage}"
-        )
-        raise DataError(
-            f"the stage {stage!r} has not run yet",
-            where=str(ctx.workspace.root),
-            fix=f"Run `{command}` or `tutelage run` first",
-        )
-    return artifact
 
 
 def open_project(directory: str | Path, *, emit: Emit = silent) -> Project:

@@ -12,8 +12,8 @@ from tutelage.serving.monitoring.alert_store import list_alerts
 from tutelage.serving.monitoring.monitor_views import alert_view
 from tutelage.store.artifacts import StageRow
 from tutelage.workflows.context import Context, find_artifact
+from tutelage.workflows.release.rollout import status as rollout_status
 from tutelage.workflows.serving.keep_alive import pulses
-from tutelage.workflows.serving.rollout import status as rollout_status
 
 _ORDER = ("curate", "train", "evaluate", "release")
 

@@ -22,7 +22,7 @@ from tutelage.core.example import Example
 from tutelage.data.version import load_version
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.data import quality, row_scores
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 MakeProject = Callable[..., Path]
 CONFIG = """\

@@ -23,7 +23,7 @@ from tutelage.serving.records.retention import delete_orphans
 from tutelage.store.base import Store, open_store
 from tutelage.store.records import HeldSignalRow, RecordRow, SignalRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving.deploy import create
+from tutelage.workflows.release.deploy import create
 
 ONLY = frozenset(("d",))
 

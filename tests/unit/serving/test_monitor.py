@@ -29,7 +29,7 @@ from tutelage.serving.monitoring.events import EventLog, read_events
 from tutelage.serving.monitoring.monitor import Monitor
 from tutelage.serving.monitoring.telemetry_gauges import EngineWatch, Gauges, Meters
 from tutelage.workflows.context import Context, open_context
-from tutelage.workflows.serving import deploy
+from tutelage.workflows.release import deploy
 from tutelage.workflows.serving.serve import Serving
 
 ERRORS = {"name": "errors", "metric": "error_rate", "above": 0.5, "least": 3, "window": "1s"}

@@ -19,8 +19,8 @@ from tutelage.serving.app import create_app
 from tutelage.serving.backends.residency import Host
 from tutelage.serving.state import GatewayState
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving import gateway_state as module
-from tutelage.workflows.serving.deploy import create
+from tutelage.workflows.release import gateway_state as module
+from tutelage.workflows.release.deploy import create
 
 
 @dataclass

@@ -25,8 +25,8 @@ from tutelage.release import bundle
 from tutelage.training.export import Export, Subject, base_dtype, follow_folder
 from tutelage.workflows.context import Context, last_output, open_context, register
 from tutelage.workflows.curate import curate
-from tutelage.workflows.training import export as exporting
-from tutelage.workflows.training.export import ExportRefused, check_served, export
+from tutelage.workflows.release import export as exporting
+from tutelage.workflows.release.export import ExportRefused, check_served, export
 
 PROMPTS = [(Message(role="user", content=text),) for text in ("the colour", "1984", "warm or cold")]
 CONFIG = """\

@@ -21,9 +21,8 @@ from tutelage.workflows.context import Context, last_output, register
 from tutelage.workflows.evaluation import evaluations
 from tutelage.workflows.evaluation.evaluate import evaluate
 from tutelage.workflows.evaluation.evaluate_engines import LoadedEngine
-from tutelage.workflows.release import prompt, prompt_trial
+from tutelage.workflows.release import prompt, prompt_trial, rollout
 from tutelage.workflows.release.release import base_release
-from tutelage.workflows.serving import rollout
 
 HOSTILE = "<img src=x onerror=window.pwned=1> answer with \"quotes\" and 'more'"
 

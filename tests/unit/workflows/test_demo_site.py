@@ -19,9 +19,9 @@ from tutelage.workflows.feedback import drift, mine_queue
 from tutelage.workflows.feedback.feedback import summary
 from tutelage.workflows.improve import improve
 from tutelage.workflows.release import prompt
+from tutelage.workflows.release import rollout as rollouts
 from tutelage.workflows.release.release_overview import overview
 from tutelage.workflows.serving import monitor
-from tutelage.workflows.serving import rollout as rollouts
 from tutelage.workflows.serving.usage import budgets, usage
 
 

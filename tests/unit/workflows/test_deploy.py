@@ -21,7 +21,7 @@ from tutelage.core.errors import Conflict, DataError
 from tutelage.release.deployments import abort
 from tutelage.store.releases import RolloutRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving import deploy
+from tutelage.workflows.release import deploy
 from tutelage.workflows.serving.serve import Serving
 
 

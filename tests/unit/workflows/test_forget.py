@@ -39,7 +39,7 @@ from tutelage.workflows.data.privacy import privacy_steps
 from tutelage.workflows.data.versions import versions
 from tutelage.workflows.feedback.forget import erasures, forget, look_up
 from tutelage.workflows.feedback.forget_pseudonyms import pseudonyms_of
-from tutelage.workflows.project import Dataset
+from tutelage.workflows.outputs import Dataset
 
 USER, MARK = "zoe.forgettable@example.org", "quaxolotl"
 CONFIG = """\

@@ -16,8 +16,8 @@ from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.context import Context, open_context
 from tutelage.workflows.improve import improve as loop
 from tutelage.workflows.improve import improve_turns as kept
+from tutelage.workflows.release import rollout as rollouts
 from tutelage.workflows.run import run
-from tutelage.workflows.serving import rollout as rollouts
 
 CONFIG = """\
 name: colours

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.workflows.serving.quiet_child import run_quietly
+from tutelage.workflows.quiet_child import run_quietly
 
 
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="the system knows no priorities")

@@ -13,7 +13,7 @@ from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_people import add_annotators
 from tutelage.workflows.feedback import feedback, records
 from tutelage.workflows.feedback.records import Wanted, recent_records, record, send_to_label
-from tutelage.workflows.serving.gateway_state import gateway_state
+from tutelage.workflows.release.gateway_state import gateway_state
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tutelage.release.deployments import ensure_deployment
 from tutelage.store.artifacts import ArtifactRow, StageRow
 from tutelage.workflows.release import registry, registry_child
 from tutelage.workflows.release import release as releasing
-from tutelage.workflows.serving import rollout as rollouts
+from tutelage.workflows.release import rollout as rollouts
 
 pytestmark = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
 

@@ -32,8 +32,8 @@ from tutelage.store.records import RecordRow
 from tutelage.workflows.context import Context, open_context, register
 from tutelage.workflows.evaluation.evaluate_candidates import of_artifact
 from tutelage.workflows.release import release as releasing
+from tutelage.workflows.release import rollout as rollouts
 from tutelage.workflows.release.release_overview import overview
-from tutelage.workflows.serving import rollout as rollouts
 
 CONFIG = """\
 name: colours

@@ -27,9 +27,9 @@ from tutelage.store.records import RecordRow
 from tutelage.workflows.context import open_context, register
 from tutelage.workflows.release import prompt as prompting
 from tutelage.workflows.release import release as releasing
+from tutelage.workflows.release import rollout as rollouts
 from tutelage.workflows.release.release_lineage import trace
 from tutelage.workflows.release.release_verify import verify
-from tutelage.workflows.serving import rollout as rollouts
 
 CHOICES = [
     {"name": "rank", "value": 8, "reason": "few rows | little to learn", "source": "/root/x/y.md"}

@@ -11,7 +11,7 @@ from tutelage.core.config_deploy import Limits
 from tutelage.release.arms import ArmLog, Sample, Scores
 from tutelage.release.evidence import Evidence
 from tutelage.release.rollback import TESTS, judge
-from tutelage.workflows.serving.rollout_watch import POINTS, SPANS, figures_of, shown_e
+from tutelage.workflows.release.rollout_watch import POINTS, SPANS, figures_of, shown_e
 
 
 def _samples(count: int, seed: int, slow: float, *, fails: float = 0.0) -> Iterator[Sample]:

@@ -92,7 +92,7 @@ def report(
     """Print the report of the newest dataset version."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.project import require_output
+        from tutelage.workflows.outputs import require_output
 
         ctx = open_context(project, out.emit)
         artifact = require_output(ctx, "curate")

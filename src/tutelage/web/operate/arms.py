@@ -13,7 +13,7 @@ from tutelage.web.operate.states import ROLLOUT, TESTS, VERDICT, at, words
 from tutelage.web.parts.layout import chip, empty, notice
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import capital, count, milliseconds, number, percent, when
-from tutelage.workflows.serving.rollout_watch import shown_e
+from tutelage.workflows.release.rollout_watch import shown_e
 
 Data = Mapping[str, Any]
 ARMS = {"canary": "candidate"}  # how an arm is called on a page; others as they are

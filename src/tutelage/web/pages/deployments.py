@@ -1,6 +1,6 @@
 """Deployments: the names that clients call, who answers for each, and the servers behind them.
 
-It calls workflows/serving/deploy.py; what a deployment answers is moved on the page of its rollout.
+It calls workflows/release/deploy.py; what a deployment answers is moved on the page of its rollout.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tutelage.web.parts.layout import Action, button, card, chip, confirm, empty
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows.serving import deploy, rollout
-from tutelage.workflows.serving.gateway_state import gateway_state
+from tutelage.workflows.release import deploy, rollout
+from tutelage.workflows.release.gateway_state import gateway_state
 from tutelage.workflows.serving.keep_alive import pulses
 
 _EVERY_S = 5.0

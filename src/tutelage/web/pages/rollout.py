@@ -23,8 +23,8 @@ from tutelage.web.parts.layout import card, chip, confirm, empty, heading, notic
 from tutelage.web.parts.text import text
 from tutelage.web.parts.words import when
 from tutelage.web.view import OPERATE, Page, View
-from tutelage.workflows.serving import rollout as work
-from tutelage.workflows.serving.rollout_watch import watch_of
+from tutelage.workflows.release import rollout as work
+from tutelage.workflows.release.rollout_watch import watch_of
 
 _EVERY_S = 1.0
 _WAYS = ("operator", "admin")

@@ -21,7 +21,7 @@ from tutelage.web.parts.text import text
 from tutelage.web.parts.words import milliseconds, number, short
 from tutelage.web.view import OPERATE, Page, View
 from tutelage.workflows.feedback.records import WINDOW, Wanted, recent_records
-from tutelage.workflows.serving.deploy import all_deployments
+from tutelage.workflows.release.deploy import all_deployments
 
 _KINDS = {
     "all": "All answers",

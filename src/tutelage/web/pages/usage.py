@@ -105,7 +105,7 @@ def _most(rows: list[dict[str, Any]]) -> str:
 
 
 def _names(view: View) -> list[dict[str, Any]]:
-    from tutelage.workflows.serving.deploy import all_deployments
+    from tutelage.workflows.release.deploy import all_deployments
 
     return all_deployments(view.context)
 

@@ -13,7 +13,7 @@ from tutelage.web.parts.cells import Cell, cell_table
 from tutelage.web.parts.layout import Kind
 from tutelage.web.parts.text import text
 from tutelage.web.view import View
-from tutelage.workflows.serving import rollout
+from tutelage.workflows.release import rollout
 
 _ROLES: dict[str, tuple[str, Kind]] = {
     "stable": ("stable", "good"),

@@ -26,7 +26,7 @@ from tutelage.data.linear import fit_linear
 from tutelage.data.version import DatasetVersion, load_version
 from tutelage.inference.models import ModelSource, locate_model
 from tutelage.workflows.context import Context
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 STAGE = "curve"
 MODEL_POINTS = 5  # sizes at which the model itself is trained

@@ -30,7 +30,7 @@ from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.repairs import record
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 STAGE = "dedup"
 _FORM = 3  # raised when what is kept on disk, or how it is found, changes

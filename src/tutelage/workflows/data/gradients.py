@@ -17,7 +17,7 @@ from tutelage.core.example import Example
 from tutelage.core.workspace import atomic_write
 from tutelage.inference.models import ModelSource, locate_model
 from tutelage.workflows.context import Context
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 if TYPE_CHECKING:
     from tutelage.training.influence import RowGradients

@@ -16,7 +16,7 @@ from tutelage.data.benchmarks import find_matches, read_benchmark
 from tutelage.data.leakage import LeakCertificate, leak_certificate
 from tutelage.data.version import load_version, read_manifest
 from tutelage.workflows.context import Context
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 
 def between_files(train: Path, test: Path, semantic: str | None = None) -> LeakCertificate:

@@ -28,7 +28,7 @@ from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_rows import newest_version
 from tutelage.workflows.data.pool import Candidate, read_pool
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 SUGGEST, CURVE, VALUE = "suggest", "curve", "value"
 Vectors = NDArray[np.float32]

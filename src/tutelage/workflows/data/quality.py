@@ -43,7 +43,7 @@ from tutelage.inference.embed_cache import embed_cached
 from tutelage.workflows.context import Context
 from tutelage.workflows.data import row_scores
 from tutelage.workflows.data.repairs import record
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 STAGE = "quality"
 

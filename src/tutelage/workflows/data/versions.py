@@ -22,7 +22,7 @@ from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.repairs import RepairRow
 from tutelage.workflows.context import Context, find_artifact, last_output, made_from
 from tutelage.workflows.data import row_history
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 _STAGE = "curate"
 _KIND = "dataset"

@@ -16,14 +16,14 @@ from tutelage.inference.base import Prompt
 from tutelage.inference.models import ModelSource
 from tutelage.inference.replay import ReplayGenerator
 from tutelage.store.artifacts import JobRow
-from tutelage.workflows.feedback import mine_queue
-from tutelage.workflows.improve import improve_turns
-from tutelage.workflows.release import prompt, prompt_trial
 from tutelage.workflows.demo.demo_cast import EARLIER, RULE, Cast
 from tutelage.workflows.evaluation.evaluate import evaluate_named
 from tutelage.workflows.evaluation.evaluate_engines import LoadedEngine, OpenEngine
+from tutelage.workflows.feedback import mine_queue
+from tutelage.workflows.improve import improve_turns
 from tutelage.workflows.improve.improve import BY_HAND
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
+from tutelage.workflows.release import prompt, prompt_trial
 
 
 class _Script(ReplayGenerator):

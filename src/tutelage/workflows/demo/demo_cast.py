@@ -18,7 +18,7 @@ from tutelage.data.version import load_version
 from tutelage.workflows.context import Context
 from tutelage.workflows.data.experts_answer import known_labels
 from tutelage.workflows.demo.demo import CHAPTERS, demo_rows
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 PEOPLE = ("anna", "ben", "chloe")
 RIGHT = {"anna": 0.98, "ben": 0.92, "chloe": 0.82}  # share of right labels

@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from tutelage.core.artifact import content_hash
 from tutelage.store.annotations import AnnotationRow, AssignmentRow, DraftRow, ItemRow
-from tutelage.workflows.evaluation import human, human_answer
 from tutelage.workflows.data import experts, experts_items, experts_people, experts_review
 from tutelage.workflows.demo.demo_cast import LOCAL, PEOPLE, RIGHT, Cast
+from tutelage.workflows.evaluation import human, human_answer
 
 _TEACHER = "teacher-8b"
 _GUIDELINES = (

@@ -29,11 +29,11 @@ from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
 from tutelage.store.scores import ScoreRow
 from tutelage.store.usage import BudgetRow
-from tutelage.workflows.feedback import drift, mine, mine_queue
-from tutelage.workflows.release import prompt
 from tutelage.workflows.context import find_artifact, register
 from tutelage.workflows.demo.demo_cast import EARLIER, LOCAL, PEOPLE, RULE, Cast
 from tutelage.workflows.demo.demo_people import answer_first
+from tutelage.workflows.feedback import drift, mine, mine_queue
+from tutelage.workflows.release import prompt
 
 _DAYS = 14
 _A_DAY = 40  # requests

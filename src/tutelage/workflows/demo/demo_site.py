@@ -24,7 +24,7 @@ from tutelage.workflows.demo.demo_build import fill_evaluation, fill_jobs, fill_
 from tutelage.workflows.demo.demo_cast import LOCAL, Cast, cast
 from tutelage.workflows.demo.demo_people import fill_comparisons, fill_experts
 from tutelage.workflows.demo.demo_serving import fill_looks, fill_serving
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 
 STAGE = "demo"
 _PRICES = b"prices: {hour: 0.4}              # what an hour of the machine costs\n"

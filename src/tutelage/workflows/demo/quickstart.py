@@ -91,7 +91,7 @@ class _Clock:
 def _serve_and_learn(
     ctx: Context, summary: RunSummary, release: Artifact, result: Quickstart, clock: _Clock
 ) -> None:
-    from tutelage.workflows.serving import rollout as rollouts
+    from tutelage.workflows.release import rollout as rollouts
     from tutelage.workflows.release.registry import catch_up
     from tutelage.workflows.release.release import base_release
     from tutelage.workflows.serving.serve import Serving

@@ -199,7 +199,7 @@ def _evaluate_named(
     against: Sequence[str] | None,
     open_engine: OpenEngine,
 ) -> list[StageOutcome]:
-    from tutelage.workflows.project import require_output
+    from tutelage.workflows.outputs import require_output
 
     dataset = require_output(ctx, "curate")
     if not names:

@@ -223,7 +223,7 @@ def release(ctx: Context, turn: Turn) -> Move:
 
 def canary(ctx: Context, turn: Turn) -> Move:
     """Start the rollout once, then wait for how it ends."""
-    from tutelage.workflows.serving import rollout as rollouts
+    from tutelage.workflows.release import rollout as rollouts
 
     name, release_id = str(turn.facts["release"]), str(turn.facts["release_id"])
     row = _rollout(ctx, turn, release_id)

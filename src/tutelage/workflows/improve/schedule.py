@@ -37,7 +37,7 @@ from tutelage.workflows.context import Context, open_context, reread
 from tutelage.workflows.improve import improve_turns as kept
 from tutelage.workflows.improve.improve import QUIET, Parts, improve, sentence
 from tutelage.workflows.improve.improve_turns import Turn
-from tutelage.workflows.serving.quiet_child import run_quietly
+from tutelage.workflows.quiet_child import run_quietly
 
 LOOK_S = 60.0  # between two looks
 _log = logging.getLogger(__name__)

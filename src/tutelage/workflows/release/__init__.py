@@ -1,1 +1,1 @@
-"""Prompts and releases: drafted, made, imported, verified, traced back to rows and people."""
+"""Prompts, releases and rollouts: made, imported, exported, verified, traced back, moved."""

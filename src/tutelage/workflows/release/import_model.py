@@ -51,7 +51,7 @@ def import_model(ctx: Context, path: Path, name: str | None = None) -> Artifact:
 def evaluate_imported(ctx: Context, artifact: Artifact) -> StageOutcome:
     """Evaluate what was imported on the newest dataset version, beside the baselines."""
     from tutelage.workflows.evaluation.evaluate import evaluate
-    from tutelage.workflows.project import require_output
+    from tutelage.workflows.outputs import require_output
 
     return evaluate(ctx, require_output(ctx, "curate"), artifact)
 

@@ -36,7 +36,7 @@ from tutelage.workflows.context import Context, last_output, register
 from tutelage.workflows.evaluation import evaluate_hosted
 from tutelage.workflows.evaluation.evaluate_candidates import stable_release
 from tutelage.workflows.evaluation.evaluate_engines import Engines, OpenEngine, open_transformers
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 from tutelage.workflows.release.prompt import adopt, whoami
 
 KIND, STAGE = "prompt_test", "prompt"

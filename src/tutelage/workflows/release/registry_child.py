@@ -10,8 +10,8 @@ import asyncio
 import logging
 
 from tutelage.workflows.context import Context
+from tutelage.workflows.quiet_child import run_quietly
 from tutelage.workflows.release.registry import worth_a_child
-from tutelage.workflows.serving.quiet_child import run_quietly
 
 WAIT_S = 3.0  # a command that moved the releases itself needs no help
 _log = logging.getLogger(__name__)

@@ -77,7 +77,7 @@ def create(ctx: Context, adapter: str | None = None, *, force: bool = False) -> 
 
     Raises as `release` does, and DataError if there is no such adapter.
     """
-    from tutelage.workflows.project import require_output
+    from tutelage.workflows.outputs import require_output
 
     dataset = require_output(ctx, "curate")
     if adapter is None:

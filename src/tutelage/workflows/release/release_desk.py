@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tutelage.workflows.context import Context
 
 if TYPE_CHECKING:
-    from tutelage.workflows.project import Output
+    from tutelage.workflows.outputs import Output
 
 
 class ReleasesDesk:
@@ -31,7 +31,7 @@ class ReleasesDesk:
 
     def create(self, adapter: str | None = None, *, force: bool = False) -> Output:
         """Release what was trained last, or an adapter by the start of its id."""
-        from tutelage.workflows.project import Output
+        from tutelage.workflows.outputs import Output
         from tutelage.workflows.release.release import create
 
         made = create(self._ctx, adapter, force=force).artifact
@@ -39,7 +39,7 @@ class ReleasesDesk:
 
     def import_model(self, path: str | Path, *, name: str | None = None) -> Output:
         """Take in an adapter or a model that was tuned elsewhere, checked against the base."""
-        from tutelage.workflows.project import Output
+        from tutelage.workflows.outputs import Output
         from tutelage.workflows.release.import_model import import_model
 
         made = import_model(self._ctx, Path(path), name)
@@ -59,12 +59,12 @@ class ReleasesDesk:
 
     def promote(self, name: str) -> dict[str, Any]:
         """Make a release the stable one at once, without a canary."""
-        from tutelage.workflows.serving.rollout import switch
+        from tutelage.workflows.release.rollout import switch
 
         return switch(self._ctx, name)
 
     def rollback(self) -> dict[str, Any]:
         """Return to the release that was stable before, its prompt and adapter."""
-        from tutelage.workflows.serving.rollout import rollback
+        from tutelage.workflows.release.rollout import rollback
 
         return rollback(self._ctx)

@@ -11,7 +11,7 @@ from tutelage.release.routes import deployments, route
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.store.releases import PromptRow, ReleaseRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving.deploy import all_deployments
+from tutelage.workflows.release.deploy import all_deployments
 
 
 def overview(ctx: Context) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What serves: deployments, rollouts, keys, checks, use, and the gateway that joins them."""
+"""What serves: keys, checks, use, alerts, and the gateway that joins them."""

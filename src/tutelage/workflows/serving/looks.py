@@ -16,7 +16,7 @@ from tutelage.core.errors import EXIT_NO
 from tutelage.feedback.drift.watch import BLOCK, SPANS
 from tutelage.serving.hooks import Ask, BackgroundHook, Hook, Outcome
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving.quiet_child import run_quietly
+from tutelage.workflows.quiet_child import run_quietly
 
 _ENV = {"OMP_NUM_THREADS": "1"}
 _log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from tutelage.workflows.feedback.live_desk import LiveDesk
     from tutelage.workflows.feedback.logs_desk import LogsDesk
     from tutelage.workflows.feedback.mine_desk import MiningDesk
-    from tutelage.workflows.serving.deploy import DeploymentsDesk
+    from tutelage.workflows.release.deploy import DeploymentsDesk
+    from tutelage.workflows.release.rollout_desk import RolloutsDesk
     from tutelage.workflows.serving.guards_desk import GuardsDesk
     from tutelage.workflows.serving.keys import KeysDesk
     from tutelage.workflows.serving.monitor_desk import MonitorDesk
-    from tutelage.workflows.serving.rollout_desk import RolloutsDesk
     from tutelage.workflows.serving.usage import UsageDesk
 
 
@@ -29,7 +29,7 @@ class ServingDesks:
     @property
     def rollouts(self) -> RolloutsDesk:
         """Moving traffic to a release: start, watch, pause, end."""
-        from tutelage.workflows.serving.rollout_desk import RolloutsDesk
+        from tutelage.workflows.release.rollout_desk import RolloutsDesk
 
         return RolloutsDesk(self.context)
 
@@ -43,7 +43,7 @@ class ServingDesks:
     @property
     def deployments(self) -> DeploymentsDesk:
         """The names that clients call, the servers behind them, and what is kept alive."""
-        from tutelage.workflows.serving.deploy import DeploymentsDesk
+        from tutelage.workflows.release.deploy import DeploymentsDesk
 
         return DeploymentsDesk(self.context)
 

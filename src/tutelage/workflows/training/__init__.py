@@ -1,1 +1,1 @@
-"""Plans, training, search and export: what lies between a dataset version and its adapter."""
+"""Plans, training and search: what lies between a dataset version and its adapter."""

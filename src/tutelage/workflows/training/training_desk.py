@@ -11,7 +11,7 @@ from tutelage.workflows.context import Context
 
 if TYPE_CHECKING:
     from tutelage.training.planner import Plan
-    from tutelage.workflows.training.export import Exported
+    from tutelage.workflows.release.export import Exported
     from tutelage.workflows.training.hosted_jobs import HostedDesk
     from tutelage.workflows.training.search import SearchResult
 
@@ -59,7 +59,7 @@ class TrainingDesk:
         dtype: str = "auto",
     ) -> Exported:
         """Write a release or an adapter as files that others load, held to the same tokens."""
-        from tutelage.workflows.training.export import export
+        from tutelage.workflows.release.export import export
 
         return export(self._ctx, what, format, out, dtype=dtype)
 

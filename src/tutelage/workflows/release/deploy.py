@@ -1,6 +1,6 @@
 """Deployments from the command line and Python: names that clients call, and the servers behind.
 
-What a deployment answers is moved by workflows/serving/rollout.py.
+What a deployment answers is moved by workflows/release/rollout.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tutelage.serving.backends.backend_admin import describe_deployment
 from tutelage.serving.launchers.remote_server import RemoteServer
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context
+from tutelage.workflows.release import rollout
 from tutelage.workflows.release.registry import catch_up
-from tutelage.workflows.serving import rollout
 
 
 def create(ctx: Context, name: str, release: str | None = None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tutelage.release.routes import journal, last_rollout, memory_before
 from tutelage.store.base import Store
 from tutelage.store.releases import RolloutRow, TransitionRow
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving import rollout
+from tutelage.workflows.release import rollout
 
 POINTS = 120  # of a line that is drawn
 SPANS = 40  # of time that latencies are summed up in

@@ -16,8 +16,8 @@ from tutelage.core.artifact import hash_file, library_versions
 from tutelage.core.workspace import atomic_write
 from tutelage.release.card import CARD, render
 from tutelage.workflows.context import Context
+from tutelage.workflows.release.export_source import Wanted
 from tutelage.workflows.release.release_card import about_base, gather
-from tutelage.workflows.training.export_source import Wanted
 
 FACTS = "export.json"
 _READABLE = 0o644  # temporary files are their owner's alone

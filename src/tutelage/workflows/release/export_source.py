@@ -17,7 +17,7 @@ from tutelage.inference.tuned import Tuned, read_tuned
 from tutelage.release import bundle
 from tutelage.store.artifacts import ArtifactRow
 from tutelage.workflows.context import Context, find_artifact, last_output, made_from
-from tutelage.workflows.project import require_output
+from tutelage.workflows.outputs import require_output
 from tutelage.workflows.release.release import golden_prompts
 from tutelage.workflows.release.release_card import newest_evaluation
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.workflows.context import Context
-from tutelage.workflows.serving import rollout as work
+from tutelage.workflows.release import rollout as work
 
 
 class RolloutsDesk:

@@ -33,7 +33,7 @@ from tutelage.inference.models import ModelSource, cache_dir
 from tutelage.inference.parity import LIMITS, Parity, Reference, compare
 from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context
-from tutelage.workflows.training.export_source import Wanted, choose, find, of_adapter
+from tutelage.workflows.release.export_source import Wanted, choose, find, of_adapter
 
 if TYPE_CHECKING:
     from tutelage.training.export import Export
@@ -112,7 +112,7 @@ def export(
     def fill(folder: Path) -> None:
         job = _Job(ctx, found, folder, prompts)
         parity, stored = job.write(format, dtype)
-        from tutelage.workflows.training.export_card import write_card
+        from tutelage.workflows.release.export_card import write_card
 
         facts = found.facts | {"name": found.name, "format": format, "dtype": stored}
         facts |= {"prompt": found.prompt, "parity": _said(parity)}

@@ -20,9 +20,9 @@ from tutelage.release.standing import standing
 from tutelage.release.strategies.base import plan_of
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow
 from tutelage.workflows.context import Context
+from tutelage.workflows.release.gateway_state import gateway_state
 from tutelage.workflows.release.registry import catch_up
 from tutelage.workflows.release.release import base_release
-from tutelage.workflows.serving.gateway_state import gateway_state
 
 
 def start(
