@@ -29,7 +29,7 @@ from tutelage.evaluation.criterion import (
 )
 from tutelage.evaluation.gate_criteria import absent, criteria_of, must_pass, not_worse
 from tutelage.evaluation.gate_forgetting import forgetting_criteria
-from tutelage.evaluation.significance import Interval
+from tutelage.evaluation.usage import Slowdown
 from tutelage.evaluation.verdict import EXIT_CODES, Evidence, Verdict
 
 __all__ = [
@@ -126,11 +126,11 @@ def _superior(evidence: Evidence, name: str) -> Criterion:
     return Criterion(f"better than {evidence.called(name)}", outcome, sentence, figures_of(d))
 
 
-def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
-    ours, base = evidence.scored[TUNED].usage, evidence.scored[BASE].usage
-    times = f"{base.p95_ms:.0f} → {ours.p95_ms:.0f} ms" if ours and base else "measured"
+def _latency(evidence: Evidence, slower: Slowdown, guards: Guards) -> Criterion:
+    ratio, times = slower.ratio, _times(evidence, alone=slower.alone)
+    what = "one at a time, median" if slower.alone else "95th percentile"
     sentence = (
-        f"time an answer, 95th percentile: {times}: × {ratio.estimate:.2f}, "
+        f"time an answer, {what}: {times}: × {ratio.estimate:.2f}, "
         f"{percent(evidence.confidence)} interval {ratio.low:.2f}…{ratio.high:.2f}; "
         f"limit × {guards.latency_p95:g}; fails only what is surely slower, live traffic decides"
     )
@@ -140,6 +140,18 @@ def _latency(evidence: Evidence, ratio: Interval, guards: Guards) -> Criterion:
     }  # fmt: skip
     outcome: Outcome = "fail" if ratio.low > guards.latency_p95 else "pass"
     return Criterion("answers in time", outcome, sentence, figures)
+
+
+def _times(evidence: Evidence, *, alone: bool) -> str:
+    """Return the base model's time and the tuned model's, in words."""
+    ours, base = evidence.scored[TUNED].usage, evidence.scored[BASE].usage
+    if ours is None or base is None:
+        return "measured"
+    if not alone:
+        return f"{base.p95_ms:.0f} → {ours.p95_ms:.0f} ms"
+    if ours.alone is None or base.alone is None:
+        return "measured"
+    return f"{base.alone.p50_ms:.0f} → {ours.alone.p50_ms:.0f} ms"
 
 
 def _unscored(evidence: Evidence) -> Criterion | None:

@@ -27,9 +27,10 @@ from tutelage.evaluation.measures import (
     quantile_of,
     told,
 )
-from tutelage.evaluation.significance import Difference, detectable_difference, holm
+from tutelage.evaluation.significance import Difference, Interval, detectable_difference, holm
 from tutelage.evaluation.significance_cluster import z_score
 from tutelage.evaluation.significance_power import rows_needed
+from tutelage.evaluation.usage import BATCHES
 from tutelage.evaluation.verdict import Evidence
 
 _WHERE = "tutelage.yaml, evaluate.criteria"
@@ -126,6 +127,15 @@ def _nothing(name: str, metric: str) -> Criterion:
     return Criterion(name, "not_enough_evidence", f"{metric}: no row has a value for both")
 
 
+def _too_few(name: str, metric: str, found: Interval) -> Criterion:
+    sentence = (
+        f"{metric}: {found.n} rows in fewer than {BATCHES} batches tell no spread; a smaller "
+        "`evaluate.batch_size` makes more, and alone_p50 needs none"
+    )
+    figures = {"estimate": found.estimate, "n": found.n, "metric": metric}
+    return Criterion(name, "not_enough_evidence", sentence, figures)
+
+
 def _better(evidence: Evidence, asked: Better, corrected: tuple[float, int] | None) -> Criterion:
     requirement = Requirement(better=asked)
     metric = _metric(evidence, requirement) or evidence.primary
@@ -160,6 +170,8 @@ def _faster(evidence: Evidence, asked: Better, pairs: Pairs, name: str) -> Crite
     """Judge a quantile: the whole interval of the ratio must lie below 1."""
     metric = asked.metric
     ratio = pairs.ratio(metric, confidence=evidence.confidence, seed=evidence.seed)
+    if math.isinf(ratio.high):
+        return _too_few(name, metric, ratio)
     outcome: Outcome = "pass" if ratio.high < 1 else "fail" if ratio.low >= 1 else (
         "not_enough_evidence"
     )  # fmt: skip
@@ -179,6 +191,8 @@ def not_worse(evidence: Evidence, asked: NotWorse, *, strict: bool = False) -> C
         return _nothing(name, metric)
     if asked.times is not None:
         ratio = pairs.ratio(metric, confidence=evidence.confidence, seed=evidence.seed)
+        if math.isinf(ratio.high):
+            return _too_few(name, metric, ratio)
         outcome = within(ratio.low, ratio.high, asked.times)
         sentence = f"{_ratio(evidence, metric, asked.than, ratio)}; limit × {asked.times:g}"
         return Criterion(name, outcome, sentence, {**vars(ratio), "limit": asked.times})
@@ -202,6 +216,8 @@ def _bound(evidence: Evidence, requirement: Requirement) -> Criterion:
     )  # fmt: skip
     if found.n == 0:
         return Criterion(name, "not_enough_evidence", f"{metric}: no row has a value")
+    if math.isinf(found.high):
+        return _too_few(name, metric, found)
     if requirement.at_least:
         outcome = within(-found.high, -found.low, -bound.value)
         end = f"its lower end must reach {told(metric, bound.value)}"

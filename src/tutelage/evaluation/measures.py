@@ -6,8 +6,9 @@ judged by a quantile, everything else by its mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from tutelage.evaluation.significance import (
     mean_interval,
     paired_difference,
 )
+from tutelage.evaluation.usage import BATCHES
 
 Array = NDArray[np.float64]
+ALONE_P50 = "alone_p50"
 REFUSALS, COST = "refusals", "cost"  # the cost is a score, where there are prices
 
 
@@ -47,7 +50,7 @@ MEASURES: Mapping[str, Measure] = {
     "latency_p99": Measure(_latency, 0.99, " ms"),
     "first_token_p50": Measure(lambda row: row.first_token_ms, 0.5, " ms"),
     "first_token_p95": Measure(lambda row: row.first_token_ms, 0.95, " ms"),
-    "alone_p50": Measure(lambda row: row.detail.get("alone_ms"), 0.5, " ms"),  # one at a time
+    ALONE_P50: Measure(lambda row: row.detail.get("alone_ms"), 0.5, " ms"),  # one at a time
     "tokens": Measure(lambda row: float(row.completion_tokens), None, " tokens"),
 }
 
@@ -108,9 +111,8 @@ class Pairs:
     def of(cls, ours: Scored, theirs: Scored, metric: str, clusters: Mapping[str, str]) -> Pairs:
         """Pair the rows in the order of `clusters`, which maps example ids to clusters."""
         left, right = values(ours, metric), values(theirs, metric)
-        timed = quantile_of(metric) is not None
         found = [
-            (a, b, ours.rows[item].batch if timed else cluster)
+            (a, b, _group(ours, metric, item, cluster))
             for item, cluster in clusters.items()
             if (a := left.get(item)) is not None and (b := right.get(item)) is not None
         ]
@@ -129,30 +131,50 @@ class Pairs:
         return paired_difference(a, b, clusters=self.clusters, confidence=confidence, seed=seed)
 
     def ratio(self, metric: str, *, confidence: float, seed: int = 0) -> Interval:
-        """Return ours over theirs: of the quantile, or of the mean."""
-        return bootstrap_ratio(
+        """Return ours over theirs, of the quantile or of the mean; without limits (0, inf) where
+        too few batches tell no spread.
+        """
+        found = bootstrap_ratio(
             self.ours, self.theirs, _statistic(metric),
             clusters=self.clusters, confidence=confidence, seed=seed,
         )  # fmt: skip
+        return _honest(found, metric, self.clusters)
 
 
 def level(
     scored: Scored, metric: str, clusters: Mapping[str, str], *, confidence: float, seed: int = 0
 ) -> Interval:
-    """Return the candidate's mean, or quantile, of the metric with its interval."""
+    """Return the candidate's mean, or quantile, of the metric with its interval.
+
+    A quantile has no limits (0, inf) where too few batches tell no spread.
+    """
     given, timed = values(scored, metric), quantile_of(metric) is not None
     found = [
-        (value, scored.rows[item].batch if timed else cluster)
+        (value, _group(scored, metric, item, cluster))
         for item, cluster in clusters.items()
         if (value := given.get(item)) is not None
     ]
     kept, groups = [value for value, _ in found], [group for _, group in found]
     if not timed:
         return mean_interval(kept, clusters=groups, confidence=confidence, seed=seed)
-    return bootstrap_ratio(
+    ratio = bootstrap_ratio(
         kept, np.ones(len(kept)), _statistic(metric),
         clusters=groups, confidence=confidence, seed=seed,
     )  # fmt: skip
+    return _honest(ratio, metric, groups)
+
+
+def _group(scored: Scored, metric: str, item: str, cluster: str) -> object:
+    """Return what a row's value stands or falls with: its batch, if it was timed in one."""
+    if metric == ALONE_P50:
+        return item
+    return scored.rows[item].batch if quantile_of(metric) is not None else cluster
+
+
+def _honest(found: Interval, metric: str, groups: Sequence[object]) -> Interval:
+    if quantile_of(metric) is None or len(set(groups)) >= BATCHES:
+        return found
+    return replace(found, low=0.0, high=math.inf)
 
 
 def _statistic(metric: str) -> Callable[[Array], Array]:

@@ -19,6 +19,7 @@ from tutelage.evaluation.significance_cluster import cluster_codes
 
 ALONE = ("alone_ms", "alone_first_ms", "alone_tokens", "alone_finish")  # keys of a row's detail
 ROUNDS = 1000
+BATCHES = 6  # drawn with replacement, fewer give intervals that are far too narrow
 _QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 _LEAST = {"p50": 1, "p95": 20, "p99": 100}  # measurements a quantile needs to be more than a guess
 
@@ -167,66 +168,63 @@ def wall_seconds(rows: Iterable[RowResult]) -> float:
     return sum(longest.values()) / 1000
 
 
+@dataclass(frozen=True)
+class Slowdown:
+    """How much longer answers take than the base model's; `alone`: asked one at a time."""
+
+    ratio: Interval
+    alone: bool = False
+
+
+def slowdown(
+    ours: Sequence[RowResult], base: Sequence[RowResult], *, confidence: float, seed: int
+) -> Slowdown | None:
+    """Return the ratio in batches where they are enough to tell its spread, else one at a time."""
+    together = p95_ratio(ours, base, confidence=confidence, seed=seed)
+    if together is not None:
+        return Slowdown(together)
+    apart = alone_ratio(ours, base, confidence=confidence, seed=seed)
+    return Slowdown(apart, alone=True) if apart is not None else None
+
+
 def p95_ratio(
     ours: Sequence[RowResult], base: Sequence[RowResult], *, confidence: float, seed: int
 ) -> Interval | None:
     """Return the ratio of 95th percentile latencies over rows that both answered, or None.
 
-    Rows of one batch ran together, so batches are drawn whole.
+    Rows of one batch ran together, so batches are drawn whole; too few of them tell no spread.
     """
-    return ratio(ours, base, 0.95, confidence=confidence, seed=seed)
-
-
-def ttft_p95_ratio(
-    ours: Sequence[RowResult], base: Sequence[RowResult], *, confidence: float, seed: int
-) -> Interval | None:
-    """Return the ratio of the 95th percentiles of the wait for the first token, or None."""
-    return ratio(ours, base, 0.95, first=True, confidence=confidence, seed=seed)
+    before = {row.item: row.latency_ms for row in base if not row.failed}
+    pairs = [
+        (row.latency_ms, old, row.batch)
+        for row in ours
+        if not row.failed and (old := before.get(row.item)) is not None
+    ]
+    batches = [batch for _, _, batch in pairs]
+    if len(set(batches)) < BATCHES or min(old for _, old, _ in pairs) <= 0:
+        return None
+    return bootstrap_ratio(
+        [new for new, _, _ in pairs], [old for _, old, _ in pairs], _at(0.95),
+        clusters=batches, confidence=confidence, seed=seed,
+    )  # fmt: skip
 
 
 def alone_ratio(
     ours: Sequence[RowResult], base: Sequence[RowResult], *, confidence: float, seed: int
 ) -> Interval | None:
-    """Return the ratio of median latencies, one request at a time, over the same rows, or None."""
+    """Return the ratio of median latencies, one request at a time, over the same rows, or None.
+
+    None too where fewer than 6 rows were timed.
+    """
     key = ALONE[0]
     before = {row.item: float(row.detail[key]) for row in base if key in row.detail}
     pairs = [(float(row.detail[key]), before[row.item])
              for row in ours if key in row.detail and row.item in before]  # fmt: skip
-    if not pairs or min(old for _, old in pairs) <= 0:
+    if len(pairs) < BATCHES or min(old for _, old in pairs) <= 0:
         return None
     return bootstrap_ratio(
         [new for new, _ in pairs], [old for _, old in pairs], _at(0.5),
         confidence=confidence, seed=seed,
-    )  # fmt: skip
-
-
-def ratio(
-    ours: Sequence[RowResult],
-    base: Sequence[RowResult],
-    quantile: float,
-    *,
-    first: bool = False,
-    confidence: float,
-    seed: int,
-) -> Interval | None:
-    """Return the ratio of a quantile of latencies (`first`: to the first token), or None."""
-
-    def value(row: RowResult) -> float | None:
-        return row.first_token_ms if first else row.latency_ms
-
-    before = {row.item: value(row) for row in base if not row.failed}
-    pairs = [
-        (new, old, row.batch)
-        for row in ours
-        if not row.failed
-        and (new := value(row)) is not None
-        and (old := before.get(row.item)) is not None
-    ]
-    if not pairs or min(old for _, old, _ in pairs) <= 0:
-        return None
-    return bootstrap_ratio(
-        [new for new, _, _ in pairs], [old for _, old, _ in pairs], _at(quantile),
-        clusters=[batch for _, _, batch in pairs], confidence=confidence, seed=seed,
     )  # fmt: skip
 
 

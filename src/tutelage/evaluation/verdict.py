@@ -14,7 +14,7 @@ from tutelage.evaluation.criterion import Criterion, Outcome
 from tutelage.evaluation.forgetting import Forgetting
 from tutelage.evaluation.golden import GoldenSet
 from tutelage.evaluation.scoring import Comparison, Scored
-from tutelage.evaluation.significance import Interval
+from tutelage.evaluation.usage import Slowdown
 
 EXIT_CODES: dict[Outcome, int] = {
     "pass": EXIT_DONE,
@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the gate looks at. `latency` is tuned over base at the 95th percentile.
+    """All that the gate looks at. `latency` is tuned over base.
 
     `clusters` maps the test rows' ids, in order, to what belongs together; empty: each its own.
     """
@@ -50,7 +50,7 @@ class Evidence:
     scored: Mapping[str, Scored]
     comparisons: Mapping[str, Comparison]
     forgetting: Forgetting | None = None
-    latency: Interval | None = None
+    latency: Slowdown | None = None
     must_pass: tuple[str, ...] = ()
     must_fail: tuple[str, ...] = ()  # the must-pass rows that failed
     clusters: Mapping[str, str] = field(default_factory=dict)

@@ -92,6 +92,26 @@ def test_latency_is_judged_by_its_quantile_and_by_its_ratio() -> None:
     assert "tuned over stable × 1.50" in limits[2].sentence
 
 
+def test_too_few_batches_leave_a_time_open_and_rows_asked_alone_do_not() -> None:
+    candidates = {}
+    for name, ms in (("tuned", 300.0), ("stable", 100.0)):
+        one = scored(name, first(200), ms=ms)
+        rows = {
+            item: replace(row, batch=0, detail={"alone_ms": ms}) for item, row in one.rows.items()
+        }
+        candidates[name] = replace(one, rows=rows)
+    criteria = judged(
+        evidence(**candidates),
+        {"at_most": {"metric": "latency_p95", "value": 1000}},
+        {"not_worse": {"metric": "latency_p95", "than": "stable", "times": 1.2}},
+        {"better": {"metric": "latency_p95", "than": "stable"}},
+        {"not_worse": {"metric": "alone_p50", "than": "stable", "times": 1.2}},
+    )
+    assert [c.outcome for c in criteria] == ["not_enough_evidence"] * 3 + ["fail"]
+    assert "fewer than 6 batches" in criteria[0].sentence
+    assert all(value != float("inf") for c in criteria for value in c.figures.values())
+
+
 def test_refusals_may_not_become_more_frequent() -> None:
     base = scored("base", first(200))
     shy = scored("tuned", first(150), text="I'm sorry, but I can't help with that.")

@@ -15,6 +15,7 @@ from tutelage.evaluation.gate import Evidence, Outcome, better_base, decide, poi
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scoring import Scored, differences, score_candidate
 from tutelage.evaluation.significance import Interval
+from tutelage.evaluation.usage import Slowdown
 
 GUARDS = Guards(forgetting=0.02, perplexity=1.10, latency_p95=1.2)
 TASK = colour_task(test=60)
@@ -136,10 +137,13 @@ def test_a_handful_of_rows_says_that_it_can_see_nothing() -> None:
 def test_only_what_is_surely_slower_fails() -> None:
     """A busy machine must not fail a model that live traffic will time again."""
     found = evidence(0, 0, 50)
-    unsure = replace(found, latency=Interval(1.9, 0.8, 3.0, 60))
+    unsure = replace(found, latency=Slowdown(Interval(1.9, 0.8, 3.0, 60)))
     assert decide(unsure, GUARDS).outcome == "pass"
-    slow = replace(found, latency=Interval(1.9, 1.5, 3.0, 60))
-    assert decide(slow, GUARDS).sentence.endswith("it fails “answers in time”.")
+    for alone, what in ((False, "95th percentile"), (True, "one at a time")):
+        slow = replace(found, latency=Slowdown(Interval(1.9, 1.5, 3.0, 60), alone))
+        verdict = decide(slow, GUARDS)
+        assert verdict.sentence.endswith("it fails “answers in time”.")
+        assert what in verdict.criteria[-1].sentence
 
 
 def test_a_must_pass_row_that_fails_is_named_and_fails() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from tutelage.evaluation.usage import (
     alone_ratio,
     gap,
     p95_ratio,
-    ttft_p95_ratio,
+    slowdown,
     usage,
     wall_seconds,
 )
@@ -108,12 +109,26 @@ def test_the_end_of_an_answer_is_a_step_too() -> None:
 def test_ratios_compare_rows_that_both_answered() -> None:
     base = rows([100.0 + n for n in range(40)])
     ours = [timed(row.item, row.latency_ms * 1.5, row.batch) for row in base[:30]]
-    for ratio in (p95_ratio, ttft_p95_ratio):
-        found = ratio(ours, base, confidence=0.95, seed=0)
-        assert found is not None and found.n == 30
-        assert found.estimate == pytest.approx(1.5) and found.low == pytest.approx(1.5)
+    found = p95_ratio(ours, base, confidence=0.95, seed=0)
+    assert found is not None and found.n == 30
+    assert found.estimate == pytest.approx(1.5) and found.low == pytest.approx(1.5)
     assert p95_ratio(ours, [], confidence=0.95, seed=0) is None
     assert alone_ratio(ours, base, confidence=0.95, seed=0) is None
+
+
+def test_few_batches_tell_nothing_and_rows_that_were_asked_alone_speak_for_them() -> None:
+    base = rows([100.0 + n for n in range(40)], 8)  # five batches
+    ours = [timed(row.item, 3 * row.latency_ms, row.batch) for row in base]
+    assert p95_ratio(ours, base, confidence=0.95, seed=0) is None
+    assert slowdown(ours, base, confidence=0.95, seed=0) is None
+    for one, times in ((base, 1.0), (ours, 1.1)):
+        one[:] = [replace(row, detail={"alone_ms": 50.0 * times}) for row in one]
+    found = slowdown(ours, base, confidence=0.95, seed=0)
+    assert found is not None and found.alone
+    assert found.ratio.estimate == pytest.approx(1.1)
+    more = rows([100.0 + n for n in range(48)], 8)
+    together = slowdown(more, more, confidence=0.95, seed=0)
+    assert together is not None and not together.alone
 
 
 # --- one at a time --------------------------------------------------------------------------

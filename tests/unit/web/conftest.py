@@ -138,7 +138,15 @@ def watch(tab: Any, complaints: list[str]) -> None:
 
 
 def ready(tab: Any, path: str) -> Any:
-    """Open a page and return when its events reach the server."""
-    answer = tab.goto(path)
+    """Open a page and return when its events reach the server.
+
+    A page that has just found its server again loads itself, which may end the visit: go once more.
+    """
+    try:
+        answer = tab.goto(path)
+    except Exception as error:
+        if "ERR_ABORTED" not in str(error):
+            raise
+        answer = tab.goto(path)
     tab.wait_for_function("window.did_handshake === true")
     return answer

@@ -18,8 +18,8 @@ from tutelage.store.artifacts import JobRow
 from tutelage.workflows import jobs
 from tutelage.workflows.context import Context, last_output, open_context
 from tutelage.workflows.curate import curate
-from tutelage.workflows.training import token_view
 from tutelage.workflows.data.versions import versions
+from tutelage.workflows.training import token_view
 
 CONFIG = """\
 name: colours

@@ -31,8 +31,8 @@ def tokens(
     """Show which tokens of the training rows are learned, which are read, and what is cut."""
     with frame(as_json, verbose) as out:
         from tutelage.workflows.context import open_context
-        from tutelage.workflows.training import token_view
         from tutelage.workflows.data.versions import named
+        from tutelage.workflows.training import token_view
 
         ctx = open_context(project, out.emit)
         dataset = named(ctx, version)

@@ -12,8 +12,8 @@ from tutelage.web.runs.start import JobBar, start
 from tutelage.web.runs.tokens import Tokens, legend
 from tutelage.web.view import View
 from tutelage.workflows import jobs
-from tutelage.workflows.training import token_view
 from tutelage.workflows.data.versions import named
+from tutelage.workflows.training import token_view
 
 _PAGE = 8  # rows of tokens at once
 _REJECTED = 100

@@ -20,7 +20,7 @@ from tutelage.evaluation.golden import GoldenSet
 from tutelage.evaluation.scorers.apply import score_rows
 from tutelage.evaluation.scoring import Scored, differences, score_candidate, with_scores
 from tutelage.evaluation.task import Task, metrics_of
-from tutelage.evaluation.usage import p95_ratio
+from tutelage.evaluation.usage import slowdown
 from tutelage.workflows.context import Context
 from tutelage.workflows.evaluation.evaluate_answers import Answered
 from tutelage.workflows.evaluation.evaluate_candidates import stands_for_stable
@@ -137,7 +137,7 @@ def evidence_of(
     must_pass = golden.resolve(settings.must_pass, task.rows)
     if TUNED in scored:
         ours, base = scored[TUNED].rows.values(), scored[BASE].rows.values()
-        latency = p95_ratio(list(ours), list(base), confidence=settings.confidence, seed=SEED)
+        latency = slowdown(list(ours), list(base), confidence=settings.confidence, seed=SEED)
         failed = golden.failures(must_pass, scored[TUNED].scores[task.primary])
     metrics = {m for one in scored.values() for m in one.scores}
     doubts = {metric: why for metric in metrics if (why := untrusted(job.ctx, metric))}
