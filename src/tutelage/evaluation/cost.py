@@ -19,7 +19,6 @@ from tutelage.evaluation.measures import COST
 from tutelage.evaluation.rows import RowResult
 from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.scoring import Scored
-from tutelage.evaluation.significance import Interval, bootstrap_ratio
 
 PER = 1000  # answers that the figure is the price of
 _MILLION = 1_000_000
@@ -83,27 +82,6 @@ def token_price(row: RowResult, price: TokenPrice) -> float | None:
     for_cached = price.prompt if price.cached is None else price.cached
     total = (row.prompt_tokens - cached) * price.prompt + cached * for_cached
     return (total + row.completion_tokens * price.completion) / _MILLION
-
-
-def cost_ratio(
-    ours: Mapping[str, Score], base: Mapping[str, Score], *, confidence: float, seed: int
-) -> Interval | None:
-    """Return ours over theirs, mean over mean on the rows both have; None if they don't compare.
-
-    Costs in two currencies do not compare.
-    """
-    pairs = [
-        (one.value, base[item].value)
-        for item, one in ours.items()
-        if item in base and one.evidence.get("currency") == base[item].evidence.get("currency")
-    ]
-    kept = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not kept or sum(b for _, b in kept) <= 0:
-        return None
-    return bootstrap_ratio(
-        [a for a, _ in kept], [b for _, b in kept], lambda drawn: drawn.mean(axis=1),
-        confidence=confidence, seed=seed,
-    )  # fmt: skip
 
 
 def document(scored: Mapping[str, Scored]) -> dict[str, Any] | None:

@@ -274,7 +274,7 @@ class _Draws:
             if self._careful and len(found) < _LEAST[name]:
                 continue
             points[name] = float(np.quantile(found, share))
-            if len(set(self._codes[known])) < 2:
+            if len(set(self._codes[known])) < BATCHES:
                 continue
             places = (weights < share * weights[:, -1:]).sum(axis=1)
             low, high = np.quantile(found[order][places], [self._tail, 1 - self._tail])

@@ -14,11 +14,10 @@ from tests.unit.evaluation.evaluation_rows import colour_task, right_answers
 
 from tutelage.core.config_prices import Prices, TokenPrice
 from tutelage.evaluation.candidates import make_candidates
-from tutelage.evaluation.cost import cost_ratio, cost_scores, document, rate_of, token_price
+from tutelage.evaluation.cost import cost_scores, document, rate_of, token_price
 from tutelage.evaluation.latency import measure_alone, spread
 from tutelage.evaluation.rows import Journal, RowResult
 from tutelage.evaluation.runner import Bench, run
-from tutelage.evaluation.scorers.base import Score
 from tutelage.evaluation.scoring import Scored
 from tutelage.evaluation.significance import Interval
 from tutelage.evaluation.usage import (
@@ -221,17 +220,6 @@ def test_by_time_the_rows_of_a_batch_share_its_time() -> None:
     found = {item: score.value for item, score in cost_scores([*batch, chosen], rate).items()}
     # 3.6 an hour is 0.001 a second, so 1,000 answers cost as much as one takes seconds
     assert found == pytest.approx({"a": 0.5, "b": 0.5, "c": 0.25, "d": 0.1})
-
-
-def test_costs_are_compared_row_by_row_in_one_currency() -> None:
-    rate = rate_of(PRICES, "x", ["gpt-x"])
-    assert rate is not None
-    base = cost_scores([timed(str(n), 1.0, completion_tokens=n) for n in range(1, 30)], rate)
-    ours = {item: Score((s.value or 0) * 3, s.evidence) for item, s in base.items()}
-    found = cost_ratio(ours, base, confidence=0.95, seed=0)
-    assert found is not None and found.estimate == pytest.approx(3.0)
-    other = {item: Score(s.value, s.evidence | {"currency": "USD"}) for item, s in base.items()}
-    assert cost_ratio(ours, other, confidence=0.95, seed=0) is None
 
 
 def test_the_report_says_by_what_a_cost_was_counted() -> None:

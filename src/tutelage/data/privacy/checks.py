@@ -63,15 +63,6 @@ def vin(text: str) -> bool:
     return plain[8] == "0123456789X"[total % 11]
 
 
-def nhs(digits: str) -> bool:
-    """Return whether ten digits are an NHS number of England: modulus 11, last digit."""
-    if len(digits) != 10:
-        return False
-    total = sum(int(char) * weight for char, weight in zip(digits, range(10, 1, -1), strict=False))
-    check = (11 - total % 11) % 11
-    return check != 10 and check == int(digits[9])
-
-
 def dea(text: str) -> bool:
     """Return whether two letters and seven digits are a DEA registration (21 CFR 1301)."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z9]\d{7}", text):

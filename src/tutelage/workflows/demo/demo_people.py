@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from tutelage.core.artifact import content_hash
-from tutelage.store.annotations import AnnotationRow, AssignmentRow, DraftRow, ItemRow
+from tutelage.store.annotations import AssignmentRow, DraftRow, ItemRow
 from tutelage.workflows.data import experts, experts_items, experts_people, experts_review
 from tutelage.workflows.demo.demo_cast import LOCAL, PEOPLE, RIGHT, Cast
 from tutelage.workflows.evaluation import human, human_answer
@@ -161,9 +161,3 @@ def _side(chance: Callable[[], float], shown: human_answer.Shown, right: str) ->
     if good[0] == good[1] or chance() < 0.1:
         return "tie"
     return "left" if good[0] else "right"
-
-
-def answers_kept(cast: Cast) -> bool:
-    """Return whether somebody has answered already, in this project."""
-    with cast.ctx.store.session() as session:
-        return session.scalars(select(AnnotationRow.number).limit(1)).first() is not None
