@@ -92,7 +92,8 @@ class Live:
         """Draw one event."""
         if self.quiet:
             if event.kind == "warning":
-                self.console.print(f"warning: {event.message}", markup=False)
+                text = Text(f"warning: {event.message}")
+                self.console.print(text, soft_wrap=not self.console.is_terminal)
             return
         if event.stage and event.stage != self._stage:
             self._heading(event.stage)

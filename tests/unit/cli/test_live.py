@@ -79,6 +79,14 @@ def test_a_log_keeps_a_sentence_on_one_line() -> None:
     assert f"  · {SAID.message}" in written.getvalue().splitlines()
 
 
+def test_with_json_a_warning_is_one_line_of_a_log() -> None:
+    shown, written = live(terminal=False, width=80)
+    shown.quiet = True
+    shown(replace(SAID, kind="warning"))
+    shown(SAID)
+    assert written.getvalue() == f"warning: {SAID.message}\n"
+
+
 def test_what_belongs_to_no_stage_is_told_under_the_one_that_works() -> None:
     shown, written = live(terminal=False)
     shown(replace(SAID, message="it begins"))
