@@ -63,8 +63,8 @@ class Readers:
     async def _stream(self) -> str:
         parts = []
         async with aclosing(self.upstream.stream(BODY)) as pieces:
-            async for piece in pieces:
-                parts.append(piece.text)
+            async for together in pieces:
+                parts += [piece.text for piece in together]
         return "".join(parts)
 
 

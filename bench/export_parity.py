@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common import machine, table
-from engine import LAYERS, write_adapter
+from common_engines import LAYERS, write_adapter
 from tutelage.core.example import Message
 from tutelage.inference.gguf_header import read_header
 from tutelage.inference.gguf_model import write_from_folder, write_from_template

@@ -158,7 +158,7 @@ class Project:
         from tutelage.workflows.context import open_context
         from tutelage.workflows.curate import curate
         from tutelage.workflows.demo.demo import write_demo
-        from tutelage.workflows.training.train import plan
+        from tutelage.workflows.training.plan import plan
 
         torch.set_num_threads(common.cores())
         (cache / "cells").mkdir(parents=True, exist_ok=True)
