@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from tests.unit.workflows.test_forget_common import CONFIG
 from typer.testing import CliRunner
 
 import tutelage
@@ -20,14 +21,6 @@ from tutelage.store.records import RecordRow, SignalRow
 from tutelage.workflows.feedback.forget import forget
 
 USER = "zoe.forgettable@example.org"
-CONFIG = """\
-name: bank
-task: classification
-model: demo
-prompt: Name the intent.
-output: {field: intent, labels: [card_arrival, lost_card]}
-data: {sources: [data/*]}
-"""
 YEAR = timedelta(days=365)
 Make = Callable[..., Path]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from tests.unit.workflows.test_forget_common import CONFIG
 
 import tutelage
 from tutelage.core.artifact import describe
@@ -23,14 +24,6 @@ from tutelage.workflows.feedback.forget import forget, look_up
 from tutelage.workflows.people import audit
 
 NAME, OTHER = "anna@clinic.example", f"chatcmpl-{2:024x}"
-CONFIG = """\
-name: bank
-task: classification
-model: demo
-prompt: Name the intent.
-output: {field: intent, labels: [card_arrival, lost_card]}
-data: {sources: [data/*]}
-"""
 ANSWER = '{"intent": "lost_card"}'
 Make = Callable[..., Path]
 
