@@ -153,6 +153,7 @@ def test_a_killed_engine_comes_back_with_its_releases(
             before = await _ask(first, "r1")
             assert before[0] == 200
             assert await launcher.health()
+            assert os.getpgid(first.pid) != os.getpgid(0), "Ctrl-C would end it before it drains"
 
             os.kill(first.pid, signal.SIGKILL)
             while not came_back:

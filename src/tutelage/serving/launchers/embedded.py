@@ -204,6 +204,7 @@ class EmbeddedLauncher:
                     stderr=log,
                     cwd=self._root,  # a model given as a relative path counts from the project
                     env={**os.environ, **own},
+                    start_new_session=True,  # Ctrl-C is for the gateway, which drains first
                 )
         try:
             answer = await self._wait_ready(process, ready)
