@@ -43,8 +43,6 @@ _TITLES = {
 }
 _MARKS = {"warning": "[yellow]![/]", "done": "[green]✓[/]", "note": "[dim]·[/]"}
 _QUIET_S = 15.0  # between two lines of progress where there is no terminal to draw a bar on
-
-
 _WIDE = 110  # columns from which there is room for the pace, the time taken and a long bar
 
 
