@@ -362,7 +362,8 @@ def killed_in_state(folder: Path, state: str) -> Row:
         backend.script.keep = False
         if state == "pending":  # the golden prompts wait for the engine
             backend.script.by_model["*"] = {"when": {"Candidate": {"latency_ms": 500}}}
-        ctx = gateway_project(folder, backend.url)
+        never = {"alpha": 1e-9}  # an equal candidate is stopped by bad luck: not asked here
+        ctx = gateway_project(folder, backend.url, limits=never)
         with GatewayProcess(folder) as gateway:
             asyncio.run(load(gateway.url, told, more(told, 10), users=40))
             rollout = begin_rollout(ctx, (50, 100), min_requests=10_000, min_total=20_000)

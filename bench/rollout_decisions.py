@@ -1,13 +1,15 @@
 """How often a rollout is stopped, rightly and wrongly: the sequential tests against a bare ratio.
 
 Requests of both arms are drawn at random (log-normal latencies, rare errors) and put through
-`release.rollback.judge` and `release.rollout.advance`. Three tables:
+`release.rollback.judge` and `release.rollout.advance`. Four tables:
 
 - fixed share: a run counts as stopped if any look, after any request, would have said fail. The
   bare ratio is the rule p99 > 1.2 x baseline, looked at every 50 canary requests: over all
   requests so far, or (window) over those since the last look.
 - whole rollouts by the default steps 1, 5, 25, 100 %: promoted or rolled back, after how many
   canary requests.
+- users: at a fixed share, where users keep their release and send requests in bursts; beside it
+  the same requests judged as if each were another user's.
 - live scores: a candidate as good as stable and one 5 points worse, with every answer scored and
   with one in fifty.
 """
@@ -19,7 +21,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,17 @@ WHOLE = (
     Scenario("5 % errors", False, errors=0.05),
     Scenario("20 % flagged", False, flags=0.20),
 )
+USERS = (
+    Scenario("500 users", True, 0.25, users=500),
+    Scenario("500 users, bursts of 8", True, 0.25, users=500, burst=8, moment=0.5),
+    Scenario("500 users, bursts of 20", True, 0.25, users=500, burst=20, moment=0.5),
+    Scenario("500 users, a third 3 x slower", True, 0.25, users=500, heavy=0.33),
+    Scenario("60 users, a third 3 x slower", True, 0.25, users=60, heavy=0.33),
+    Scenario("2 x slower, 500 users", False, 0.25, slower=2.0, users=500),
+    Scenario("2 x slower, bursts of 8", False, 0.25, slower=2.0, users=500, burst=8, moment=0.5),
+    Scenario("2 x slower, 60 users", False, 0.25, slower=2.0, users=60, heavy=0.33),
+    Scenario("10 % errors, bursts of 8", False, 0.25, errors=0.1, users=500, burst=8, moment=0.5),
+)
 SCORED = (
     Scenario("equal, all scored", True, scored=1.0),
     Scenario("5 points worse, all scored", False, scored=1.0, points=5.0),
@@ -94,7 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object alone")
     parser.add_argument("--quick", action="store_true", help="fewer runs a scenario")
-    parser.add_argument("--only", choices=("fixed", "whole", "scored"), help="one of the tables")
+    parser.add_argument(
+        "--only", choices=("fixed", "users", "whole", "scored"), help="one of the tables"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     size = Size((100, 40), 100, 40, 20) if options.quick else Size((300, 100), 1000, 200, 200)
@@ -129,6 +144,17 @@ def fixed_rows(size: Size, seed: int, quiet: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def users_rows(size: Size, seed: int, quiet: bool) -> list[dict[str, Any]]:
+    """Return the rows of users who ask more than once."""
+    rows = []
+    for scenario in USERS:
+        runs = size.shared[0] if scenario.good else size.shared[1]
+        rng = np.random.default_rng(seed)
+        rows.append({"table": "users", **by_users(scenario, runs, size.most, rng)})
+        _told(rows[-1], quiet=quiet)
+    return rows
+
+
 def whole_rows(size: Size, seed: int, quiet: bool) -> list[dict[str, Any]]:
     """Return the rows of whole rollouts."""
     rows, plan = [], Canary().plan(Deploy())
@@ -153,6 +179,7 @@ def scored_rows(size: Size, seed: int, quiet: bool) -> list[dict[str, Any]]:
 
 TABLES: dict[str, Callable[[Size, int, bool], list[dict[str, Any]]]] = {
     "fixed": fixed_rows,
+    "users": users_rows,
     "whole": whole_rows,
     "scored": scored_rows,
 }
@@ -228,6 +255,29 @@ def at_a_share(
         "by": tests.most_common(1)[0][0] if tests else "",
         "bare_ratio_%": round(100 * bare / runs, 1),
         "bare_window_%": round(100 * window / runs, 1),
+    }
+
+
+def by_users(
+    scenario: Scenario, runs: int, requests: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Return one row: how often a candidate is stopped, with and without looking at users."""
+    stopped = {True: 0, False: 0}
+    for _ in range(runs):
+        log = fixed(scenario, requests, rng)
+        before = log.history()
+        for by_user in stopped:
+            known = before if by_user else replace(before, user=None)
+            baseline, canary = log.arms(by_user=by_user)
+            verdict = judge(with_history(baseline, known), canary, LIMITS)
+            stopped[by_user] += verdict.verdict == "fail"
+    return {
+        "scenario": scenario.name,
+        "good": scenario.good,
+        "runs": runs,
+        "canary_requests": requests,
+        "stopped_%": round(100 * stopped[True] / runs, 2),
+        "stopped_by_request_%": round(100 * stopped[False] / runs, 2),
     }
 
 

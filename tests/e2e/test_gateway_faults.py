@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 def held(row: Row) -> None:
-    assert row["held"], row
+    assert row["held"], f"{row['faults'] or 'records'}: {row}"
     assert row["answered"] > 0
 
 

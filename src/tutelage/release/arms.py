@@ -6,11 +6,15 @@ Values only; evidence.py reads them from the store, rollback.py judges them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tutelage.release.sequential import NOBODY, cut
+
+PRIOR = 2.0  # requests at everybody's pace that a user starts with
 
 
 class Sample(NamedTuple):
@@ -21,6 +25,7 @@ class Sample(NamedTuple):
     failed: bool = False  # the server's fault: status 5xx, timeout, empty answer
     flagged: bool = False  # an output check did not hold
     step: int = 0  # the rollout's step; -1: before the rollout, only used to place thresholds
+    user: int = NOBODY
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class ArmLog:
     problem: str | None = None
     # when the engine refused requests (400), once a user; shape (M,), not among the N
     refused: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    user: NDArray[np.int64] | None = None  # who asked, or NOBODY; None: nobody names a user
 
     @classmethod
     def of(
@@ -64,6 +70,7 @@ class ArmLog:
             dict(memory or {}),
             fault,
             problem,
+            user=np.array([r.user for r in rows], dtype=np.int64),
         )
 
     def __len__(self) -> int:
@@ -73,6 +80,11 @@ class ArmLog:
     def live(self) -> NDArray[np.bool_]:
         """Which requests came since the rollout began; shape (N,)."""
         return self.step >= 0
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """Who asked each request; shape (N,)."""
+        return np.full(len(self), NOBODY) if self.user is None else self.user
 
 
 @dataclass(frozen=True)
@@ -84,14 +96,16 @@ class Scores:
 
     canary: NDArray[np.bool_]
     value: NDArray[np.float64]  # 0..1, more is better
+    user: NDArray[np.int64] | None = None  # whose request it was, or NOBODY
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[bool, float]]) -> Scores:
-        """Return the scores of (is canary, value) pairs."""
-        pairs = list(rows)
+    def of(cls, rows: Iterable[tuple[bool, float] | tuple[bool, float, int]]) -> Scores:
+        """Return the scores of (is canary, value) pairs, or (is canary, value, user)."""
+        found = [(canary, value, *(user or (NOBODY,))) for canary, value, *user in rows]
         return cls(
-            np.array([canary for canary, _ in pairs], dtype=np.bool_),
-            np.array([value for _, value in pairs], dtype=np.float64),
+            np.array([canary for canary, _, _ in found], dtype=np.bool_),
+            np.array([value for _, value, _ in found], dtype=np.float64),
+            np.array([user for _, _, user in found], dtype=np.int64),
         )
 
 
@@ -106,30 +120,67 @@ class Merged:
     latency: NDArray[np.float64]  # ms, the canary's divided by the limit
     failed: NDArray[np.bool_]
     flagged: NDArray[np.bool_]
+    user: NDArray[np.int64]
 
     @classmethod
     def of(cls, baseline: ArmLog, canary: ArmLog, limit: float) -> Merged:
         """Return the requests of both, the canary's latencies divided by `limit`."""
         a, b = baseline.live, canary.live
-        order = np.argsort(np.concatenate((baseline.at[a], canary.at[b])), kind="stable")
         is_canary = np.concatenate((np.zeros(a.sum(), bool), np.ones(b.sum(), bool)))
-        latency = np.concatenate((baseline.latency_ms[a], canary.latency_ms[b] / limit))
-        failed = np.concatenate((baseline.failed[a], canary.failed[b]))
-        flagged = np.concatenate((baseline.flagged[a], canary.flagged[b]))
-        return cls(is_canary[order], latency[order], failed[order], flagged[order])
+        return cls(
+            is_canary,
+            np.concatenate((baseline.latency_ms[a], canary.latency_ms[b] / limit)),
+            np.concatenate((baseline.failed[a], canary.failed[b])),
+            np.concatenate((baseline.flagged[a], canary.flagged[b])),
+            np.concatenate((baseline.users[a], canary.users[b])),
+        ).only(np.argsort(np.concatenate((baseline.at[a], canary.at[b])), kind="stable"))
 
-    def only(self, keep: NDArray[np.bool_]) -> Merged:
-        """Return the requests that `keep` marks."""
-        return Merged(self.canary[keep], self.latency[keep], self.failed[keep], self.flagged[keep])
+    def only(self, keep: NDArray[Any]) -> Merged:
+        """Return the requests that `keep` marks, or those at its places."""
+        return Merged(*(getattr(self, of.name)[keep] for of in fields(self)))
+
+    def in_blocks(self) -> tuple[Merged, NDArray[np.int64]]:
+        """Return the requests that the tests look at and where their blocks end; (B,)."""
+        kept, ends = cut(self.canary, self.user)
+        return self.only(kept), ends
 
 
-def failures(baseline: ArmLog, canary: ArmLog) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which requests failed or were refused, and which are the canary's, by time."""
-    at, bad, ours = [], [], []
+def at_own_pace(baseline: ArmLog, canary: ArmLog) -> tuple[ArmLog, ArmLog]:
+    """Return both with latencies divided by how slow each user's were before the rollout.
+
+    Who always asks for long answers is on one arm with all of them. What is known of users from
+    before the rollout can't depend on the arm, so it may be taken out: the geometric mean of
+    their latencies over everybody's, drawn to 1 where there are few.
+    """
+    old = ~baseline.live & ~baseline.failed & (baseline.users != NOBODY)
+    if not old.any():
+        return baseline, canary
+    user, latency = baseline.users[old], np.log(np.maximum(baseline.latency_ms[old], 1e-3))
+    times = np.bincount(user)
+    above = np.bincount(user, latency - latency.mean())
+    pace = np.exp(above / (times + PRIOR))  # (users before the rollout,)
+
+    def paced(arm: ArmLog) -> ArmLog:
+        known = (arm.users != NOBODY) & (arm.users < len(pace))
+        own = np.where(known, pace[np.where(known, arm.users, 0)], 1.0)
+        return replace(arm, latency_ms=arm.latency_ms / own)
+
+    return paced(baseline), paced(canary)
+
+
+def failures(
+    baseline: ArmLog, canary: ArmLog
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """Return which requests failed or were refused, which are the canary's, and whose they are.
+
+    By time. A refusal is told once for each user, so it stands for itself.
+    """
+    at, bad, ours, users = [], [], [], []
     for arm, is_canary in ((baseline, False), (canary, True)):
-        failed = arm.failed[arm.live]
+        failed, refused = arm.failed[arm.live], len(arm.refused)
         at += [arm.at[arm.live], arm.refused]
-        bad += [failed, np.ones(len(arm.refused), bool)]
-        ours.append(np.full(len(failed) + len(arm.refused), is_canary))
+        bad += [failed, np.ones(refused, bool)]
+        ours.append(np.full(len(failed) + refused, is_canary))
+        users += [arm.users[arm.live], np.full(refused, NOBODY)]
     order = np.argsort(np.concatenate(at), kind="stable")
-    return np.concatenate(bad)[order], np.concatenate(ours)[order]
+    return np.concatenate(bad)[order], np.concatenate(ours)[order], np.concatenate(users)[order]

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from tutelage.core.artifact import utc_now
 from tutelage.release.arms import ArmLog, Sample, ScoreLog, Scores
 from tutelage.release.rollout import Counts
+from tutelage.release.sequential import NOBODY
 from tutelage.store.base import Store
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
@@ -36,6 +37,7 @@ _COLUMNS = (
     RecordRow.step,
     RecordRow.arm,
     RecordRow.release,
+    RecordRow.user,
 )
 _REACHED = RecordRow.status.not_in(TURNED_AWAY)
 _REFUSED = 400  # a guard's, or the engine's: it can't do for this release what was asked
@@ -104,6 +106,7 @@ class Collector:
 
     def _begin(self) -> None:
         self._stable, self._canary = _Rows(), _Rows()
+        self._users: dict[str, int] = {}
         self._recent: dict[str, float] = {}  # ids in the overlap, and when they ended
         self._upto = 0.0
         self._has_history = False
@@ -115,10 +118,10 @@ class Collector:
             self._begin()
         if not self._has_history:
             for row in session.execute(self._before()):
-                self._stable.add(_sample(row, -1))
+                self._stable.add(_sample(row, self._who(row), -1))
             self._has_history = True
         since = datetime.fromtimestamp(max(0.0, self._upto - _OVERLAP_S), UTC)
-        query = select(RecordRow.id, RecordRow.user, *_COLUMNS).where(
+        query = select(RecordRow.id, *_COLUMNS).where(
             RecordRow.rollout == self._rollout.id,
             RecordRow.at > since,
             _REACHED | (RecordRow.status == _REFUSED),
@@ -128,7 +131,7 @@ class Collector:
                 ours = row.release == self._rollout.candidate
                 rows = self._canary if ours else self._stable
                 if row.status != _REFUSED:
-                    rows.add(_sample(row))
+                    rows.add(_sample(row, self._who(row)))
                 elif not _is_blocked(row):
                     rows.refuse(row.user or row.id, row.at.timestamp())
                 self._recent[row.id] = row.at.timestamp()
@@ -136,10 +139,18 @@ class Collector:
         edge = self._upto - 2 * _OVERLAP_S
         self._recent = {name: at for name, at in self._recent.items() if at > edge}
 
+    def _who(self, row: Any) -> int:
+        """Return a number for the user; nobody in a shadow step: copies are drawn by request."""
+        if row.user is None or self._in_shadow(row):
+            return NOBODY
+        return self._users.setdefault(row.user, len(self._users))
+
+    def _in_shadow(self, row: Any) -> bool:
+        return row.step is not None and row.step < int(self._rollout.plan.get("shadow") or 0)
+
     def _is_copied(self, row: Any) -> bool:
         """Return whether it is a client's request of a shadow step: there, copies are compared."""
-        shadow = int(self._rollout.plan.get("shadow") or 0)
-        return row.arm == "stable" and row.step is not None and row.step < shadow
+        return row.arm == "stable" and self._in_shadow(row)
 
     def _before(self) -> Any:
         """Return the query of the stable release's newest requests from before the rollout."""
@@ -164,7 +175,8 @@ class _Rows:
 
     def __init__(self) -> None:
         self._at, self._latency = array("d"), array("d")
-        self._failed, self._flagged, self._step = array("b"), array("b"), array("q")
+        self._failed, self._flagged = array("b"), array("b")
+        self._step, self._user = array("q"), array("q")
         self._refused: dict[str, float] = {}  # user -> when first; one broken client moves nothing
 
     def add(self, sample: Sample) -> None:
@@ -174,6 +186,7 @@ class _Rows:
         self._failed.append(sample.failed)
         self._flagged.append(sample.flagged)
         self._step.append(sample.step)
+        self._user.append(sample.user)
 
     def refuse(self, user: str, at: float) -> None:
         """Note that the engine refused a request."""
@@ -190,6 +203,7 @@ class _Rows:
             np.array(self._flagged, dtype=np.bool_)[order],
             np.array(self._step, dtype=np.int64)[order],
             refused=np.array(sorted(self._refused.values()), dtype=np.float64),
+            user=np.array(self._user, dtype=np.int64)[order],
         )
 
 
@@ -207,18 +221,27 @@ def read_scores(session: Session, rollout: RolloutRow) -> dict[str, Scores]:
     They are rows of `scores` whose item is a record of the rollout, and people's ratings. A
     metric with a value outside 0..1 is left out; an answer's first score by a metric counts.
     """
-    found: dict[str, dict[str, tuple[bool, float]]] = {}
+    found: dict[str, dict[str, tuple[bool, float, int]]] = {}
     wrong: set[str] = set()
-    for metric, item, release, value in (*_marks(session, rollout), *_ratings(session, rollout)):
+    users: dict[str, int] = {}
+    for metric, item, release, user, value in (
+        *_marks(session, rollout),
+        *_ratings(session, rollout),
+    ):
         if not math.isfinite(value) or not 0 <= value <= 1:
             wrong.add(metric)
-        found.setdefault(metric, {}).setdefault(item, (release == rollout.candidate, value))
+        who = NOBODY if user is None else users.setdefault(user, len(users))
+        found.setdefault(metric, {}).setdefault(item, (release == rollout.candidate, value, who))
     return {m: Scores.of(of.values()) for m, of in found.items() if m not in wrong}
 
 
-def _marks(session: Session, rollout: RolloutRow) -> Iterator[tuple[str, str, str, float]]:
+# Of a scored answer: the metric, the record, its release and user, and the score.
+_Scored = tuple[str, str, str, str | None, float]
+
+
+def _marks(session: Session, rollout: RolloutRow) -> Iterator[_Scored]:
     query = (
-        select(ScoreRow.metric, ScoreRow.item, RecordRow.release, ScoreRow.value)
+        select(ScoreRow.metric, ScoreRow.item, RecordRow.release, RecordRow.user, ScoreRow.value)
         .join(RecordRow, RecordRow.id == ScoreRow.item)
         .where(
             RecordRow.rollout == rollout.id,
@@ -227,19 +250,19 @@ def _marks(session: Session, rollout: RolloutRow) -> Iterator[tuple[str, str, st
         )
         .order_by(ScoreRow.id)
     )
-    for metric, item, release, value in session.execute(query):
-        yield metric, item, release, float(value or 0.0)
+    for metric, item, release, user, value in session.execute(query):
+        yield metric, item, release, user, float(value or 0.0)
 
 
-def _ratings(session: Session, rollout: RolloutRow) -> Iterator[tuple[str, str, str, float]]:
+def _ratings(session: Session, rollout: RolloutRow) -> Iterator[_Scored]:
     query = (
-        select(SignalRow.record, RecordRow.release, SignalRow.value)
+        select(SignalRow.record, RecordRow.release, RecordRow.user, SignalRow.value)
         .join(RecordRow, RecordRow.id == SignalRow.record)
         .where(RecordRow.rollout == rollout.id, SignalRow.kind == "rating")
         .order_by(SignalRow.at, SignalRow.key)
     )
-    for item, release, value in session.execute(query):
-        yield RATING, item, release, float(value.get("value", math.nan))
+    for item, release, user, value in session.execute(query):
+        yield RATING, item, release, user, float(value.get("value", math.nan))
 
 
 def count(store: Store, rollout: RolloutRow, now: datetime | None = None) -> Counts:
@@ -262,7 +285,7 @@ def _quiet_s(rollout: RolloutRow, last: datetime | None, now: datetime | None) -
     return max(0.0, ((now or utc_now()) - since).total_seconds())
 
 
-def _sample(row: Any, step: int | None = None) -> Sample:
+def _sample(row: Any, user: int, step: int | None = None) -> Sample:
     checks = (row.checks or {}).items()
     flagged = any(
         not check.get("ok", True) for name, check in checks if not name.endswith(".request")
@@ -274,6 +297,7 @@ def _sample(row: Any, step: int | None = None) -> Sample:
         row.status >= 500,
         flagged,
         0 if place is None else place,
+        user,
     )
 
 

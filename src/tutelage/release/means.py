@@ -1,9 +1,9 @@
 """Scores of live answers: a drop that is proven, and a drop that is excluded, at any moment.
 
-Scores in 0..1 of both arms, in order of arrival, are cut into blocks as in sequential.py. A block
-with n_b and n_c scores of both arms gives d = mean(baseline) - mean(canary), in -1..1, of which
-h = n_b n_c / (n_b + n_c) is the information, and a weight v = min(1, h / 3), which knows the arms
-but no score. For a bet 0 <= b < 1,
+Scores in 0..1 of both arms, in order of arrival, are cut into blocks as in sequential.py, one
+score of each user in a block. A block with n_b and n_c scores of both arms gives
+d = mean(baseline) - mean(canary), in -1..1, of which h = n_b n_c / (n_b + n_c) is the information,
+and a weight v = min(1, h / 3), which knows the arms but no score. For a bet 0 <= b < 1,
 
     1 + b v d                    has expectation <= 1 if the canary is no worse,
     1 + b v (m - d) / (1 + m)    has expectation <= 1 if the canary is worse by m or more,
@@ -48,13 +48,14 @@ class ScoreBlocks:
     @classmethod
     def of(cls, scores: Scores) -> ScoreBlocks:
         """Return the blocks of scores in order of arrival."""
-        ends = seq.block_ends(scores.canary, CANARY_PER_BLOCK)
+        kept, ends = seq.cut(scores.canary, scores.user, CANARY_PER_BLOCK)
+        canary, value = scores.canary[kept], scores.value[kept]
         sizes = np.diff(np.concatenate(([0], ends)))
-        of_canary = seq.block_sums(scores.canary, ends)
+        of_canary = seq.block_sums(canary, ends)
         others = sizes - of_canary
         both = (of_canary > 0) & (others > 0)
-        total = seq.block_sums(scores.value, ends)[both]
-        ours = seq.block_sums(np.where(scores.canary, scores.value, 0.0), ends)[both]
+        total = seq.block_sums(value, ends)[both]
+        ours = seq.block_sums(np.where(canary, value, 0.0), ends)[both]
         of_canary, others = of_canary[both], others[both]
         difference = (total - ours) / others - ours / of_canary
         weight = np.minimum(1.0, of_canary * others / (of_canary + others) / FULL)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.core.config import Limits
 from tutelage.release import sequential as seq
-from tutelage.release.arms import ArmLog, Merged, ScoreLog
+from tutelage.release.arms import ArmLog, Merged, ScoreLog, at_own_pace
 from tutelage.release.means import ScoreBlocks, drop_seen
 
 _STEPS = 30  # halvings
@@ -30,10 +30,10 @@ class Blocks:
     canary: NDArray[np.int64]
 
     @classmethod
-    def of(cls, canary: NDArray[np.bool_]) -> Blocks:
+    def of(cls, canary: NDArray[np.bool_], user: NDArray[np.int64] | None = None) -> Blocks:
         """Return the blocks that the tests cut requests into."""
-        ends = seq.block_ends(canary)
-        ours = seq.block_sums(canary, ends)
+        kept, ends = seq.cut(canary, user)
+        ours = seq.block_sums(canary[kept], ends)
         return cls(np.diff(np.concatenate(([0], ends))) - ours, ours)
 
 
@@ -89,8 +89,8 @@ def unseen(
     `tests` is among how many the false-alarm rate is shared.
     """
     threshold = float(np.log(tests / limits.alpha))
-    now = Merged.of(baseline, canary, 1.0)
-    blocks = Blocks.of(now.canary)
+    now = Merged.of(*at_own_pace(baseline, canary), 1.0)
+    blocks = Blocks.of(now.canary, now.user)
     beside = int(((blocks.baseline > 0) & (blocks.canary > 0)).sum())
     if beside == 0:
         return [

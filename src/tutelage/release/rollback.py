@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tutelage.core.config import Limits
 from tutelage.release import power
 from tutelage.release import sequential as seq
-from tutelage.release.arms import ArmLog, Merged, ScoreLog, failures
+from tutelage.release.arms import ArmLog, Merged, ScoreLog, at_own_pace, failures
 from tutelage.release.quality import score_tests
 from tutelage.release.verdict import StepVerdict
 
@@ -129,21 +129,22 @@ def hard_faults(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[str]:
 
 def run_tests(baseline: ArmLog, canary: ArmLog, limits: Limits) -> list[Outcome]:
     """Return the figures of the tests on requests, in the order of TESTS."""
+    baseline, canary = at_own_pace(baseline, canary)
     old = ~baseline.live
     history = baseline.latency_ms[old & ~baseline.failed]
     now = Merged.of(baseline, canary, limits.latency)
-    answered = now.only(~now.failed)  # a quick failure is no quick answer
-    ends = seq.block_ends(answered.canary)
+    answered, ends = now.only(~now.failed).in_blocks()  # a quick failure is no quick answer
     limit_QN = seq.thresholds(answered.latency, answered.canary, ends, QUANTILES, history)
     tests = []
     for name, q, limit_N in zip(TESTS, QUANTILES, limit_QN, strict=False):
         ready = np.isfinite(limit_N)
         says = f"slower than {limits.latency:g} × the baseline's p{q * 100:.0f}"
         tests.append(_share(name, says, answered.latency > limit_N, answered.canary & ready, ends))
-    failed, ours = failures(baseline, canary)
+    failed, ours, users = failures(baseline, canary)
+    kept, ends = seq.cut(ours, users)
     says = "failed or were refused"
-    tests.append(_share("errors", says, failed, ours, seq.block_ends(ours)))
-    ends = seq.block_ends(now.canary)
+    tests.append(_share("errors", says, failed[kept], ours[kept], ends))
+    now, ends = now.in_blocks()
     tests.append(_share("flags", "flagged by an output check", now.flagged, now.canary, ends))
     tests.append(_rate(now, ends, limits.error_rate))
     return tests
@@ -157,14 +158,13 @@ def _share(
     ends: NDArray[np.int64],
 ) -> Outcome:
     path = seq.share_test(bad, canary, ends)
-    upto = int(ends[-1]) if len(ends) else 0
     return Outcome(
         name,
         seq.shown(path[-1] if len(path) else 0.0),
         seq.shown(path.max(initial=0.0)),
-        int((bad & canary)[:upto].sum()),
+        int((bad & canary).sum()),
         seq.expected_bad(bad, canary, ends),
-        int(canary[:upto].sum()),
+        int(canary.sum()),
         says,
         path,
         np.cumsum(seq.block_sums(canary, ends)),

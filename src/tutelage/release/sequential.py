@@ -1,10 +1,11 @@
 """Tests that may be looked at after every request: e-processes over blocks of both arms' requests.
 
 **The test.** Requests of both arms, in order of time, are cut into blocks whose size does not
-depend on their outcomes. In a block of n requests, n_c of them canary, s requests were "bad"
-(failed, flagged, or slower than a threshold fixed before the block), k of those in the canary.
-If a canary request is no likelier to be bad than a baseline request of the same moment, k given
-(n, n_c, s) is stochastically at most hypergeometric J, so for every w > 1
+depend on their outcomes, with one request of a user each (`cut`). In a block of n requests, n_c of
+them canary, s requests were "bad" (failed, flagged, or slower than a threshold fixed before the
+block), k of those in the canary. If a canary request is no likelier to be bad than a baseline
+request of the same moment, k given (n, n_c, s) is stochastically at most hypergeometric J, so for
+every w > 1
 
     e = w^k / E[w^J],   J ~ Hypergeometric(n, s, n_c)
 
@@ -23,7 +24,7 @@ starts late is found too (fixed share: Herbster & Warmuth 1998; betting: Waudby-
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,9 @@ from numpy.typing import NDArray
 ODDS = (1.7, 3.0, 6.0, 12.0, 40.0)  # the bets: how many times likelier the canary is to be bad
 IDLE = 0.1  # share of the capital that does not bet at first
 AWAKEN = 0.02  # share of the idle capital that joins the bets after each block
-MIN_BLOCK, MAX_BLOCK = 8, 400  # requests
+MIN_BLOCK, MAX_BLOCK = 8, 400  # requests, each another user's
+PATIENCE = 4  # a block waits for its users over so many times as many requests
+NOBODY = -1  # the user of a request that names none
 CANARY_PER_BLOCK = 2  # aimed at, on average
 THRESHOLD_WINDOW = 500  # baseline requests that a latency threshold is taken from
 Z80 = 0.8416  # the 80th percentile of the normal law
@@ -44,23 +47,71 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def block_ends(canary: Bools, per_block: int = CANARY_PER_BLOCK) -> Ints:
-    """Return where blocks end (exclusive), for requests in order; shape (N,) -> (B,).
+class Cut(NamedTuple):
+    """Blocks of requests: shapes (M,) and (B,)."""
 
-    A block's size is set from the canary's share before it, never from outcomes, so that arms
-    inside a block stay as random as the router made them. It aims at `per_block` of the canary's.
+    kept: Ints  # the places of the requests that are in one, in order
+    ends: Ints  # where blocks end (exclusive), counted in those
+
+
+def cut(canary: Bools, user: Ints | None = None, per_block: int = CANARY_PER_BLOCK) -> Cut:
+    """Return the blocks of requests in order; `canary` and `user` have shape (N,).
+
+    A user keeps one arm, and what one asks in a minute is fast or slow together: were all of it
+    counted, the arms would not be dealt by request. So a block takes one request of each user
+    (by lot), and ends when it has as many users as it wants, or after `PATIENCE` times as many
+    requests. Where `user` is NOBODY, or no users are given, each request is somebody else's.
+
+    How many it wants is set from the canary's share before it, never from outcomes, so that
+    arms inside a block stay as random as the router made them. It aims at `per_block` of the
+    canary's.
     """
+    asked = _told_apart(len(canary), user)
+    before = _place_before(asked)
+    lot = np.random.default_rng(0).random(len(canary))
+    kept: list[Ints] = []
     ends: list[int] = []
-    seen, start = 0, 0
-    total = len(canary)
+    ours, taken, start = 0, 0, 0
     while True:
-        share = (seen + 1.0) / (start + 4.0)
-        size = int(np.clip(np.ceil(per_block / share), MIN_BLOCK, MAX_BLOCK))
-        if start + size > total:
-            return np.array(ends, dtype=np.int64)
-        seen += int(canary[start : start + size].sum())
-        start += size
-        ends.append(start)
+        size = int(np.clip(np.ceil(per_block * (taken + 4.0) / (ours + 1.0)), MIN_BLOCK, MAX_BLOCK))
+        most = PATIENCE * size
+        users = np.cumsum(before[start : start + most] < start)  # so far in this block
+        last = int(np.searchsorted(users, size))
+        if last == len(users):
+            if last < most:
+                break
+            last -= 1
+        block = start + _one_of_each(asked[start : start + last + 1], lot[start : start + last + 1])
+        kept.append(block)
+        ours += int(canary[block].sum())
+        taken += len(block)
+        ends.append(taken)
+        start += last + 1
+    none = np.zeros(0, dtype=np.int64)
+    return Cut(np.concatenate([none, *kept]), np.array(ends, dtype=np.int64))
+
+
+def _told_apart(count: int, user: Ints | None) -> Ints:
+    """Return users whose nobodies differ from each other; shape (N,)."""
+    each = -1 - np.arange(count)
+    return each if user is None else np.where(user == NOBODY, each, user)
+
+
+def _place_before(user: Ints) -> Ints:
+    """Return where each request's user was last seen before it, -1 if never; shape (N,)."""
+    order = np.argsort(user, kind="stable")
+    again = np.flatnonzero(user[order][1:] == user[order][:-1])
+    found = np.full(len(user), -1)
+    found[order[again + 1]] = order[again]
+    return found
+
+
+def _one_of_each(user: Ints, lot: Floats) -> Ints:
+    """Return the places of one request of each user, that with the highest lot, in order."""
+    order = np.lexsort((lot, user))
+    last = np.ones(len(order), dtype=np.bool_)
+    last[:-1] = user[order][1:] != user[order][:-1]
+    return np.sort(order[last])
 
 
 def block_sums(values: NDArray[Any], ends: Ints) -> NDArray[Any]:

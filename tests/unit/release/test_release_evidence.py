@@ -13,6 +13,7 @@ from tutelage.release.deployments import ensure_deployment, start_rollout
 from tutelage.release.evidence import Collector, Facts, count, counts, read_evidence
 from tutelage.release.rollback import judge
 from tutelage.release.rollout import RolloutPlan
+from tutelage.release.sequential import NOBODY
 from tutelage.store.base import make_engine
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import RolloutRow
@@ -109,17 +110,42 @@ def test_in_a_shadow_step_copies_are_compared_with_copies(two: Two) -> None:
     with home.store.begin() as session:
         session.add_all([
             record(1, row, at, arm="stable", latency_ms=1.0),  # its copies came behind it
-            record(2, row, at, arm="shadow", latency_ms=300.0),
+            record(2, row, at, arm="shadow", latency_ms=300.0, user="ann"),
             record(3, row, at, arm="shadow", release=base, latency_ms=200.0),
             record(4, row, at, arm="stable", latency_ms=100.0, step=1),
-            record(5, row, at, arm="canary", latency_ms=150.0, step=1),
+            record(5, row, at, arm="canary", latency_ms=150.0, step=1, user="ann"),
             record(6, None, at - timedelta(seconds=9), arm="shadow", release=row.baseline,
                    step=None),
         ])  # fmt: skip
     found = read_evidence(home.store, row)
+    assert found.canary.users[0] == NOBODY != found.canary.users[1]  # copies go by request
     assert list(found.canary.latency_ms) == [300, 150]
     assert list(found.baseline.latency_ms) == [200, 100]
     assert count(home.store, row).total == 2
+
+
+def test_who_asked_is_known_in_both_arms_and_before(rollout: tuple[Home, RolloutRow]) -> None:
+    home, row = rollout
+    at = row.created_at
+    earlier = {"arm": "stable", "release": row.baseline, "step": None}
+    with home.store.begin() as session:
+        session.add_all([
+            record(1, None, at - timedelta(seconds=9), user="ann", **earlier),
+            record(2, row, at, user="bob", arm="stable"), record(3, row, at, user="eve"),
+            record(4, row, at + timedelta(seconds=1), user="ann"),
+            record(5, row, at + timedelta(seconds=2)),
+            ScoreRow(item="rec_3", metric="judge", value=1.0, candidate="r", evidence={},
+                     source="judge"),
+            ScoreRow(item="rec_5", metric="judge", value=1.0, candidate="r", evidence={},
+                     source="judge"),
+        ])  # fmt: skip
+    collector = Collector(home.store, row)
+    for _ in range(2):
+        found = collector.read()
+        (ann, bob), (eve, again, nobody) = found.baseline.users, found.canary.users
+        assert ann == again and len({ann, bob, eve}) == 3 and nobody == NOBODY
+        eve, nobody = found.scores["judge"].user
+        assert eve != NOBODY and nobody == NOBODY
 
 
 def test_scores_come_in_order_of_arrival_one_an_answer(rollout: tuple[Home, RolloutRow]) -> None:

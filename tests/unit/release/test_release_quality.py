@@ -40,6 +40,15 @@ def test_blocks_compare_the_means_of_the_same_time() -> None:
     assert blocks.worse() == pytest.approx(seq.log_capital(steps))
 
 
+def test_a_user_who_rates_everything_counts_once_in_a_block() -> None:
+    canary, value = np.array([True, False] * 400), np.tile([0.0, 1.0], 400)
+    angry = np.where(canary, 0, 1 + np.arange(800))  # one on the canary, many on stable
+    apart = ScoreBlocks.of(Scores(canary, value))
+    of_users = ScoreBlocks.of(Scores(canary, value, angry))
+    assert apart.canary.sum() == 400
+    assert (of_users.canary == 1).all() and len(of_users) < 80
+
+
 def test_a_block_of_one_arm_says_nothing() -> None:
     only = Scores(np.ones(40, bool), np.zeros(40))
     assert len(ScoreBlocks.of(only)) == 0
@@ -123,7 +132,7 @@ def test_the_rate_that_is_seen_is_found_in_most_runs(weight: float, base: float)
         for _ in range(50):
             canary = rng.random(count) < weight
             bad = rng.random(count) < np.where(canary, rate, base)
-            found += bool(seq.share_test(bad, canary, seq.block_ends(canary)).max() >= limit)
+            found += bool(seq.share_test(bad, canary, seq.cut(canary).ends).max() >= limit)
         return found / 50
 
     assert share_found(rate) >= 0.75

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tutelage.core.config import Limits
-from tutelage.release.arms import ArmLog, Sample
+from tutelage.release.arms import ArmLog, Sample, at_own_pace
 from tutelage.release.rollback import TESTS, judge
 from tutelage.release.verdict import StepVerdict
 
@@ -74,6 +75,53 @@ def test_good_candidates_are_not_stopped_however_often_one_looks(case: dict[str,
 )
 def test_bad_candidates_are_caught_soon(case: dict[str, float], within: int) -> None:
     assert share_failed(30, within, seed=5, **case) >= 0.85
+
+
+def of_users(
+    rng: np.random.Generator, *, users: int, burst: int = 1, heavy: float = 0.0, slower: float = 1.0
+) -> tuple[ArmLog, ArmLog]:
+    """Return both arms over users who keep theirs; what one sends in a row is slow or fast
+    together, and `heavy` of them always ask for what takes three times as long.
+    """
+    count, before = 4000, 500
+    bursts = (count + before) // burst + 1
+    user = np.repeat(rng.integers(0, users, bursts), burst)[: count + before]
+    moment = np.repeat(rng.lognormal(0, 0.5 * (burst > 1), bursts), burst)[: count + before]
+    own = np.where(rng.random(users) < heavy, 3.0, 1.0)[user]
+    step = np.where(np.arange(count + before) < before, -1, 0)
+    canary = (rng.random(users) < 0.25)[user] & (step == 0)
+    latency = 400 * own * moment * rng.lognormal(0, 0.4, len(user)) * np.where(canary, slower, 1)
+    none, at = np.zeros(len(user), bool), np.arange(len(user), dtype=np.float64)
+
+    def arm(of: np.ndarray) -> ArmLog:  # type: ignore[type-arg]
+        return ArmLog(at[of], latency[of], none[of], none[of], step[of], user=user[of])
+
+    return arm(~canary), arm(canary)
+
+
+@pytest.mark.parametrize(
+    "users",
+    [{"users": 500, "burst": 8}, {"users": 500, "burst": 20}, {"users": 60, "heavy": 0.33}],
+    ids=["bursts of 8", "bursts of 20", "few who differ"],
+)
+def test_users_who_ask_often_do_not_stop_a_good_candidate(users: dict[str, Any]) -> None:
+    """Were each request somebody else's, 5 to 10 of 100 would be stopped."""
+    rng = np.random.default_rng(7)
+    found = [judge(*of_users(rng, **users), LIMITS).verdict for _ in range(60)]
+    assert found.count("fail") <= 1
+    slow = [judge(*of_users(rng, slower=2.0, **users), LIMITS).verdict for _ in range(10)]
+    assert slow.count("fail") >= 3
+
+
+def test_a_user_s_pace_before_the_rollout_is_taken_out_of_both_arms() -> None:
+    old = [Sample(-100 + i, 300.0 if i % 2 else 100.0, step=-1, user=i % 2) for i in range(80)]
+    now = [Sample(i, 300.0 if i % 2 else 100.0, user=i % 2) for i in range(4)]
+    new = [Sample(9, 100.0, user=2), Sample(10, 100.0)]
+    baseline, canary = at_own_pace(ArmLog.of(old + now), ArmLog.of(now + new))
+    middle = np.sqrt(100.0 * 300.0)
+    assert baseline.latency_ms == pytest.approx(np.full(84, middle), rel=0.03)
+    assert canary.latency_ms[:4] == pytest.approx(np.full(4, middle), rel=0.03)
+    assert list(canary.latency_ms[4:]) == [100.0, 100.0]  # nothing is known of them
 
 
 def test_a_fail_says_what_was_seen() -> None:

@@ -65,9 +65,9 @@ def test_what_was_decided_does_not_change_with_what_comes_later() -> None:
     canary, bad = rng.random(3000) < 0.1, rng.random(3000) < 0.2
     latency = rng.lognormal(5, 0.5, 3000)
     history = np.zeros(0)
-    ends = seq.block_ends(canary)
+    ends = seq.cut(canary).ends
     for cut in (7, 100, 1234, 2999):
-        early = seq.block_ends(canary[:cut])
+        early = seq.cut(canary[:cut]).ends
         assert (early == ends[: len(early)]).all()
         upto = int(early[-1]) if len(early) else 0
         quantiles = (0.5, 0.99)
@@ -81,16 +81,38 @@ def test_block_sizes_look_at_arms_only_and_hold_some_canary() -> None:
     rng = np.random.default_rng(2)
     for weight in (0.01, 0.05, 0.5, 1.0):
         canary = rng.random(20_000) < weight
-        sizes = np.diff(np.concatenate(([0], seq.block_ends(canary))))
+        sizes = np.diff(np.concatenate(([0], seq.cut(canary).ends)))
         assert sizes.min() >= seq.MIN_BLOCK and sizes.max() <= seq.MAX_BLOCK
-        per_block = seq.block_sums(canary, seq.block_ends(canary))[5:].mean()
+        per_block = seq.block_sums(canary, seq.cut(canary).ends)[5:].mean()
         assert per_block >= 1.5
+
+
+def test_a_block_holds_one_request_of_a_user_however_many_one_sends() -> None:
+    rng = np.random.default_rng(4)
+    user = np.repeat(rng.integers(0, 300, 800), rng.integers(1, 30, 800))
+    user[rng.random(len(user)) < 0.05] = seq.NOBODY
+    canary = np.where(user == seq.NOBODY, rng.random(len(user)) < 0.25, user % 4 == 0)
+    kept, ends = seq.cut(canary, user)
+    assert (np.diff(kept) > 0).all() and ends[-1] == len(kept)
+    for start, end in zip((0, *ends), ends, strict=False):
+        named = user[kept[start:end]]
+        named = named[named != seq.NOBODY]
+        assert len(set(named)) == len(named)
+    for upto in (9, 500, 4321):
+        early = seq.cut(canary[:upto], user[:upto])
+        assert (early.kept == kept[: len(early.kept)]).all()
+        assert (early.ends == ends[: len(early.ends)]).all()
+
+
+def test_one_user_alone_is_one_request_in_a_block() -> None:
+    kept, ends = seq.cut(np.ones(1000, bool), np.zeros(1000, np.int64))
+    assert len(kept) == len(ends) > 10
 
 
 def test_thresholds_come_from_the_baseline_before_the_block() -> None:
     canary = np.array([False, True] * 40)
     latency = np.where(canary, 1e9, 100.0)
-    ends = seq.block_ends(canary)
+    ends = seq.cut(canary).ends
     cold = seq.thresholds(latency, canary, ends, (0.5,), np.zeros(0))[0]
     assert np.isinf(cold[:16]).all() and cold[ends[-1] - 1] == 100.0
     warm = seq.thresholds(latency, canary, ends, (0.5,), np.full(20, 70.0))[0]
@@ -99,7 +121,7 @@ def test_thresholds_come_from_the_baseline_before_the_block() -> None:
 
 def test_no_requests_no_figures() -> None:
     nothing = np.zeros(0, bool)
-    ends = seq.block_ends(nothing)
+    ends = seq.cut(nothing).ends
     assert len(ends) == 0
     assert len(seq.share_test(nothing, nothing, ends)) == 0
     assert seq.expected_bad(nothing, nothing, ends) == 0
