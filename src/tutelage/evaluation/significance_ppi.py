@@ -65,26 +65,6 @@ def ppi_mean(
     return replace(found, low=rate.low, high=rate.high)
 
 
-def ppi_difference(
-    human: tuple[ArrayLike, ArrayLike],
-    judge_on_human: tuple[ArrayLike, ArrayLike],
-    judge_on_all: tuple[ArrayLike, ArrayLike],
-    *,
-    clusters: Clusters | None = None,
-    confidence: float = 0.95,
-) -> JudgedMean:
-    """Return the mean of a − b over all rows as the humans would give it; each is a pair (a, b).
-
-    Rows are paired: a[i] and b[i] are scores of the same row.
-    """
-    parts = [
-        np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-        for a, b in (human, judge_on_human, judge_on_all)
-    ]
-    found = _powered(parts[0], parts[1], parts[2], clusters)
-    return _student(found, _degrees(found, clusters), confidence)
-
-
 def _student(found: JudgedMean, df: int, confidence: float) -> JudgedMean:
     """Put Student's limits around the estimate; unknown for fewer than two human scores."""
     half = t_score(0.5 + confidence / 2, df) * found.se

@@ -15,7 +15,9 @@ from typing import Any
 
 import aiohttp
 
+from tutelage.core.artifact import utc_now
 from tutelage.core.errors import EnvironmentProblem, ModelError
+from tutelage.core.retry_after import retry_after_s
 
 PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
 _REFUSED = frozenset((401, 403, 404))
@@ -95,7 +97,4 @@ def _refused(url: str, problem: str) -> ModelError:
 
 def retry_after(value: str | None) -> float:
     """Return the seconds that a Retry-After header asks for, at most LONGEST_WAIT_S; else 0."""
-    try:
-        return min(LONGEST_WAIT_S, max(0.0, float(value or 0)))
-    except ValueError:
-        return 0.0
+    return retry_after_s(value, longest_s=LONGEST_WAIT_S, now=utc_now()) or 0.0

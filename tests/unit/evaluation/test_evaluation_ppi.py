@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm, t
 
 from tutelage.evaluation.significance import wilson
-from tutelage.evaluation.significance_ppi import ppi_difference, ppi_mean
+from tutelage.evaluation.significance_ppi import ppi_mean
 
 
 def rows(
@@ -64,15 +64,6 @@ def test_a_good_judge_is_worth_human_scores_and_its_bias_does_not_matter() -> No
     assert 160 < found.worth < 480 and found.n == 80 and found.rows == 480
     kinder = ppi_mean(y, f + 3, everything + 3)
     assert (kinder.low, kinder.high) == pytest.approx((found.low, found.high))
-
-
-def test_a_paired_difference_is_the_mean_of_the_differences() -> None:
-    y, f, everything = rows(5)
-    b, g, rest = rows(6)
-    found = ppi_difference((y, b), (f, g), (everything, rest))
-    single = ppi_mean(y - b, f - g, everything - rest)
-    assert found.estimate == pytest.approx(single.estimate)
-    assert (found.low, found.high) == pytest.approx((single.low, single.high))
 
 
 def test_rows_in_clusters_are_summed_first() -> None:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from tutelage.serving.monitoring.webhooks import (
     open_client,
     pause_s,
     post,
-    retry_after_s,
     signature,
 )
 from tutelage.store.alerts import AlertRow, NoticeRow
@@ -89,22 +88,6 @@ def test_a_refused_notice_is_tried_again_with_the_same_id_until_it_is_taken(
     assert [d.headers["webhook-id"] for d in receiver.got] == ["ntc_9"] * 3
     (row,) = rows(store)
     assert (row.state, row.attempts, row.error) == ("sent", 3, None)
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("120", 120.0), (" 7 ", 7.0), ("99999", 3600.0), (None, None), ("", None), ("²", None),
-        ("soon", None), ("-5", None), ("Wed, 21 Oct 2026 07:30:00 GMT", 120.0),
-        ("Wed, 21 Oct 2026 09:30:00 +0200", 120.0), ("Wed, 21 Oct 2026 07:30:00 -0000", 120.0),
-        ("Wed, 21 Oct 2026 07:00:00 GMT", 0.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
-        ("Wed, 99 Oct 2026 07:30:00 GMT", None),
-    ],
-)  # fmt: skip
-def test_both_forms_of_retry_after_are_understood(
-    header: str | None, seconds: float | None
-) -> None:
-    assert retry_after_s(header, datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == seconds
 
 
 def test_a_receiver_may_name_the_date_to_come_back_at(store: Store, receiver: Receiver) -> None:

@@ -18,8 +18,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -28,6 +27,7 @@ from sqlalchemy import Select, select
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
+from tutelage.core.retry_after import retry_after_s
 from tutelage.store.alerts import NoticeRow
 from tutelage.store.base import Store
 
@@ -106,7 +106,8 @@ async def post(
     try:
         async with client.post(url, data=raw, headers=headers, allow_redirects=False) as answer:
             error = None if 200 <= answer.status < 300 else f"the receiver said {answer.status}"
-            later = retry_after_s(answer.headers.get("retry-after"), utc_now())
+            asked = answer.headers.get("retry-after")
+            later = retry_after_s(asked, longest_s=_LONGEST_ASKED_S, now=utc_now())
             return Reply(answer.status, error, later)
     except TimeoutError:
         return Reply(0, f"no answer within {_TIMEOUT_S:g} s")
@@ -117,21 +118,6 @@ async def post(
 def open_client() -> aiohttp.ClientSession:
     """Return the client that notices are sent with; close it."""
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S))
-
-
-def retry_after_s(text: str | None, now: datetime) -> float | None:
-    """Return the seconds that a Retry-After header asks for, in either of its forms; an hour at
-    most, and None if it says nothing that can be understood.
-    """
-    text = (text or "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_ASKED_S)
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(0.0, (at - now).total_seconds()), _LONGEST_ASKED_S)
 
 
 class Dispatcher:
