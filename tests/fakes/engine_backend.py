@@ -20,6 +20,7 @@ class EchoBackend:
         self.slots = slots
         self.opened: list[Path | None] = []
         self.closed: list[Path | None] = []
+        self.ended = False
         self.running = 0
         self.most = 0
         self.go = threading.Event()
@@ -30,6 +31,9 @@ class EchoBackend:
             raise ModelError("the adapter is broken", where=str(adapter), fix="Train it again")
         self.opened.append(adapter)
         return EchoSeat(self, adapter)
+
+    def end(self) -> None:
+        self.ended = True
 
 
 class EchoSeat:

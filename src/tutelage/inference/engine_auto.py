@@ -33,3 +33,11 @@ class AutoBackend:
             if self._other is None:
                 self._other = self._make_other()
         return self._other.open(adapter)
+
+    def end(self) -> None:
+        """Free everything."""
+        with self._lock:
+            other, self._other = self._other, None
+        for backend in (self._fast, other):
+            if backend is not None:
+                backend.end()

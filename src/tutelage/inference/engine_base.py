@@ -56,3 +56,7 @@ class Backend(Protocol):
     def open(self, adapter: Path | None) -> Seat:
         """Load a release: the base model, or the base with the adapter in this folder."""
         ...
+
+    def end(self) -> None:
+        """Free everything at once. No request is running, and none will come."""
+        ...

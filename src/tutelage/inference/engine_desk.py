@@ -154,6 +154,8 @@ class Desk:
                 work.exception()  # seen: a failure after the client left concerns nobody
 
     async def close(self) -> None:
-        """Unload everything."""
-        await asyncio.gather(*(self.unload(release) for release in self.releases))
+        """End once no request is running: nothing is put in the place of what goes."""
+        places, self._places = list(self._places.values()), {}
+        await asyncio.gather(*(place.free.wait() for place in places), *self._leaving)
+        await asyncio.get_running_loop().run_in_executor(self._pool, self.backend.end)
         self._pool.shutdown(wait=False)

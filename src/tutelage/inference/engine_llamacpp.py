@@ -113,6 +113,12 @@ class LlamaCppBackend:
                 with contextlib.suppress(ModelError):  # the old server goes on answering
                     self._change(self._wanted())
 
+    def end(self) -> None:
+        """Let go of all releases."""
+        with self._changing:
+            self._seats.clear()
+            self._put(None)
+
     @contextmanager
     def lease(self) -> Iterator[_Generation]:
         """Hold the current server while a request runs in it."""

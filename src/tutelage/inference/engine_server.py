@@ -5,6 +5,8 @@ a request that names none gets all of them, and an adapter number that is not th
 the base model, so every request lists every adapter with its scale. Construction holds the
 interpreter lock (0.3-0.5 s for the demo model). A callback that returns True ends the generation.
 Each server also listens by itself: here on a Unix socket in a private folder, behind a random key.
+It is constructed before its loop runs, and an end that comes before the loop is forgotten: then the
+destructor waits for ever, and keeps the interpreter lock. So it answers once before it is used.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ class LlamaServer:
         self.key: str = params.api_keys[0]
         try:
             self.server: Any = xllamacpp.Server(params)
+            self.server.handle_metrics()  # goes through the loop
         except (RuntimeError, ValueError) as error:
             shutil.rmtree(self.private, ignore_errors=True)
             raise ModelError(
@@ -113,4 +116,5 @@ def _params(xllamacpp: Any, model: Path, sizes: Sizes, socket: Path) -> Any:
     params.api_keys = [secrets.token_urlsafe(32)]
     params.n_threads_http = 1
     params.endpoint_slots = params.ui = False
+    params.endpoint_metrics = True
     return params

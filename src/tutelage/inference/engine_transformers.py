@@ -59,6 +59,9 @@ class TransformersBackend:
             adapter, self._ask, 2 * self.slots, picks=picks, specials=self._specials
         )
 
+    def end(self) -> None:
+        """Its memory goes with the process."""
+
     def _ask(self, job: _Job) -> Completion:
         self._jobs.put(job)
         return job.done.result()

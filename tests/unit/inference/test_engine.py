@@ -271,6 +271,17 @@ def test_many_adapters_answer_side_by_side_and_each_costs_an_adapter(
         process.wait(10)
 
 
+def test_a_server_that_nobody_asked_can_be_stopped() -> None:
+    """In a process of its own: a destructor that waits for ever keeps the interpreter lock."""
+    program = """
+from tutelage.inference.engine_server import LlamaServer, Sizes
+from tutelage.inference.models import locate_model
+for _ in range(5):
+    LlamaServer(locate_model("demo").path, [], Sizes()).stop()
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
+
+
 def test_a_long_system_message_is_computed_once_for_all_slots(engine: str) -> None:
     rules = {"role": "system", "content": "Follow the rules of the house. " * 20}
 

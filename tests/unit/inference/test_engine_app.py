@@ -124,6 +124,19 @@ def test_a_removed_release_finishes_what_it_began() -> None:
     asyncio.run(run())
 
 
+def test_an_engine_that_ends_lets_all_go_at_once() -> None:
+    async def run() -> None:
+        backend = EchoBackend()
+        async with serving(backend) as client:
+            for release in ("r1", "r2"):
+                await client.load(release)
+            assert not backend.ended
+        assert backend.ended
+        assert backend.closed == []  # one by one, others would be made anew without them
+
+    asyncio.run(run())
+
+
 def test_more_requests_than_slots_wait_their_turn() -> None:
     async def run() -> None:
         backend = EchoBackend(slots=2)
