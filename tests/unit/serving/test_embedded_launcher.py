@@ -221,6 +221,30 @@ def test_an_engine_that_hangs_or_dies_comes_back_and_no_cut_off_answer_looks_com
     asyncio.run(run())
 
 
+@pytest.mark.model
+def test_an_engine_that_freezes_while_it_unloads_is_killed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xllamacpp")
+    monkeypatch.setattr(embedded, "_LOOK_S", 0.1)
+    monkeypatch.setattr(embedded, "_LOOK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(embedded, "_LOADING_S", 2.0)
+
+    async def run() -> None:
+        launcher = EmbeddedLauncher("demo", Workspace(tmp_path), threads=1)
+        engine = await launcher.start()
+        try:
+            await launcher.ensure("r1", None)
+            os.kill(engine.pid, signal.SIGSTOP)
+            await asyncio.wait_for(launcher.remove("r1"), 60)
+            assert launcher.restarts == 1
+            assert (await launcher.stats())["releases"] == []
+        finally:
+            await launcher.stop()
+
+    asyncio.run(run())
+
+
 async def _whole(upstream: Upstream, body: dict[str, Any]) -> str | None:
     try:
         return (await upstream.complete(body)).text

@@ -34,7 +34,9 @@ _STOP_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 30.0
 _LONGEST_AFTER_CRASH_S = 0.5  # an engine that was ready is worth a quick new try
 _HEALTHY_S = 60.0  # running this long makes the next crash a first one again
-_LOOK_S, _LOOK_TIMEOUT_S, _MISSES = 5.0, 5.0, 3  # looks in a row without an answer: it hangs
+_LOOK_S, _LOOK_TIMEOUT_S = 5.0, 5.0
+_SILENT_S = 20.0  # without an answer: it hangs
+_LOADING_S = 300.0  # the same while it loads or unloads, which may keep it from answering
 _SHARE = 10  # of the time that a try took, until the next
 _TAIL_BYTES = 2000
 
@@ -260,15 +262,17 @@ class EmbeddedLauncher:
 
     async def _watch(self) -> None:
         """Kill an engine that no longer answers: the supervisor starts it again."""
-        missed = 0
+        heard = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_S)
-            idle = self._up.is_set() and not self._busy
-            missed = missed + 1 if idle and not await self.health() else 0
-            if idle and not missed:
-                await self._find_lost()
-            if missed >= _MISSES and self._process is not None and self._up.is_set():
-                missed = 0
+            idle = not self._busy
+            if not self._up.is_set() or await self.health():
+                heard = time.monotonic()
+                if idle and self._up.is_set():
+                    await self._find_lost()
+                continue
+            silent = time.monotonic() - heard
+            if silent >= (_LOADING_S if self._busy else _SILENT_S) and self._process is not None:
                 self._note("the engine did not answer any more and was killed")
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
