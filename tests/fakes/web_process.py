@@ -32,7 +32,7 @@ def serving(project: Path, *words: str) -> Iterator[str]:
         yield str(json.loads(line)["url"])
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def look(browser: Any, url: str, scheme: str, **options: Any) -> Any:

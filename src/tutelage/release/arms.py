@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.release.sequential import NOBODY, cut
 
-PRIOR = 2.0  # requests at everybody's pace that a user starts with
+_PRIOR = 2.0  # requests at everybody's pace that a user starts with
 
 
 class Sample(NamedTuple):
@@ -158,7 +158,7 @@ def at_own_pace(baseline: ArmLog, canary: ArmLog) -> tuple[ArmLog, ArmLog]:
     user, latency = baseline.users[old], np.log(np.maximum(baseline.latency_ms[old], 1e-3))
     times = np.bincount(user)
     above = np.bincount(user, latency - latency.mean())
-    pace = np.exp(above / (times + PRIOR))  # (users before the rollout,)
+    pace = np.exp(above / (times + _PRIOR))  # (users before the rollout,)
 
     def paced(arm: ArmLog) -> ArmLog:
         known = (arm.users != NOBODY) & (arm.users < len(pace))

@@ -25,8 +25,9 @@ from tutelage.release.verdict import StepVerdict
 class Outcome:
     """One sequential test. It fails for good when `e` has ever reached the threshold 1/alpha_i.
 
-    `observed` bad canary requests against `expected` if the arms were equal, of `requests`. After
-    each block `path` is the logarithm of e, and `seen` how many canary requests there were.
+    `observed` bad canary requests against `expected` if the arms were equal, of the `requests` that
+    blocks took, one of each user. After each block `path` is the logarithm of e, and `seen` how
+    many canary requests there were.
     """
 
     name: str
@@ -55,9 +56,9 @@ def judge(
     concurrent baseline's p50, p90, p99 more often than the baseline does; canary requests fail or
     are refused by the engine more often; are flagged more often; fail at a rate over
     `limits.error_rate` where no baseline is beside them (the last step); scores of its answers are
-    lower. Each may be looked at after every request (sequential.py): with a candidate that is no
-    worse, the probability that any ever says fail is at most alpha. Some faults need no
-    statistics: see `hard_faults`.
+    lower. Latencies are taken over what each user's were before. Each may be looked at after every
+    request (sequential.py): with a candidate that is no worse, the probability that any ever says
+    fail is at most alpha. Some faults need no statistics: see `hard_faults`.
     """
     problem = baseline.problem or canary.problem or _unreadable(baseline, canary)
     if problem:

@@ -152,15 +152,15 @@ def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:
         with Serving(ctx, port=0) as serving:
             url = f"{serving.base_url}/admin/ab"
             asked = f"{url}?metrics=escalated,%20&horizon=500"
-            with urllib.request.urlopen(asked, timeout=20) as response:
+            with urllib.request.urlopen(asked, timeout=60) as response:
                 found = json.loads(response.read())
-            with urllib.request.urlopen(f"{url}/tests", timeout=20) as response:
+            with urllib.request.urlopen(f"{url}/tests", timeout=60) as response:
                 listed = json.loads(response.read())["data"]
             board = f"{serving.base_url}/admin/dashboard?since=20d&every=week"
-            with urllib.request.urlopen(board, timeout=20) as response:
+            with urllib.request.urlopen(board, timeout=60) as response:
                 weeks = json.loads(response.read())
             with pytest.raises(urllib.error.HTTPError) as bad:
-                urllib.request.urlopen(f"{url}?alpha=x", timeout=20)
+                urllib.request.urlopen(f"{url}?alpha=x", timeout=60)
             assert bad.value.code == 404 and "no number" in bad.value.read().decode()
     assert (weeks["every"], sum(one["requests"] for one in weeks["releases"])) == ("week", 300)
     assert found["asked"]["horizon"] == 500
@@ -201,7 +201,7 @@ def post(url: str, body: dict[str, Any]) -> tuple[Any, str]:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"content-type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=20) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return json.loads(response.read()), response.headers.get("x-tutelage-arm", "")
 
 

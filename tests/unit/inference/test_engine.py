@@ -56,7 +56,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     post(url, "/admin/load", {"release": "base", "adapter": None})
     yield url
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_many_adapters_answer_side_by_side_and_each_costs_an_adapter(
             assert [other for other in alone if same(answer, alone[other])] == [name]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_server_that_nobody_asked_can_be_stopped() -> None:
@@ -332,8 +332,8 @@ def test_the_engine_ends_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.02)
     child = psutil.Process(json.loads(ready.read_bytes())["pid"])
     parent.send_signal(signal.SIGKILL)
-    parent.wait(10)
-    _, alive = psutil.wait_procs([child], timeout=10)
+    parent.wait(60)
+    _, alive = psutil.wait_procs([child], timeout=60)
     assert alive == []
 
 
@@ -356,7 +356,7 @@ def test_the_transformers_backend_gives_the_same_service(tmp_path: Path, adapter
             assert spelled >= plain + 4, token
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_wrong_model_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ CHAT = "/v1/chat/completions"
 
 def connect(running: Running) -> socket.socket:
     where = urlsplit(running.url)
-    return socket.create_connection((where.hostname or "", where.port or 0), timeout=20)
+    return socket.create_connection((where.hostname or "", where.port or 0), timeout=60)
 
 
 def head(path: str = CHAT, *more: str, method: str = "POST") -> bytes:

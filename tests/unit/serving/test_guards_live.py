@@ -111,7 +111,7 @@ def test_a_request_unlike_any_golden_row_is_flagged_in_its_record(
     running = gateway(guards={"statistics": {"length": "flag"}})
     ask(running, "a thing of the usual length")
     ask(running, LONG * 20)
-    with urllib.request.urlopen(f"{running.url}/admin/guards", timeout=20) as reply:
+    with urllib.request.urlopen(f"{running.url}/admin/guards", timeout=60) as reply:
         (shown,) = json.load(reply)["data"]
     assert shown["guards"] == {"schema": "flag", "content": "flag", "statistics": "flag"}
     usual, odd = running.records()

@@ -35,7 +35,7 @@ DAY = timedelta(days=1)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 20))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 def endpoint(server: FakeVllm, file: Path, **more: Any) -> KeptEndpoint:

@@ -64,7 +64,7 @@ async def launched(*backends: Backend, **more: Any) -> Any:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 20))
+    asyncio.run(asyncio.wait_for(work, 60))
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -31,7 +31,7 @@ def fetch(
     if method:
         request.method = method
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             text = response.read().decode()
             kind = response.headers["content-type"]
             return response.status, json.loads(text) if "json" in kind else text, response.headers

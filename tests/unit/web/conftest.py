@@ -46,7 +46,7 @@ class Site:
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         if '"url"' not in said:
-            _, error = self._process.communicate(timeout=20)
+            _, error = self._process.communicate(timeout=60)
             raise AssertionError(f"the page did not start: {said}{error}")
         told = json.loads(said)
         self.url, self.notes = told["url"], told["notes"]
@@ -56,7 +56,7 @@ class Site:
         if self._process is None:
             return
         self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
         self._process = None
 
     def restart(self, *, kill: bool = False) -> None:

@@ -48,7 +48,7 @@ class Clients:
                 f"{url}/v1/chat/completions", json.dumps(body).encode(),
                 {"content-type": "application/json"},
             )  # fmt: skip
-            with urllib.request.urlopen(request, timeout=20) as reply:
+            with urllib.request.urlopen(request, timeout=60) as reply:
                 reply.read()
 
     def __enter__(self) -> Clients:
