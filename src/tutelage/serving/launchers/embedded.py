@@ -265,14 +265,16 @@ class EmbeddedLauncher:
         heard = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_S)
-            idle = not self._busy
+            idle = self._up.is_set() and not self._busy
             if not self._up.is_set() or await self.health():
                 heard = time.monotonic()
-                if idle and self._up.is_set():
+                if idle:
                     await self._find_lost()
                 continue
+            patience = _LOADING_S if self._busy else _SILENT_S
             silent = time.monotonic() - heard
-            if silent >= (_LOADING_S if self._busy else _SILENT_S) and self._process is not None:
+            if silent >= patience and self._process is not None and self._up.is_set():
+                heard = time.monotonic()  # the next engine's time begins
                 self._note("the engine did not answer any more and was killed")
                 with contextlib.suppress(ProcessLookupError):
                     self._process.kill()
