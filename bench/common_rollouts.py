@@ -142,13 +142,6 @@ def fixed(scenario: Scenario, requests: int, rng: np.random.Generator) -> Log:
     return log
 
 
-def history(rng: np.random.Generator, count: int = 500) -> ArmLog:
-    """Return requests of the stable release from before a rollout."""
-    none = np.zeros(count, bool)
-    latency = MEDIAN_MS * rng.lognormal(0.0, 0.4, count)
-    return ArmLog(-1.0 - np.arange(count)[::-1], latency, none, none, np.full(count, -1))
-
-
 def with_history(baseline: ArmLog, before: ArmLog) -> ArmLog:
     """Return the baseline's log with what was known before."""
     return replace(

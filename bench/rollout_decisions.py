@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from common_rollouts import Log, Scenario, fixed, history, with_history
+from common_rollouts import Log, Scenario, fixed, with_history
 from tutelage.core.config import Deploy, Limits
 from tutelage.release.arms import ArmLog
 from tutelage.release.rollback import judge, unseen
@@ -331,7 +331,7 @@ def journey(
     """
     state = RolloutState(plan, "running")
     log = Log(scenario, rng, _expected(plan))
-    before = history(rng)
+    before = log.history()
     here = total = 0
     hidden = ""
     while total < MOST:

@@ -99,9 +99,9 @@ class Scores:
     user: NDArray[np.int64] | None = None  # whose request it was, or NOBODY
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[bool, float] | tuple[bool, float, int]]) -> Scores:
-        """Return the scores of (is canary, value) pairs, or (is canary, value, user)."""
-        found = [(canary, value, *(user or (NOBODY,))) for canary, value, *user in rows]
+    def of(cls, rows: Iterable[tuple[bool, float, int]]) -> Scores:
+        """Return the scores of (is canary, value, user)."""
+        found = list(rows)
         return cls(
             np.array([canary for canary, _, _ in found], dtype=np.bool_),
             np.array([value for _, value, _ in found], dtype=np.float64),
@@ -156,14 +156,13 @@ def at_own_pace(baseline: ArmLog, canary: ArmLog) -> tuple[ArmLog, ArmLog]:
     if not old.any():
         return baseline, canary
     user, latency = baseline.users[old], np.log(np.maximum(baseline.latency_ms[old], 1e-3))
-    times = np.bincount(user)
-    above = np.bincount(user, latency - latency.mean())
-    pace = np.exp(above / (times + _PRIOR))  # (users before the rollout,)
+    size = 1 + max(int(arm.users.max(initial=0)) for arm in (baseline, canary))
+    times = np.bincount(user, minlength=size)
+    above = np.bincount(user, latency - latency.mean(), minlength=size)
+    pace = np.append(np.exp(above / (times + _PRIOR)), 1.0)  # the last is that of NOBODY, -1
 
     def paced(arm: ArmLog) -> ArmLog:
-        known = (arm.users != NOBODY) & (arm.users < len(pace))
-        own = np.where(known, pace[np.where(known, arm.users, 0)], 1.0)
-        return replace(arm, latency_ms=arm.latency_ms / own)
+        return replace(arm, latency_ms=arm.latency_ms / pace[arm.users])
 
     return paced(baseline), paced(canary)
 

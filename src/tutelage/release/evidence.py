@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -29,6 +29,8 @@ TURNED_AWAY = (400, 401, 402, 403, 404, 413, 429)
 HISTORY = 500  # requests of the stable release before the rollout, to place thresholds
 RATING = "rating"  # people's ratings, as a metric beside the scores
 
+# Whoever keeps one arm: the user, but nobody where copies are drawn by request.
+_DEALT = case((RecordRow.arm == "shadow", None), else_=RecordRow.user)
 _COLUMNS = (
     RecordRow.at,
     RecordRow.latency_ms,
@@ -38,6 +40,7 @@ _COLUMNS = (
     RecordRow.arm,
     RecordRow.release,
     RecordRow.user,
+    _DEALT.label("dealt"),
 )
 _REACHED = RecordRow.status.not_in(TURNED_AWAY)
 _REFUSED = 400  # a guard's, or the engine's: it can't do for this release what was asked
@@ -118,7 +121,7 @@ class Collector:
             self._begin()
         if not self._has_history:
             for row in session.execute(self._before()):
-                self._stable.add(_sample(row, self._who(row), -1))
+                self._stable.add(_sample(row, _number(row.dealt, self._users), -1))
             self._has_history = True
         since = datetime.fromtimestamp(max(0.0, self._upto - _OVERLAP_S), UTC)
         query = select(RecordRow.id, *_COLUMNS).where(
@@ -131,7 +134,7 @@ class Collector:
                 ours = row.release == self._rollout.candidate
                 rows = self._canary if ours else self._stable
                 if row.status != _REFUSED:
-                    rows.add(_sample(row, self._who(row)))
+                    rows.add(_sample(row, _number(row.dealt, self._users)))
                 elif not _is_blocked(row):
                     rows.refuse(row.user or row.id, row.at.timestamp())
                 self._recent[row.id] = row.at.timestamp()
@@ -139,18 +142,10 @@ class Collector:
         edge = self._upto - 2 * _OVERLAP_S
         self._recent = {name: at for name, at in self._recent.items() if at > edge}
 
-    def _who(self, row: Any) -> int:
-        """Return a number for the user; nobody in a shadow step: copies are drawn by request."""
-        if row.user is None or self._in_shadow(row):
-            return NOBODY
-        return self._users.setdefault(row.user, len(self._users))
-
-    def _in_shadow(self, row: Any) -> bool:
-        return row.step is not None and row.step < int(self._rollout.plan.get("shadow") or 0)
-
     def _is_copied(self, row: Any) -> bool:
         """Return whether it is a client's request of a shadow step: there, copies are compared."""
-        return row.arm == "stable" and self._in_shadow(row)
+        shadow = int(self._rollout.plan.get("shadow") or 0)
+        return row.arm == "stable" and row.step is not None and row.step < shadow
 
     def _before(self) -> Any:
         """Return the query of the stable release's newest requests from before the rollout."""
@@ -230,8 +225,8 @@ def read_scores(session: Session, rollout: RolloutRow) -> dict[str, Scores]:
     ):
         if not math.isfinite(value) or not 0 <= value <= 1:
             wrong.add(metric)
-        who = NOBODY if user is None else users.setdefault(user, len(users))
-        found.setdefault(metric, {}).setdefault(item, (release == rollout.candidate, value, who))
+        scored = (release == rollout.candidate, value, _number(user, users))
+        found.setdefault(metric, {}).setdefault(item, scored)
     return {m: Scores.of(of.values()) for m, of in found.items() if m not in wrong}
 
 
@@ -241,7 +236,7 @@ _Scored = tuple[str, str, str, str | None, float]
 
 def _marks(session: Session, rollout: RolloutRow) -> Iterator[_Scored]:
     query = (
-        select(ScoreRow.metric, ScoreRow.item, RecordRow.release, RecordRow.user, ScoreRow.value)
+        select(ScoreRow.metric, ScoreRow.item, RecordRow.release, _DEALT, ScoreRow.value)
         .join(RecordRow, RecordRow.id == ScoreRow.item)
         .where(
             RecordRow.rollout == rollout.id,
@@ -256,7 +251,7 @@ def _marks(session: Session, rollout: RolloutRow) -> Iterator[_Scored]:
 
 def _ratings(session: Session, rollout: RolloutRow) -> Iterator[_Scored]:
     query = (
-        select(SignalRow.record, RecordRow.release, RecordRow.user, SignalRow.value)
+        select(SignalRow.record, RecordRow.release, _DEALT, SignalRow.value)
         .join(RecordRow, RecordRow.id == SignalRow.record)
         .where(RecordRow.rollout == rollout.id, SignalRow.kind == "rating")
         .order_by(SignalRow.at, SignalRow.key)
@@ -283,6 +278,11 @@ def count(store: Store, rollout: RolloutRow, now: datetime | None = None) -> Cou
 def _quiet_s(rollout: RolloutRow, last: datetime | None, now: datetime | None) -> float:
     since = max(t for t in (rollout.step_started_at, last) if t is not None)
     return max(0.0, ((now or utc_now()) - since).total_seconds())
+
+
+def _number(user: str | None, known: dict[str, int]) -> int:
+    """Return the user's number among those known, a new one for a new user."""
+    return NOBODY if user is None else known.setdefault(user, len(known))
 
 
 def _sample(row: Any, user: int, step: int | None = None) -> Sample:

@@ -178,7 +178,7 @@ def _rate(now: Merged, ends: NDArray[np.int64], limit: float) -> Outcome:
     """
     sizes = np.diff(np.concatenate(([0], ends)))
     alone = np.repeat(seq.block_sums(now.canary, ends) == sizes, sizes)
-    failed = now.failed[: len(alone)][alone]
+    failed = now.failed[alone]
     path = seq.rate_test(failed, limit)
     return Outcome(
         "error_rate",

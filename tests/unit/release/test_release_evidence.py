@@ -116,9 +116,12 @@ def test_in_a_shadow_step_copies_are_compared_with_copies(two: Two) -> None:
             record(5, row, at, arm="canary", latency_ms=150.0, step=1, user="ann"),
             record(6, None, at - timedelta(seconds=9), arm="shadow", release=row.baseline,
                    step=None),
+            ScoreRow(item="rec_2", metric="judge", value=1.0, candidate="r", evidence={},
+                     source="judge"),
         ])  # fmt: skip
     found = read_evidence(home.store, row)
     assert found.canary.users[0] == NOBODY != found.canary.users[1]  # copies go by request
+    assert list(found.scores["judge"].user) == [NOBODY]
     assert list(found.canary.latency_ms) == [300, 150]
     assert list(found.baseline.latency_ms) == [200, 100]
     assert count(home.store, row).total == 2

@@ -68,9 +68,9 @@ def test_the_course_counts_every_answered_request_once() -> None:
 
 def test_scores_have_a_line_of_their_own() -> None:
     rng = np.random.default_rng(4)
-    pairs = [(bool(n % 2), float(rng.random() * (0.4 if n % 2 else 1.0))) for n in range(800)]
+    rows = [(bool(n % 2), float(rng.random() * (0.4 if n % 2 else 1.0)), -1) for n in range(800)]
     found = _evidence()
-    scored = Evidence(found.baseline, found.canary, {"rating": Scores.of(pairs)})
+    scored = Evidence(found.baseline, found.canary, {"rating": Scores.of(rows)})
     figures = figures_of(scored, Limits())
     line = next(one for one in figures["bounds"] if one["name"] == "score rating")
     assert line["peak"] >= line["bound"]
