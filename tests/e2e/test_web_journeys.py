@@ -42,7 +42,7 @@ def tab(site: Site) -> Iterator[Any]:
     with api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         yield page
         browser.close()
 

@@ -39,7 +39,7 @@ def look(browser: Any, url: str, scheme: str, **options: Any) -> Any:
     """Return a fresh browser context that shows the site light or dark."""
     context = browser.new_context(color_scheme=scheme, reduced_motion="reduce", **options)
     context.add_cookies([{"name": "tutelage_look", "value": scheme, "url": url}])
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     return context
 
 

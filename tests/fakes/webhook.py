@@ -67,7 +67,7 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/hook"
 
-    def wait(self, count: int, timeout: float = 20.0) -> list[Delivery]:
+    def wait(self, count: int, timeout: float = 60.0) -> list[Delivery]:
         """Return what came, once there are `count` deliveries."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.got) >= count, timeout), self.got

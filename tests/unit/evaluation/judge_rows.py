@@ -35,7 +35,7 @@ def rows(count: int) -> list[Example]:
 def judge_at(url: str, model: str = "judge", concurrency: int = 1) -> Judge:
     def opened() -> OpenAIGenerator:
         return OpenAIGenerator(
-            url, model, concurrency=concurrency, retries=1, first_wait_s=0.001, timeout_s=20
+            url, model, concurrency=concurrency, retries=1, first_wait_s=0.001, timeout_s=60
         )
 
     return Judge(model, f"{model} at {url}", opened)

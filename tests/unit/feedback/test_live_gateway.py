@@ -39,7 +39,7 @@ def server() -> Iterator[JudgeServer]:
 
 
 def wait_for(ctx: Context, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if len(kept(ctx, "format")) >= count:
             return
@@ -78,7 +78,7 @@ def test_answers_are_scored_while_they_are_served(tmp_path: Path, server: JudgeS
 
 def look(url: str) -> Any:
     """Return /admin/live once the worker has looked at the scores."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"{url}/admin/live") as page:
             found = json.load(page)

@@ -44,7 +44,7 @@ class Running:
 
     def record(self, name: str) -> RecordRow:
         """Return the record with this id, as soon as it is written."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with self.ctx.store.session() as session:
                 row = session.get(RecordRow, name)

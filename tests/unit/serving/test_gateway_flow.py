@@ -32,7 +32,7 @@ CHAT = "/v1/chat/completions"
 
 def until(condition: Callable[[], Any]) -> None:
     """Return when the condition holds; fail after a generous while."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

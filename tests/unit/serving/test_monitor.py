@@ -62,7 +62,7 @@ def test_an_error_rate_reaches_the_webhook_and_so_does_its_end(
     ctx = with_alerts(tmp_path / "p", backend, webhooks=[hook], rules=[ERRORS])
     backend.script.by_model["*"] = {"status": 500}
     with Serving(ctx) as serving:
-        for _ in range(4):
+        while not receiver.got:  # three of them must come within a second
             assert ask(serving.base_url)[0] == 502
         firing = receiver.wait(1)[0].body
         assert (firing["status"], firing["alert"]) == ("firing", "errors")
@@ -139,7 +139,7 @@ def test_metrics_and_events_are_an_operator_s_and_cost_and_budgets_are_in_them(
             assert fetch(f"{serving.base_url}/{page}", **bearer["client"])[0] == 403
         text = ""
         used = 'tutelage_budget_used_ratio{deployment="*",key="*",per="day",unit="tokens"} 0.005'
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while used not in text and time.monotonic() < deadline:
             _, text, _ = fetch(f"{serving.base_url}/metrics", **bearer["operator"])
     # 11 tokens asked and 4 answered, of a budget of 3,000

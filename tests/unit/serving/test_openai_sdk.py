@@ -267,7 +267,7 @@ async def _leave(shared: Running, *, stream: bool) -> None:
     client = openai.AsyncOpenAI(base_url=f"{shared.url}/v1", api_key="x", max_retries=0)
     create: Any = client.chat.completions.create
     work = asyncio.create_task(create(model="colours", messages=ASK, stream=stream))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not shared.script.seen:
             await asyncio.sleep(0.005)
         if stream:

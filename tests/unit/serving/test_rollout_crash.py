@@ -138,7 +138,7 @@ async def _take_over(ctx: Context, candidate: str) -> None:
     row = active_rollout(ctx.store, "colours")
     if row is None:
         return
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while candidate not in host.held:
             await asyncio.sleep(0.001)
             await controller.sync()

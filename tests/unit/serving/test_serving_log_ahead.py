@@ -132,6 +132,7 @@ def test_under_a_locked_store_records_wait_and_feedback_is_not_acknowledged(
         with pytest.raises(LogSlow):
             asyncio.run(log.signals([signal("a")]))
         assert keys(locked) == set()
+    log.patience_s = 60
     asyncio.run(log.signals([signal("b")]))
     assert log.flush()
     log.close()

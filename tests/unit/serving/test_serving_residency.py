@@ -30,7 +30,7 @@ def profile_of(home: Home, prompt: str) -> Profile:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.001)
 

@@ -90,9 +90,10 @@ def test_the_log_keeps_rows_once_and_knows_retries(store: Store, tmp_path: Path)
 def test_a_server_that_goes_and_comes_back_costs_nothing_acknowledged(
     server: Postgres, store: Store, tmp_path: Path
 ) -> None:
-    log = RequestLog(store, ahead=tmp_path / "ahead", patience_s=0.5)
+    log = RequestLog(store, ahead=tmp_path / "ahead")
     log.start()
     asyncio.run(log.signals([signal("a")]))
+    log.patience_s = 0.5
     server.stop()
     try:
         for number in range(50):

@@ -18,7 +18,7 @@ from tests.fakes.web_projects import labelling_project
 from tutelage.workflows.context import Context, open_context
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-PATIENCE_MS = 20_000  # how long a browser waits for what it is told to expect
+PATIENCE_MS = 60_000  # how long a browser waits for what it is told to expect
 
 
 class Site:
