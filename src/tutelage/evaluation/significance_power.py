@@ -10,7 +10,7 @@ larger than the discordance means that at least that many rows differ, all to on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -115,6 +115,15 @@ def rows_needed(
         middle = (low + high) // 2
         low, high = (middle, high) if found(middle) < power else (low, middle)
     return math.ceil(high * max(1.0, design_effect))
+
+
+def gate_power(powers: Sequence[float]) -> tuple[float, float]:
+    """Return at least and at most how often all criteria pass together, given how often each does.
+
+    Criteria read the same rows and so hang together; these bounds hold however they do (Fréchet).
+    """
+    missed = sum(1 - power for power in powers)
+    return max(0.0, 1 - missed), min(powers, default=1.0)
 
 
 def _smallest(power_at: Callable[[float], float], power: float) -> float:

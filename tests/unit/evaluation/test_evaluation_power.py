@@ -20,10 +20,10 @@ from tutelage.evaluation.significance import (
 )
 from tutelage.evaluation.significance_family import corrected
 from tutelage.evaluation.significance_margin import non_inferior
-from tutelage.evaluation.significance_plan import gate_power, power_for, rows_for
 from tutelage.evaluation.significance_power import (
     detectable_difference,
     detectable_rate,
+    gate_power,
     power_of_mean,
     power_of_rate,
     rows_needed,
@@ -107,20 +107,6 @@ def some(n: int, wins: int, losses: int) -> tuple[list[float], list[float]]:
     a = [1.0] * wins + [0.0] * losses + [1.0] * (n - wins - losses)
     b = [0.0] * wins + [1.0] * losses + [1.0] * (n - wins - losses)
     return a, b
-
-
-def test_a_difference_tells_what_more_rows_like_its_own_would_show() -> None:
-    d = paired_difference(*some(100, 9, 6))
-    assert rows_for(d, 0.05) == rows_needed(0.05, discordance=0.15)
-    assert power_for(d, 0.05) == pytest.approx(power_of_rate(0.05, 100, 0.15))
-    copies = [np.repeat(side, 4) for side in some(100, 9, 6)]
-    grouped = paired_difference(copies[0], copies[1], clusters=[i // 4 for i in range(400)])
-    assert rows_for(grouped, 0.05) == pytest.approx(4 * rows_for(d, 0.05), rel=0.03)
-    assert power_for(grouped, 0.05) == pytest.approx(power_for(d, 0.05), abs=0.03)
-    graded = paired_difference(np.linspace(0, 1, 50), np.linspace(0, 0.8, 50)[::-1])
-    assert rows_for(graded, 0.1) == pytest.approx(
-        rows_needed(0.1, sd=graded.se * math.sqrt(50)), abs=1
-    )
 
 
 def test_a_gate_passes_at_least_and_at_most_so_often() -> None:

@@ -26,7 +26,7 @@ from tutelage.training.export import Export, Subject, base_dtype, follow_folder
 from tutelage.workflows.context import Context, last_output, open_context, register
 from tutelage.workflows.curate import curate
 from tutelage.workflows.release import export as exporting
-from tutelage.workflows.release.export import ExportRefused, check_served, export
+from tutelage.workflows.release.export import ExportRefused, export
 
 PROMPTS = [(Message(role="user", content=text),) for text in ("the colour", "1984", "warm or cold")]
 CONFIG = """\
@@ -352,17 +352,6 @@ def test_the_command_prints_one_document(tmp_path: Path, base: Path, project: Ma
     assert "the folder is not empty" in again.stderr
 
 
-def test_served_is_none_without_a_gguf_base(tmp_path: Path, base: Path, project: Make) -> None:
-    from tutelage.workflows.context import find_artifact
-
-    ctx = project(tuned(base, tmp_path / "a"))
-    (folder,) = (ctx.workspace.artifacts / "adapters").iterdir()
-    digest = hash_files(folder, [f.name for f in folder.iterdir()])
-    artifact = find_artifact(ctx.store, digest)
-    assert artifact is not None
-    assert check_served(ctx, artifact, prompts=2) is None
-
-
 @pytest.mark.model
 def test_the_demo_models_gguf_and_lora_answer_alike(tmp_path: Path, project: Make) -> None:
     """The base is a 4-bit GGUF: the exported one holds the dequantised, merged weights in f16."""
@@ -370,7 +359,6 @@ def test_the_demo_models_gguf_and_lora_answer_alike(tmp_path: Path, project: Mak
     from tests.fakes.small_llama import strong_adapter
 
     from tutelage.inference.gguf_header import read_header
-    from tutelage.workflows.context import find_artifact
 
     demo = locate_model("demo")
     header = read_header(demo.path)
@@ -386,9 +374,3 @@ def test_the_demo_models_gguf_and_lora_answer_alike(tmp_path: Path, project: Mak
     assert done.parity is not None
     assert done.parity.same + done.parity.ties == done.parity.tokens > 8
     assert 0 < done.parity.drift < LIMITS["f16"].drift
-    artifact = find_artifact(ctx.store, hash_files(folder, [f.name for f in folder.iterdir()]))
-    assert artifact is not None
-    served = check_served(ctx, artifact, prompts=4)
-    assert served is not None
-    assert served.problem is None
-    assert served.drift > done.parity.drift

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.core.artifact import Artifact
 from tutelage.core.errors import (
     DataError,
     EnvironmentProblem,
@@ -29,11 +28,11 @@ from tutelage.inference.gguf_header import read_header
 from tutelage.inference.gguf_model import check_writable
 from tutelage.inference.gguf_vocab import PROBES
 from tutelage.inference.lora_gguf import check_convertible
-from tutelage.inference.models import ModelSource, cache_dir
+from tutelage.inference.models import ModelSource
 from tutelage.inference.parity import LIMITS, Parity, Reference, compare
 from tutelage.inference.tuned import tuned_files
 from tutelage.workflows.context import Context
-from tutelage.workflows.release.export_source import Wanted, choose, find, of_adapter
+from tutelage.workflows.release.export_source import Wanted, choose, find
 
 if TYPE_CHECKING:
     from tutelage.training.export import Export
@@ -127,29 +126,6 @@ def export(
     return Exported(out, format, stored, files, size, parity, time.monotonic() - started)
 
 
-def check_served(ctx: Context, adapter: Artifact, *, prompts: int = PROMPTS) -> Parity | None:
-    """Return how the embedded engine answers with this adapter, next to transformers.
-
-    This is the form that is served: the GGUF base with the GGUF LoRA. None where that engine
-    does not serve it (no GGUF base, or not a plain LoRA). `problem` of the result says what is
-    wrong; nothing is raised for it.
-    """
-    from tutelage.training.export import Export, Subject
-
-    found = of_adapter(ctx, adapter)
-    if found.base.kind != "gguf" or found.tuned is None or not found.tuned.is_plain_lora:
-        return None
-    job = _Job(ctx, found, cache_dir(), prompts)
-    loaded = Export(Subject(found.base, found.tuned))
-    references, skipped = job.reference(loaded)
-    loaded.close()
-    from tutelage.inference.lora_gguf import ensure_lora_gguf
-
-    lora = ensure_lora_gguf(found.tuned.folder, found.base.path, cache_dir())
-    parity = job.run(found.base.path, lora, _stored(found.base.path), references)
-    return replace(parity, skipped=skipped)
-
-
 @dataclass(frozen=True)
 class _Job:
     """One export into the folder being made."""
@@ -171,7 +147,7 @@ class _Job:
         self._tell(f"loading {self.what.base.name}")
         loaded = Export(subject)
         self._require_room(loaded, format, stored)
-        references, skipped = self.reference(loaded)
+        references, skipped = self._reference(loaded)
         if format == "gguf-adapter" and subject.adapter:
             loaded.close()
             stored = "f16"
@@ -182,7 +158,7 @@ class _Job:
             parity = self._gguf(loaded, stored, references)
         return self._require(replace(parity, skipped=skipped)), stored
 
-    def reference(self, loaded: Export) -> tuple[list[Reference], int]:
+    def _reference(self, loaded: Export) -> tuple[list[Reference], int]:
         """Return the greedy answers of base and adapter to the golden prompts that the model has
         room for, and how many it has none for."""
         chosen = choose(self.what, self.prompts)
@@ -190,7 +166,7 @@ class _Job:
         found = loaded.reference(chosen, max_tokens=self.what.max_tokens)
         return found, len(chosen) - len(found)
 
-    def run(self, model: Path, lora: Path | None, kind: str, along: Sequence[Reference]) -> Parity:
+    def _run(self, model: Path, lora: Path | None, kind: str, along: Sequence[Reference]) -> Parity:
         """Return how llama.cpp answers with these files."""
         from tutelage.inference.gguf_runner import run_gguf
 
@@ -231,7 +207,7 @@ class _Job:
             write_from_folder(merged, target, dtype=dtype, name=self.what.name)
             along = [*along, *loaded.cuts(PROBES)]  # the tokenizer was written here, too
         shutil.rmtree(merged)
-        return self.run(target, None, dtype, along)
+        return self._run(target, None, dtype, along)
 
     def _gguf_adapter(
         self, source: ModelSource, adapter: Path, along: Sequence[Reference]
@@ -250,7 +226,7 @@ class _Job:
             base = scratch / "base.gguf"
             write_from_folder(scratch, base, dtype="f32", name=source.name)
         convert(adapter, read_header(base), target)
-        parity = self.run(base, target, kind, along)
+        parity = self._run(base, target, kind, along)
         shutil.rmtree(scratch, ignore_errors=True)
         return parity
 
