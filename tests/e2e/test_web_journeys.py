@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes.web_demo import filled
-from tests.fakes.web_process import opened
+from tests.fakes.web_process import CHROMIUM, opened
 from tests.unit.web.conftest import Site
 
 from tutelage.workflows.data.experts_items import Order, assign
@@ -18,7 +17,6 @@ from tutelage.workflows.data.experts_queue import queue_of
 from tutelage.workflows.release import prompt
 from tutelage.workflows.release import rollout as rollouts
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PASSWORD = "seven lamps by the river"
 
 

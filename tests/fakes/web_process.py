@@ -43,8 +43,21 @@ def look(browser: Any, url: str, scheme: str, **options: Any) -> Any:
     return context
 
 
+def visit(page: Any, address: str, **options: Any) -> Any:
+    """Open an address.
+
+    A page that has just found its server again loads itself, which may end the visit: go once more.
+    """
+    try:
+        return page.goto(address, **options)
+    except Exception as error:
+        if "ERR_ABORTED" not in str(error):
+            raise
+        return page.goto(address, **options)
+
+
 def opened(page: Any, address: str) -> Any:
     """Open an address and wait until the page has drawn itself."""
-    answer = page.goto(address, wait_until="domcontentloaded")
+    answer = visit(page, address, wait_until="domcontentloaded")
     page.wait_for_function(SETTLED)
     return answer

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import html5lib
 import pytest
+from tests.fakes.web_process import CHROMIUM
 from tests.unit.evaluation.report_documents import LABELS, attacked, classification, graded
 
 from tutelage.evaluation import report_html
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LOOKS = [  # (page, colour scheme, width)
     ("labels", "light", 1280),
     ("labels", "dark", 1280),

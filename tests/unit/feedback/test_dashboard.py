@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import html5lib
 import pytest
 from sqlalchemy import insert
 from tests.fakes.split_traffic import Traffic, split_project
+from tests.fakes.web_process import CHROMIUM
 from typer.testing import CliRunner
 
 from tutelage.cli.main import app
@@ -29,7 +29,6 @@ from tutelage.workflows.feedback.ab import AbDesk
 from tutelage.workflows.feedback.dashboard import DashboardDesk
 
 RUN = CliRunner()
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 TRAFFIC = Traffic(requests=900, users=200, liked=(0.5, 0.9), slower=2.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.web_process import CHROMIUM, visit
 from tests.fakes.web_projects import labelling_project
 
 from tutelage.workflows.context import Context, open_context
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_MS = 60_000  # how long a browser waits for what it is told to expect
 
 
@@ -138,15 +137,7 @@ def watch(tab: Any, complaints: list[str]) -> None:
 
 
 def ready(tab: Any, path: str) -> Any:
-    """Open a page and return when its events reach the server.
-
-    A page that has just found its server again loads itself, which may end the visit: go once more.
-    """
-    try:
-        answer = tab.goto(path)
-    except Exception as error:
-        if "ERR_ABORTED" not in str(error):
-            raise
-        answer = tab.goto(path)
+    """Open a page and return when its events reach the server."""
+    answer = visit(tab, path)
     tab.wait_for_function("window.did_handshake === true")
     return answer

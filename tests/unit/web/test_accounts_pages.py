@@ -91,7 +91,7 @@ def test_first_start_makes_an_admin_once(site: Site, page: Any, allowed: list[st
     expect(page.get_by_role("heading", level=1)).to_have_text("This link has ended")
     site.restart()
     assert not any("/welcome/" in note for note in site.notes)
-    page.goto("/account")  # a restart signs nobody out
+    ready(page, "/account")  # a restart signs nobody out
     expect(page.get_by_role("heading", level=1)).to_have_text("Your account")
 
 
