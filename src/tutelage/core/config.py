@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tutelage.core.config_alerts import Alerts, Telemetry
-from tutelage.core.config_base import Ratio, Section
+from tutelage.core.config_base import Ratio, Section, yaml_word
 from tutelage.core.config_base import Task as Task
 from tutelage.core.config_deploy import Deploy as Deploy
 from tutelage.core.config_deploy import Endpoint as Endpoint
@@ -78,6 +78,8 @@ class Privacy(Section):
     key: str | None = None  # file of the pseudonyms' key, outside the project; unset: made for you
     dates: Literal["year", "shift"] = "year"  # shift: moved by days that are fixed for a group
     detector: str = "rules"  # a plug-in of tutelage.detectors
+
+    _words = field_validator("mode", mode="before")(yaml_word)
 
 
 class HostedDeployment(Section):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tutelage.core.config_base import Ratio, Section
+from tutelage.core.config_base import Ratio, Section, yaml_word
 from tutelage.core.durations import Duration, seconds
 
 Level = Literal["info", "warning", "error"]
@@ -101,3 +101,5 @@ class Telemetry(Section):
     log: Literal["file", "stderr", "off"] = "file"
     level: Literal["debug", "info", "warning", "error"] = "info"  # least level of a line
     requests: bool = False  # one line a request too: ids, times and counts
+
+    _words = field_validator("traces", "log", mode="before")(yaml_word)

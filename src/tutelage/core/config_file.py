@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tutelage.core.config import Project
+from tutelage.core.config_yaml import read_yaml, repeated_keys
 from tutelage.core.errors import ConfigError, nearest
 
 _LIMIT_BYTES = 1_000_000
@@ -32,7 +33,7 @@ def parse_config(text: str, where: str) -> Project:
     """Return the settings in `text`; `where` names the file in messages."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -46,11 +47,18 @@ def parse_config(text: str, where: str) -> Project:
         raise ConfigError(
             "the file holds no settings", where=where, fix="Run `tutelage init` for a fresh one"
         )
+    problems = [
+        f"{where}:{line}: {key!r} stands in line {first} already, and only one of them can hold"
+        for key, first, line in repeated_keys(node)
+    ]
     try:
-        return Project.model_validate(values)
+        project = Project.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(item, node, where) for item in error.errors()]
+        problems += [_problem(item, node, where) for item in error.errors()]
         raise ConfigError("; ".join(problems), fix=_remedy(len(problems))) from error
+    if problems:
+        raise ConfigError("; ".join(problems), fix=_remedy(len(problems)))
+    return project
 
 
 def _remedy(count: int) -> str:

@@ -10,23 +10,18 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from tutelage.core.config_base import Ratio, Section
+from tutelage.core.config_base import Ratio, Section, yaml_word
 
 Action = Literal["off", "flag", "block"]
 ACTIONS: tuple[Action, ...] = ("off", "flag", "block")  # from the weakest to the strongest
 
 
-def _word(value: object) -> object:
-    """Read YAML's `off`, which is false, as the word."""
-    return "off" if value is False else value
-
-
-Act = Annotated[Action, BeforeValidator(_word)]
+Act = Annotated[Action, BeforeValidator(yaml_word)]
 
 
 def _one_word(value: object) -> object:
     """Read `schema: block` as `schema: {action: block}`."""
-    return {"action": _word(value)} if isinstance(value, (str, bool)) else value
+    return {"action": yaml_word(value)} if isinstance(value, (str, bool)) else value
 
 
 class Layer(Section):
@@ -129,5 +124,7 @@ class LiveGuards(Section):
 def _of_plug_in(value: Any) -> tuple[Any, dict[str, Any]]:
     """Return the action and the other keys of what stands under a plug-in's name."""
     if isinstance(value, dict):
-        return _word(value.get("action", "flag")), {k: v for k, v in value.items() if k != "action"}
-    return _word(value), {}
+        return yaml_word(value.get("action", "flag")), {
+            k: v for k, v in value.items() if k != "action"
+        }
+    return yaml_word(value), {}

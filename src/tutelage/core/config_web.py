@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from tutelage.core.config_base import Section
+from tutelage.core.config_base import Section, yaml_word
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 (told apart, not bound)
 
@@ -70,11 +70,7 @@ class Web(Section):
     def _without_slash(cls, value: object) -> object:
         return value.rstrip("/") if isinstance(value, str) else value
 
-    @field_validator("auth", mode="before")
-    @classmethod
-    def _word(cls, value: object) -> object:
-        """YAML reads a bare on or off as true or false."""
-        return ("on" if value else "off") if isinstance(value, bool) else value
+    _words = field_validator("auth", mode="before")(yaml_word)
 
     @property
     def accounts(self) -> bool:

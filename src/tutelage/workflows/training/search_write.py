@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tutelage.core.config_file import parse_config
+from tutelage.core.config_yaml import read_yaml
 from tutelage.core.errors import ConfigError
 from tutelage.core.workspace import atomic_write
 from tutelage.workflows.training.search_report import fragment, number
@@ -27,10 +28,10 @@ def write_overrides(path: Path, overrides: Mapping[str, Any]) -> None:
     """
     text = path.read_text(encoding="utf-8")
     changed = with_overrides(text, overrides)
-    wanted = yaml.safe_load(text)
+    wanted = read_yaml(text)
     wanted[_SECTION] = {**(wanted.get(_SECTION) or {}), **overrides}
     try:
-        same = yaml.safe_load(changed) == wanted
+        same = read_yaml(changed) == wanted
     except yaml.YAMLError:
         same = False
     if not same:
