@@ -118,6 +118,8 @@ def test_a_shadow_and_an_ab_say_what_they_are(project: Context) -> None:
         (("start", "colours-base-v2", "--steps", "5,x"), "'5,x' is no list of numbers"),
         (("start", "colours-base-v2", "--steps", "50,5"), "must rise and end with 100"),
         (("start", "colours-base-v2", "--split", "100"), "split 100.0 can't be used"),
+        (("start", "colours-base-v2", "--split", "20"), "the strategy canary has no split"),
+        (("start", "colours-base-v2", "--strategy", "ab", "--steps", "5,100"), "ab has no steps"),
         (("start", "colours-base-v2", "-d", "coluors"), "Did you mean 'colours'"),
         (("status", "-d", "coluors"), "there is no deployment 'coluors'"),
         (("pause",), "no rollout is under way"),

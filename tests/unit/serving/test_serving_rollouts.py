@@ -149,6 +149,7 @@ def test_a_start_takes_its_shares_and_refuses_what_it_does_not_know(gateway: Sta
     for asked, says in (
         ({"split": 120}, "split 120 can't be used"),
         ({"steps": [50, 5]}, "must rise and end with 100"),
+        ({"split": 20}, "the strategy canary has no split"),
         ({"step": [5, 100]}, "Did you mean 'steps'?"),
     ):
         status, answer = begin(running, **asked)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -11,6 +11,10 @@ from tutelage.core import plugins
 from tutelage.core.config import Deploy
 from tutelage.core.errors import DataError
 from tutelage.release.rollout import RolloutPlan
+
+# what a rollout may say of itself, and the one strategy in the box that listens to it
+_LISTENS = {"steps": "canary", "split": "ab"}
+_BUILT_IN = ("canary", "blue_green", "rolling", "ab", "shadow")
 
 
 class Strategy(Protocol):
@@ -34,7 +38,20 @@ def plan_of(
     Raises DataError for what can't be one.
     """
     made: Strategy = plugins.load("strategies", strategy)()
-    return made.plan(_changed(deploy, steps, split))
+    changed = _changed(deploy, steps, split)
+    if strategy in _BUILT_IN:
+        _require_listener(strategy, {"steps": steps or None, "split": split})
+    return made.plan(changed)
+
+
+def _require_listener(strategy: str, asked: Mapping[str, Any]) -> None:
+    for name, value in asked.items():
+        wanted = _LISTENS[name]
+        if value is not None and strategy != wanted:
+            raise DataError(
+                f"a rollout of the strategy {strategy} has no {name}",
+                fix=f"Leave {name} out, or choose the strategy {wanted}",
+            )
 
 
 def _changed(deploy: Deploy, steps: Sequence[float] | None, split: float | None) -> Deploy:
