@@ -160,7 +160,7 @@ def _budget(text: str) -> dict[str, Any]:
         limit = float(amount.replace("_", ""))
     except ValueError:
         limit = -1.0
-    if not slash or limit < 0:
+    if not slash or not 0 <= limit < float("inf"):
         raise DataError(
             f"{text!r} is no budget",
             fix="Write an amount, a unit and a period: '100000 tokens/day', '5 cost/month'",

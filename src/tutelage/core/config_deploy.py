@@ -94,7 +94,9 @@ class Deploy(Section):
     # whose texts are logged; ids, times, counts and checks always are
     log: Literal["all", "sampled", "none"] = "all"
     log_share: Ratio = 0.1  # log: sampled; share of the requests whose texts are kept
-    log_days: int | None = Field(default=None, ge=1)  # records are deleted after; unset: never
+    log_days: int | None = Field(
+        default=None, ge=1, le=36_500
+    )  # records are deleted after; unset: never
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Deploy:

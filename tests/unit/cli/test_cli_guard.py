@@ -106,6 +106,7 @@ def test_rows_that_can_not_be_read_are_one_sentence(
 def test_unknown_files_releases_and_guards_are_one_sentence(run: Run, project: Path) -> None:
     assert "absent.jsonl" in run("test", str(project / "absent.jsonl")).stderr
     assert "there is no release 'v9'" in run("list", "--release", "v9").stderr
+    assert "1e+12 hours can't be looked back" in run("report", "--hours", "1e12").stderr
     config = project / "tutelage.yaml"
     config.write_text(config.read_text().replace("schema: block", "shcema: block"))
     result = run("list")

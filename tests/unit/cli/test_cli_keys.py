@@ -65,6 +65,8 @@ def test_a_key_s_life(project: Path) -> None:
     ("words", "sentence"),
     [
         (("keys", "create", "x", "--budget", "many tokens/day"), "'many tokens/day' is no budget"),
+        (("keys", "create", "x", "--budget", "inf tokens/day"), "'inf tokens/day' is no budget"),
+        (("keys", "create", "x", "--expires", "999999w"), "'999999w' is too long"),
         (("keys", "create", "x", "--budget", "5 tokens/week"), "'week' is no period"),
         (("keys", "create", "x", "--expires", "soon"), "is no length of time"),
         (("keys", "create", "x", "--role", "boss"), "'boss' is not a role"),

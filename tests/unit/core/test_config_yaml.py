@@ -54,3 +54,11 @@ def test_an_alias_that_leads_back_is_no_endless_search() -> None:
 def test_numbers_have_an_end(text: str) -> None:
     with pytest.raises(ConfigError, match=r"tutelage\.yaml:3: .*finite number"):
         read(text + "\n")
+
+
+def test_lengths_of_time_fit_a_calendar() -> None:
+    assert read("alerts: {keep: 36500d}\n").alerts.keep == "36500d"
+    with pytest.raises(
+        ConfigError, match=r"alerts\.keep: .999999w. is too long: write at most 36500d"
+    ):
+        read("alerts: {keep: 999999w}\n")

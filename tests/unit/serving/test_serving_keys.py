@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -128,6 +129,10 @@ def test_changes_take_limits_and_take_them_away(store: Store) -> None:
         ({"budgets": [{"unit": "euros", "per": "day", "limit": 1}]}, "'euros' is no unit"),
         ({"budgets": [{"unit": "cost", "per": "week", "limit": 1}]}, "'week' is no period"),
         ({"budgets": [{"unit": "cost", "per": "day", "limit": -1}]}, "a number of 0 or more"),
+        (
+            {"budgets": [{"unit": "tokens", "per": "day", "limit": math.inf}]},
+            "a number of 0 or more",
+        ),
         ({"budgets": [{"unit": "cost"}]}, "needs 'unit', 'per' and 'limit'"),
         ({"budget": []}, "a key has no 'budget'. Did you mean 'budgets'?"),
     ],

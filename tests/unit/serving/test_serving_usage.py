@@ -155,7 +155,8 @@ def test_spans_are_lengths_or_days(since: str, until: str, hours: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "until"), [("soon", None), ("7d", "x"), ("2027-01-01", "2026-01-01")]
+    ("since", "until"),
+    [("soon", None), ("7d", "x"), ("2027-01-01", "2026-01-01"), ("7d", "9999-12-31")],
 )
 def test_spans_that_make_no_sense(since: str, until: str | None) -> None:
     with pytest.raises(DataError):

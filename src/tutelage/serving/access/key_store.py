@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 from sqlalchemy import select
@@ -235,7 +236,7 @@ def _budgets(value: Any) -> list[dict[str, Any]]:
             raise DataError(f"{unit!r} is no unit", fix=f"Choose one of {', '.join(UNITS)}")
         if per not in PERIODS:
             raise DataError(f"{per!r} is no period", fix=f"Choose one of {', '.join(PERIODS)}")
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 0:
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit < inf:
             raise DataError("a budget's limit must be a number of 0 or more", fix="Correct it")
         found[unit, per] = {"unit": unit, "per": per, "limit": limit}
     return list(found.values())

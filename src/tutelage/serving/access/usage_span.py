@@ -38,11 +38,11 @@ def _begin(text: str, end: datetime) -> datetime:
 def _moment(text: str, *, last: bool = False) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        if last and len(text) <= len("2026-11-26"):
+            found += timedelta(days=1)
+        return found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the second: at the calendar's ends
         raise DataError(
             f"{text!r} is no time", fix="Write 7d, 2026-11-26 or a full ISO time"
         ) from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    if last and len(text) <= len("2026-11-26"):
-        found += timedelta(days=1)
-    return found.astimezone(UTC)

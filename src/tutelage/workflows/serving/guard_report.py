@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 
 from tutelage.core.artifact import utc_now
+from tutelage.core.errors import DataError
 from tutelage.core.example import Message
 from tutelage.serving.guards.monitor import Sight, watches_of
 from tutelage.store.records import RecordRow
@@ -29,9 +30,9 @@ def report(ctx: Context, hours: float = 24.0) -> dict[str, Any]:
     """Return what the checks said in the last `hours`, by deployment and release.
 
     `checks` counts requests a check objected to; `drift` compares the latest 1,000 requests with
-    the golden rows.
+    the golden rows. Raises DataError for no number of hours.
     """
-    since = utc_now() - timedelta(hours=hours)
+    since = _ago(hours)
     groups: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
     columns = (RecordRow.deployment, RecordRow.release, RecordRow.status, RecordRow.checks)
     with ctx.store.session() as session:
@@ -52,6 +53,15 @@ def report(ctx: Context, hours: float = 24.0) -> dict[str, Any]:
             for (deployment, release), records in sorted(groups.items())
         ],
     }
+
+
+def _ago(hours: float) -> datetime:
+    try:
+        return utc_now() - timedelta(hours=hours)
+    except (ValueError, OverflowError):  # no number; before the calendar begins
+        raise DataError(
+            f"{hours:g} hours can't be looked back", fix="Give fewer hours, such as 24"
+        ) from None
 
 
 def _counted(records: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
