@@ -9,9 +9,10 @@ def metrics() -> str:
     """Return the page of what a gateway measures and tells."""
     from tutelage.core.config_alerts import Alerts
     from tutelage.serving.monitoring.alerts import rules_of
+    from tutelage.serving.monitoring.event_kinds import EVENTS
     from tutelage.serving.monitoring.measures import MEASURES
     from tutelage.serving.monitoring.monitor_views import condition
-    from tutelage.serving.monitoring.telemetry_catalog import EVENTS, catalog
+    from tutelage.serving.monitoring.telemetry_catalog import catalog
 
     parts = [
         "# Metrics, events and alerts\n",

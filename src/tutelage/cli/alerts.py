@@ -59,7 +59,11 @@ def events(
         if follow:
             _follow(out, ctx, rows, kind=kind, deployment=deployment)
             return
-        out.result({"events": rows}, lambda console: console.print(alerts_view.events(rows)))
+        picked = any((kind, deployment, since))
+        out.result(
+            {"events": rows},
+            lambda console: console.print(alerts_view.events(rows, picked=picked)),
+        )
 
 
 def _follow(

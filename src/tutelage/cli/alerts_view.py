@@ -28,10 +28,10 @@ def event_line(row: Mapping[str, Any]) -> Text:
     )
 
 
-def events(rows: Rows) -> RenderableType:
-    """Return the events, oldest first."""
+def events(rows: Rows, *, picked: bool) -> RenderableType:
+    """Return the events, oldest first; `picked` ones were asked for by kind, time or place."""
     if not rows:
-        return Text("nothing has happened yet")
+        return Text("no such event has happened" if picked else "nothing has happened yet")
     return Text("\n").join(event_line(row) for row in rows)
 
 

@@ -134,6 +134,13 @@ def test_a_test_notice_is_sent_now_and_a_refusal_ends_with_1(run: Run, receiver:
     assert "Did you mean 'ops'" in wrong.stderr
 
 
+def test_events_that_were_not_asked_for_rightly_are_not_denied(run: Run) -> None:
+    result = run("events", "--kind", "buget")
+    assert result.exit_code == 2
+    assert "there is no event 'buget'. Did you mean 'budget'?" in result.stderr
+    assert run("events", "--kind", "backend").stdout == "no such event has happened\n"
+
+
 def test_silences_from_the_terminal(run: Run) -> None:
     row = data(run("alerts", "silence", "slow", "--for", "2h", "--reason", "a move", "--json"))
     assert (row["rule"], row["reason"]) == ("slow", "a move")

@@ -197,8 +197,8 @@ def test_a_crashing_engine_is_one_alert_that_its_return_ends(store: Store) -> No
 
 def test_an_event_whose_end_nobody_tells_ends_after_its_window(store: Store) -> None:
     with store.begin() as session:
-        add_event(session, Happening("disk.slow", "writes take long", "warning"))
-    own = AlertRule(name="own", event="disk.slow", window="10m")
+        add_event(session, Happening("improve.failed", "a turn went wrong", "warning"))
+    own = AlertRule(name="own", event="improve.failed", window="10m")
     kept = book(store, rules=[own])
     assert len(kept.settle(Look(), after(0))) == 1
     assert len(kept.settle(Look(), after(590))) == 1
@@ -309,6 +309,24 @@ def test_own_rules_take_the_place_of_built_in_ones_and_off_turns_them_off() -> N
     assert "disk" not in {rule.name for rule in found}
     with pytest.raises(ConfigError, match="Did you mean 'disk'"):
         rules_of(Alerts(off=["disc"]))
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ("rollout.rolledback", r"Did you mean 'rollout\.rolled_back'"),
+        ("rolout", "Did you mean 'rollout'"),
+        ("disk.*", "Topics are rollout, engine, release, backend"),
+    ],
+)
+def test_a_rule_on_an_event_that_never_comes_is_refused(event: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"alerts\.rules, mine: there is no event .*{says}"):
+        rules_of(Alerts(rules=[AlertRule(name="mine", event=event)]))
+
+
+def test_rules_may_name_a_kind_a_topic_or_a_pattern() -> None:
+    rules = [AlertRule(name=f"r{n}", event=e) for n, e in enumerate(("engine", "*.up", "drift.*"))]
+    assert len(rules_of(Alerts(rules=rules))) == len(BUILT_IN) + 3
 
 
 @pytest.mark.parametrize(

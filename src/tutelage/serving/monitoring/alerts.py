@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from tutelage.core.config_alerts import AlertRule, Alerts
 from tutelage.core.durations import seconds
 from tutelage.core.errors import ConfigError, DataError, did_you_mean
+from tutelage.serving.monitoring import event_kinds
 from tutelage.serving.monitoring.measures import Figure, Labels, Window, check, evaluate, needed
 from tutelage.store.alerts import EventRow
 
@@ -71,7 +72,7 @@ BUILT_IN: tuple[AlertRule, ...] = (
 def rules_of(alerts: Alerts) -> tuple[AlertRule, ...]:
     """Return the rules in force: the project's, then the built-in ones it did not turn off.
 
-    Raises ConfigError if `alerts.off` names no built-in rule.
+    Raises ConfigError if `alerts.off` names no built-in rule, or a rule no event there is.
     """
     known = [rule.name for rule in BUILT_IN]
     for name in alerts.off:
@@ -80,6 +81,11 @@ def rules_of(alerts: Alerts) -> tuple[AlertRule, ...]:
             raise ConfigError(
                 f"alerts.off names {name!r}, which is no built-in rule",
                 fix=f"{hint}Built in are {', '.join(known)}",
+            )
+    for rule in alerts.rules:
+        if rule.event is not None and (fix := event_kinds.unknown(rule.event)):
+            raise ConfigError(
+                f"alerts.rules, {rule.name}: there is no event {rule.event!r}", fix=fix
             )
     own = {rule.name for rule in alerts.rules}
     kept = [rule for rule in BUILT_IN if rule.name not in own and rule.name not in alerts.off]
@@ -197,7 +203,7 @@ def matching(rules: Iterable[AlertRule], event: EventRow) -> list[Finding]:
         Finding(rule, labels, event.message, noted=noted)
         for rule in rules
         if rule.event is not None
-        and fnmatchcase(event.kind, rule.event if "." in rule.event else f"{rule.event}.*")
+        and event_kinds.names(rule.event, event.kind)
         and (event.kind not in ENDS or event.kind == rule.event)
         and all(labels.get(key) == value for key, value in rule.labels.items())
     ]

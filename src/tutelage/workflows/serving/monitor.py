@@ -16,7 +16,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
 from tutelage.core.durations import seconds
 from tutelage.core.errors import ConfigError, DataError, did_you_mean
-from tutelage.serving.monitoring import alert_store
+from tutelage.serving.monitoring import alert_store, event_kinds
 from tutelage.serving.monitoring.alerts import Watch, require_rule, rules_of
 from tutelage.serving.monitoring.events import copy_moves, read_events
 from tutelage.serving.monitoring.monitor_views import (
@@ -38,7 +38,12 @@ def events(
     after: int = 0,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """Return the newest events, oldest first. `since` is a length of time, such as 24h."""
+    """Return the newest events, oldest first. `since` is a length of time, such as 24h.
+
+    Raises DataError for a `kind` that is neither a kind nor a topic.
+    """
+    if kind is not None and (fix := event_kinds.unknown(kind)):
+        raise DataError(f"there is no event {kind!r}", fix=fix)
     copy_moves(ctx.store)
     start = utc_now() - timedelta(seconds=_length(since, "since")) if since else None
     rows = read_events(
