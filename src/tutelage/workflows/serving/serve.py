@@ -68,7 +68,7 @@ async def serve(
     stop: asyncio.Event | None = None,
     beside: Beside | None = None,
 ) -> None:
-    """Serve the project's deployment until `stop` is set or SIGINT/SIGTERM arrives.
+    """Serve the project's deployment until `stop` is set or SIGINT, SIGTERM or SIGHUP arrives.
 
     `on_ready(url)` is called when requests are taken. Port 0 takes a free one. `beside` is entered
     before the gateway and left after it (the web page).
@@ -338,7 +338,7 @@ def _require_keys(ctx: Context, host: str) -> None:
 
 @contextlib.contextmanager
 def _signals(stop: asyncio.Event, server: _Server) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop the gateway; a second one doesn't wait for requests."""
+    """Let SIGINT, SIGTERM and SIGHUP stop the gateway; a second one doesn't wait for requests."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -349,7 +349,11 @@ def _signals(stop: asyncio.Event, server: _Server) -> Iterator[None]:
         stop.set()
 
     handled = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # a terminal was closed; not on Windows
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as nohup sets it
+        numbers.append(hang_up)
+    for number in numbers:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises as ever
             loop.add_signal_handler(number, told)
             handled.append(number)
