@@ -149,6 +149,7 @@ def test_silences_from_the_terminal(run: Run) -> None:
     for words, says in (
         (("unsilence", "slow"), "no silence of 'slow'"),
         (("silence", "slo"), "Did you mean 'slow'"),
+        (("silence", "slow", "--deployment", "nowhere"), "there is no deployment 'nowhere'"),
         (("silence", "slow", "--for", "soon"), "'soon' is no length of time"),
     ):
         result = run("alerts", *words)

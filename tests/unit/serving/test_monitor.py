@@ -177,11 +177,19 @@ def test_silences_over_http(gateway: Callable[..., Running]) -> None:
     status, answer, _ = fetch(f"{url}/silences", {"rule": "error-*", "for": "soon"})
     assert (status, answer["error"]["param"]) == (400, "for")
     assert fetch(f"{url}/silences", {"for": "1h"})[0] == 400
+    for body, says in (
+        ({"rule": "drift", "deployments": "colours"}, "Did you mean 'deployment'?"),
+        ({"rule": "drift", "deployment": "colour"}, "there is no deployment 'colour'"),
+    ):
+        assert says in fetch(f"{url}/silences", body)[1]["error"]["message"]
+    assert fetch(f"{url}/silences")[1]["data"] == []
     rules = fetch(f"{url}/rules")[1]["data"]
     assert "error_rate > 0.05 over 5m, for 1m" in {rule["when"] for rule in rules}
     assert fetch(f"{url}/notices")[1]["data"] == []
     status, answer, _ = fetch(f"{base}/admin/events?limit=many")
     assert (status, answer["error"]["param"]) == (400, "limit")
+    status, answer, _ = fetch(f"{base}/admin/events?kind=rollback")
+    assert (status, answer["error"]["param"]) == (400, "kind")
 
 
 def test_a_rule_that_can_t_be_evaluated_keeps_the_gateway_from_starting(

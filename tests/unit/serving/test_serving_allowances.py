@@ -175,6 +175,8 @@ def test_keys_are_managed_over_http(limited: Start) -> None:
     assert fetch(f"{running.url}/admin/usage", **bearer)[0] == 200
     _, changed, _ = fetch(f"{base}/shop", {"requests_per_minute": 7}, method="PATCH")
     assert changed["requests_per_minute"] == 7
+    assert fetch(f"{base}/shop/rotate", {"graec": "1h"})[0] == 400  # the old secret lives on
+    assert ask(running, key)[0] == 200
     _, rotated, _ = fetch(f"{base}/shop/rotate", {"grace": "1h"})
     assert rotated["key"] != key and ask(running, key)[0] == ask(running, rotated["key"])[0] == 200
     assert fetch(f"{base}/nobody", {"role": "client"}, method="PATCH")[0] == 404

@@ -121,6 +121,7 @@ def test_changes_take_limits_and_take_them_away(store: Store) -> None:
     [
         ({"role": "boss"}, "'boss' is not a role. Choose one of client, operator, admin."),
         ({"requests_per_minute": 0}, "must be a whole number of 1 or more"),
+        ({"requests_per_minute": 10**20}, "can be 1,000,000,000 at most"),
         ({"tokens_per_minute": True}, "must be a whole number of 1 or more"),
         ({"expires_at": utc_now() - timedelta(days=1)}, "is over"),
         ({"expires_at": "soon"}, "'soon' is no time"),

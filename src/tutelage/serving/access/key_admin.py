@@ -80,6 +80,8 @@ async def _rotate(state: GatewayState, request: Request) -> Any:
     empty = request.headers.get("content-length", "0") == "0"
     body = {} if empty else await read_json(request)
     with _as_400():
+        if unknown := [field for field in body if field != "grace"]:
+            raise DataError(f"a new secret has no {unknown[0]!r}", fix="Known: grace")
         grace = length_s(body.get("grace", "0s"))
 
     def work() -> dict[str, Any]:

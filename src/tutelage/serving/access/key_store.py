@@ -23,6 +23,7 @@ from tutelage.store.releases import DeploymentRow, KeyRow
 
 PERIODS = ("minute", "hour", "day", "month", "total")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,79}")
+_MOST_A_MINUTE = 1_000_000_000  # what every store's whole numbers can hold
 CHANGEABLE = (
     "role", "expires_at", "deployments", "requests_per_minute", "tokens_per_minute", "budgets",
 )  # fmt: skip
@@ -201,6 +202,10 @@ def _at_least_one(name: str, value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise DataError(
             f"{name!r} must be a whole number of 1 or more", fix="Leave it out for none"
+        )
+    if value is not None and value > _MOST_A_MINUTE:
+        raise DataError(
+            f"{name!r} can be {_MOST_A_MINUTE:,} at most", fix="Leave it out for no limit"
         )
 
 

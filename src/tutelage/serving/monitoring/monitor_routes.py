@@ -11,11 +11,14 @@ from starlette.routing import Route
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.durations import seconds
+from tutelage.core.errors import did_you_mean
 from tutelage.serving.admin_guard import author_of, guarded
+from tutelage.serving.monitoring import event_kinds
 from tutelage.serving.monitoring.alert_store import (
     list_alerts,
     list_notices,
     list_silences,
+    require_place,
     silence,
     unsilence,
 )
@@ -34,6 +37,7 @@ from tutelage.serving.wire.wire import HttpError
 from tutelage.store.base import Store
 
 _MOST = 1000  # rows of one answer
+_SILENCE = ("rule", "for", "deployment", "reason")
 
 
 def monitor_routes() -> list[Route]:
@@ -52,13 +56,16 @@ def monitor_routes() -> list[Route]:
 async def _events(state: GatewayState, request: Request) -> Any:
     asked = request.query_params
     limit, after = _number(asked, "limit", 100), _number(asked, "after", 0)
+    kind = asked.get("kind")
+    if kind is not None and (fix := event_kinds.unknown(kind)):
+        raise HttpError(400, f"There is no event {kind!r}. {fix}.", param="kind")
 
     def work() -> list[dict[str, Any]]:
         copy_moves(state.store)
         rows = read_events(
             state.store,
             after=after,
-            kind=asked.get("kind"),
+            kind=kind,
             deployment=asked.get("deployment"),
             limit=limit,
         )
@@ -91,6 +98,10 @@ async def _silences(state: GatewayState, request: Request) -> Any:
 
 async def _silence(state: GatewayState, request: Request) -> Any:
     body = await read_json(request)
+    if unknown := [name for name in body if name not in _SILENCE]:
+        hint = did_you_mean(unknown[0], _SILENCE)
+        text = f"A silence has no {unknown[0]!r}. {hint}Known: {', '.join(_SILENCE)}."
+        raise HttpError(400, text, param=unknown[0])
     rule, length = body.get("rule"), body.get("for", "1h")
     if not isinstance(rule, str) or not rule:
         raise HttpError(400, 'Name the rule to silence: {"rule": "error-rate"}.', param="rule")
@@ -102,7 +113,8 @@ async def _silence(state: GatewayState, request: Request) -> Any:
         until = utc_now() + timedelta(seconds=seconds(str(length)))
     except (ValueError, OverflowError) as error:
         raise HttpError(400, f"{str(error)[0].upper()}{str(error)[1:]}.", param="for") from error
-    where = str(deployment)[:80] if deployment else None
+    where = str(deployment) if deployment else None
+    await asyncio.to_thread(require_place, state.store, where, state.project.name)
     return await asyncio.to_thread(_put, state.store, rule, until, where, author, reason)
 
 

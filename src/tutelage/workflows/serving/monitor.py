@@ -161,9 +161,10 @@ def silence(
 ) -> dict[str, Any]:
     """Tell nobody of a rule's alerts for a while; `rule` is a name, or a pattern with *.
 
-    Raises DataError if it matches no rule in force.
+    Raises DataError if it matches no rule in force, or there is no such deployment.
     """
     require_rule(ctx.config.alerts, rule)
+    alert_store.require_place(ctx.store, deployment, ctx.config.name)
     until = utc_now() + timedelta(seconds=_length(length, "for"))
     who = author or getpass.getuser()
     row = alert_store.silence(
