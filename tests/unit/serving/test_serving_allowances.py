@@ -107,6 +107,16 @@ def test_a_budget_in_money_uses_the_prices(limited: Start) -> None:
     assert level["spent"] == pytest.approx(0.00102)
 
 
+def test_a_release_without_a_price_is_told_once_where_money_is_limited(
+    limited: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    prices = {"tokens": {"tuned": {"prompt": 10.0, "completion": 100.0}}}
+    running = limited({"budgets": [{"cost": 0.001, "per": "day"}], "prices": prices})
+    assert [ask(running)[0] for _ in range(3)] == [200, 200, 200]
+    (said,) = [text for text in caplog.messages if "has no price" in text]
+    assert said.startswith("colours-base has no price, so its requests count nothing in ")
+
+
 def test_what_the_engine_never_answered_costs_nothing(limited: Start) -> None:
     running = limited({"budgets": [{"requests": 1, "per": "total"}]})
     running.script.by_model["*"] = {"status": 500}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,7 @@ from tutelage.store.records import RecordRow
 from tutelage.store.releases import ReleaseRow
 from tutelage.store.usage import BudgetRow
 
+_log = logging.getLogger(__name__)
 _RETRY_S = 60  # a client library should wait for no longer than this by itself
 Clock = Callable[[], datetime]
 
@@ -49,6 +51,7 @@ class Budgets(Hook):
         self._pricing = Pricing(state.project)
         self.ledger = Ledger(state.store, self._kept)
         self._accounts: dict[tuple[str | None, str], tuple[Account, ...]] = {}
+        self._unpriced: set[str] = set()  # releases that were warned of
         self._version = -1  # of the keys that the accounts were made from
 
     async def start(self) -> None:
@@ -64,6 +67,7 @@ class Budgets(Hook):
         accounts = self._accounts_of(ask)
         if not accounts:
             return
+        self._warn_unpriced(ask, accounts)
         now = self._clock()
         most = self._most(ask)
         claims = [Claim(a, period_of(a.per, now), most.get(a.unit, 0.0)) for a in accounts]
@@ -91,6 +95,20 @@ class Budgets(Hook):
         asked, answered = outcome.prompt_tokens, outcome.completion_tokens
         seconds = outcome.latency_ms / 1000
         self.ledger.settle(ask.record, self._units(ask, (asked, answered), seconds, outcome))
+
+    def _warn_unpriced(self, ask: Ask, accounts: Sequence[Account]) -> None:
+        """Say once a release that a budget of money can't hold it."""
+        known = ask.release_name in self._unpriced
+        if known or self._pricing.rate(ask.release_name, ask.tuned) is not None:
+            return
+        account = next((account for account in accounts if account.unit == "cost"), None)
+        if account is not None:
+            self._unpriced.add(ask.release_name)
+            _log.warning(
+                "%s has no price, so its requests count nothing in %s; "
+                "name it, 'tuned' or 'base' under prices.tokens, or set prices.hour",
+                ask.release_name, account.words,
+            )  # fmt: skip
 
     def _tell(self, account: Account, now: datetime) -> None:
         """Keep that a budget was used up, once a period."""
