@@ -42,14 +42,16 @@ def usage(
         desk = UsageDesk(open_context(project, out.emit))
         fields = [field.strip() for field in by.split(",") if field.strip()]
         found = desk.report(since=since, until=until, by=fields, key=key, deployment=deployment)
-        budgets = desk.budgets()
+        budgets, idle = desk.budgets(), desk.idle_budgets()
 
         def show(console: Console) -> None:
             _show_use(console, found)
             if budgets:
                 _show_budgets(console, budgets, found["currency"])
+            for why in idle:
+                console.print(f"A budget holds nobody: {why}.", markup=False)
 
-        out.result({**found, "budgets": budgets}, show)
+        out.result({**found, "budgets": budgets, "idle_budgets": idle}, show)
 
 
 def _show_use(console: Console, found: Mapping[str, Any]) -> None:

@@ -103,3 +103,18 @@ def test_use_and_budgets_from_the_command_and_from_python(project: Path) -> None
     _, text = call(project, "usage", "--key", "nobody")
     assert "nothing was asked in this time" in text
     opened.context.store.close()
+
+
+def test_a_budget_that_holds_nobody_is_told(project: Path) -> None:
+    path = project / "tutelage.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["budgets"] += [
+        {"key": "shpo", "tokens": 5},
+        {"deployment": "colour", "tokens": 5},
+        {"key": "(local)", "deployment": "colours", "tokens": 5},
+    ]
+    path.write_text(yaml.safe_dump(settings))
+    document(project, "keys", "create", "shop")
+    found = document(project, "usage")["idle_budgets"]
+    assert found == ["no active key is called 'shpo'", "there is no deployment 'colour'"]
+    assert "A budget holds nobody: no active key is called 'shpo'." in call(project, "usage")[1]

@@ -46,6 +46,20 @@ class Account:
         return f"the budget {of}{on} ({number(self.limit)} {self.unit} {length})"
 
 
+def idle(
+    budgets: Sequence[UsageBudget], callers: Sequence[Caller], deployments: Sequence[str]
+) -> list[str]:
+    """Return, for each budget of the settings that holds nobody, whom it names in vain."""
+    keys = [caller.name for caller in callers]
+    found = []
+    for budget in budgets:
+        if budget.key not in (None, "*", LOCAL_NAME, *keys):
+            found.append(f"no active key is called {budget.key!r}")
+        elif budget.deployment not in (None, *deployments):
+            found.append(f"there is no deployment {budget.deployment!r}")
+    return found
+
+
 def number(value: float) -> str:
     """Return an amount as people write it: 1,000,000 or 0.25."""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.6f}".rstrip("0")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tutelage.release.routes import deployments
+from tutelage.serving.access.accounts import idle
 from tutelage.serving.access.budgets import all_accounts, levels
 from tutelage.serving.access.key_store import load_keys
+from tutelage.serving.access.keys import Caller
 from tutelage.serving.access.pricing import Pricing
 from tutelage.serving.access.usage import report
 from tutelage.serving.access.usage_span import span
@@ -34,10 +36,19 @@ def usage(
 
 def budgets(ctx: Context) -> list[dict[str, Any]]:
     """Return every budget with what is spent and left of it in its present period."""
+    return levels(ctx.store, all_accounts(ctx.config.budgets, *_subjects(ctx)))
+
+
+def idle_budgets(ctx: Context) -> list[str]:
+    """Return, for each budget of the settings that holds nobody, whom it names in vain."""
+    return idle(ctx.config.budgets, *_subjects(ctx))
+
+
+def _subjects(ctx: Context) -> tuple[list[Caller], list[str]]:
+    """Return who may call, and what."""
     callers = {caller.name: caller for caller in load_keys(ctx.store).values()}
     names = [row.name for row in deployments(ctx.store)]
-    accounts = all_accounts(ctx.config.budgets, list(callers.values()), names or [ctx.config.name])
-    return levels(ctx.store, accounts)
+    return list(callers.values()), names or [ctx.config.name]
 
 
 class UsageDesk:
@@ -61,3 +72,7 @@ class UsageDesk:
     def budgets(self) -> list[dict[str, Any]]:
         """Return every budget with what is spent and left of it in its present period."""
         return budgets(self._ctx)
+
+    def idle_budgets(self) -> list[str]:
+        """Return, for each budget of the settings that holds nobody, whom it names in vain."""
+        return idle_budgets(self._ctx)
