@@ -122,6 +122,7 @@ def test_a_shadow_and_an_ab_say_what_they_are(project: Context) -> None:
         (("start", "colours-base-v2", "--strategy", "ab", "--steps", "5,100"), "ab has no steps"),
         (("start", "colours-base-v2", "-d", "coluors"), "Did you mean 'colours'"),
         (("status", "-d", "coluors"), "there is no deployment 'coluors'"),
+        (("list", "-d", "coluors"), "there is no deployment 'coluors'"),
         (("pause",), "no rollout is under way"),
         (("rollback",), "there is no earlier release to go back to"),
     ],

@@ -115,7 +115,12 @@ def _move(
 
 
 def history(ctx: Context, deployment: str | None = None) -> list[dict[str, Any]]:
-    """Return the newest rollouts, of one deployment or of all: what moved and how it ended."""
+    """Return the newest rollouts, of one deployment or of all: what moved and how it ended.
+
+    Raises DataError for a deployment that there is not.
+    """
+    if deployment is not None:
+        _known(ctx, deployment)
     found = []
     for row in rollouts(ctx.store, deployment):
         moves = journal(ctx.store, row.id)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from tutelage.core import plugins
+from tutelage.core.events import Event
 from tutelage.serving.backends.backends import BackendMetrics, Backends
 from tutelage.serving.backends.keep_alive import KeepAlive
 from tutelage.serving.launchers.base import Engine
@@ -21,10 +22,13 @@ from tutelage.workflows.serving.keep_alive import kept_models
 
 def make_launcher(ctx: Context) -> Any:
     """Return the launcher of `deploy.engine`; raise ConfigError if it is not known."""
-    kind = plugins.load("launchers", ctx.config.deploy.engine)
+    deploy = ctx.config.deploy
+    kind = plugins.load("launchers", deploy.engine)
+    if deploy.backends and deploy.engine == "embedded":
+        text = "deploy names servers that nobody asks: its engine is embedded, and not remote"
+        ctx.emit(Event("serve", "warning", text))
     if hasattr(kind, "from_project"):
         return kind.from_project(ctx.config, ctx.workspace)
-    deploy = ctx.config.deploy
     return kind(ctx.config.model, ctx.workspace, deploy.threads, backend=deploy.backend)
 
 
