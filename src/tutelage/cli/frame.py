@@ -118,6 +118,9 @@ def frame(as_json: bool, verbose: bool) -> Iterator[Frame]:
     except Exception as error:
         if verbose or isinstance(error, typer.Exit):
             raise
+        if (known_as := _from_store(error)) is not None:
+            _fail(as_json, known_as.sentence(), known_as.as_dict())
+            raise typer.Exit(known_as.exit_code) from error
         text = f"an unexpected {type(error).__name__}: {_first_line(error)}"
         fix = "Run the command again with -v and report what it prints"
         _fail(as_json, f"{text}. {fix}.", {"error": "Bug", "what": text, "fix": fix})
@@ -142,6 +145,15 @@ def _from_os(error: OSError) -> TutelageError:
         return EnvironmentProblem(
             f"the machine said: {reason}", where=where, fix="Check the path and try again"
         )
+
+
+def _from_store(error: Exception) -> TutelageError | None:
+    """Return the sentence for a store that refuses; None where no store was used."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from tutelage.store.problems import problem_of
+
+    return problem_of(error)
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +13,9 @@ from tutelage.core.errors import Conflict, DataError, TutelageError
 from tutelage.serving.access.keys import Caller, KeyRole, caller_of
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.wire import HttpError, json_response
+from tutelage.store.problems import problem_of
 
+_STORE_S = 5  # before a store that refused is asked again
 Handler = Callable[[GatewayState, Request], Awaitable[Any]]
 
 
@@ -33,6 +36,12 @@ def guarded(
             return error.response()
         except TutelageError as error:
             return from_user_error(error).response()
+        except SQLAlchemyError as error:
+            if (problem := problem_of(error)) is None:
+                raise
+            return HttpError(
+                503, problem.sentence(), code="store_error", retry_after=_STORE_S
+            ).response()
 
     return endpoint
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
 
 import pytest
 import typer
+from sqlalchemy.exc import OperationalError
 
 from tutelage.cli.frame import frame
-from tutelage.core.errors import EXIT_INTERRUPTED, DataError
+from tutelage.core.errors import EXIT_INTERRUPTED, EXIT_USER, DataError
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -29,6 +31,23 @@ def test_a_command_that_is_told_to_stop_says_how_to_go_on(
     assert json.loads(said.out)["error"] == "Interrupted"
     assert "run the same command again" in said.err
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_store_that_refuses_is_a_sentence_and_no_bug(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for refused, name in (
+        (sqlite3.OperationalError("database or disk is full"), "EnvironmentProblem"),
+        (sqlite3.OperationalError("no such column: colour"), "Bug"),
+    ):
+        with pytest.raises(typer.Exit) as ended, frame(True, False):
+            raise OperationalError("UPDATE keys", {}, refused)
+        said = capsys.readouterr()
+        assert ended.value.exit_code == EXIT_USER
+        assert json.loads(said.out)["error"] == name
+        assert ("the store can't be used now (database or disk is full)" in said.err) is (
+            name != "Bug"
+        )
 
 
 def test_an_error_is_folded_between_words_in_a_terminal_and_one_line_in_a_log(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any, ClassVar
 import openai
 import pytest
 import yaml
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 from tests.fakes.controller import NOWHERE, FakeHost, bare_controller
 from tests.fakes.gateway import begin_rollout, gateway_project
 from tests.fakes.openai_backend import FakeBackend
@@ -190,6 +193,21 @@ def test_silences_over_http(gateway: Callable[..., Running]) -> None:
     assert (status, answer["error"]["param"]) == (400, "limit")
     status, answer, _ = fetch(f"{base}/admin/events?kind=rollback")
     assert (status, answer["error"]["param"]) == (400, "kind")
+
+
+def test_a_store_that_refuses_an_operator_says_so(gateway: Callable[..., Running]) -> None:
+    running = gateway()
+
+    def refuse(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("INSERT INTO api_keys"):
+            full = sqlite3.OperationalError("database or disk is full")
+            raise OperationalError(statement, {}, full)
+
+    event.listen(running.ctx.store.engine, "before_cursor_execute", refuse)
+    status, answer, headers = fetch(f"{running.url}/admin/keys", {"name": "shop"})
+    assert (status, answer["error"]["code"]) == (503, "store_error")
+    assert "the store can't be used now (database or disk is full)" in answer["error"]["message"]
+    assert headers["retry-after"] == "5"
 
 
 def test_a_rule_that_can_t_be_evaluated_keeps_the_gateway_from_starting(
