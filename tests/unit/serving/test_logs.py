@@ -95,7 +95,10 @@ def test_warnings_are_told_to_a_person_in_a_sentence(tmp_path: Path) -> None:
             raise ValueError("the sun at noon")
         except ValueError:
             log.exception("it failed")
-    assert [line.partition(" ")[2] for line in told] == ["colours: loud", "it failed"]
+        log.warning("the store takes none: disk is full\n(Background on this error at: https://x)")
+    assert [line.partition(" ")[2] for line in told] == [
+        "colours: loud", "it failed", "the store takes none: disk is full",
+    ]  # fmt: skip
     assert re.fullmatch(r"\d\d:\d\d:\d\d colours: loud", told[0])
 
 

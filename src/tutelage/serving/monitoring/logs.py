@@ -117,7 +117,8 @@ class _Shown(logging.Handler):
         """Show one record."""
         when = f"{datetime.fromtimestamp(record.created):%H:%M:%S}"
         deployment = getattr(record, "deployment", None)
-        self._show(f"{when} {f'{deployment}: ' if deployment else ''}{_message(record)}")
+        sentence = _message(record).partition("\n")[0]  # a database's error goes on with its SQL
+        self._show(f"{when} {f'{deployment}: ' if deployment else ''}{sentence}")
 
 
 def _nobody(text: str) -> None:
