@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import signal
 import socket
 import threading
@@ -21,7 +19,6 @@ import uvicorn
 
 from tutelage.core.errors import EnvironmentProblem
 from tutelage.core.events import Event
-from tutelage.core.workspace import atomic_write
 from tutelage.data.split import load_split_key
 from tutelage.feedback.ab.ab_routes import ab_routes
 from tutelage.feedback.dashboard.dashboard_routes import dashboard_routes
@@ -49,6 +46,7 @@ from tutelage.workflows.serving.guards import surroundings
 from tutelage.workflows.serving.serve_engine import make_launcher, make_upstream, tell_of_backends
 from tutelage.workflows.serving.serve_hooks import hooks
 from tutelage.workflows.serving.serve_monitor import log_lines, open_events
+from tutelage.workflows.serving.serve_note import noted
 
 _DRAIN_S = 20
 _LAST_S = 2.0  # for requests to end that are broken off
@@ -193,13 +191,12 @@ async def _until_stopped(
 ) -> None:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
-    note = ctx.workspace.home / "serving.json"
-    with _signals(stop, server):
+    with _signals(stop, server), contextlib.ExitStack() as ends:
         try:
             while not server.started and not running.done():
                 await asyncio.sleep(0.005)
             if server.started:
-                atomic_write(note, json.dumps({"pid": os.getpid(), "url": url}).encode())
+                ends.enter_context(noted(ctx.workspace.home, url))
                 if on_ready is not None:
                     on_ready(url)
                 await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -209,7 +206,6 @@ async def _until_stopped(
             stopping.cancel()
             await running
             await _end(server.server_state.tasks)
-            note.unlink(missing_ok=True)
 
 
 async def _end(requests: set[asyncio.Task[None]]) -> None:
