@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from tutelage.core.config_base import Ratio, Section, yaml_word
-from tutelage.core.durations import Duration, seconds
+from tutelage.core.durations import Duration, Interval, seconds
 
 Level = Literal["info", "warning", "error"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=63)]
@@ -77,7 +77,7 @@ class Alerts(Section):
     rules: list[AlertRule] = []  # one with a built-in's name takes its place
     off: list[str] = []  # built-in rules that are not wanted
     every: float = Field(default=10, ge=0.1, le=300)  # seconds between two looks
-    repeat: Duration = "4h"  # an alert that still fires is told again after this
+    repeat: Interval = "4h"  # an alert that still fires is told again after this
     keep: Duration = "90d"  # how long events and ended alerts are kept
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from tutelage.core.config_base import Ratio, Section
 from tutelage.core.config_guards import LiveGuards
-from tutelage.core.durations import Duration
+from tutelage.core.durations import Interval
 
 
 class Endpoint(Section):
@@ -80,7 +80,7 @@ class Deploy(Section):
     health_every: float = Field(default=2, gt=0)  # seconds between two looks at each server
     apart: bool = False  # each release has servers of its own, half of the endpoints at most
     # how often these models are called so that no service drops them as idle, such as 7d
-    keep_alive: Duration | None = None
+    keep_alive: Interval | None = None
     concurrency: int = Field(default=32, ge=1)  # requests at the engine at once
     queue: int = Field(default=256, ge=0)  # requests that may wait; one more gets a 429
     timeout: float = Field(default=120, gt=0)  # seconds a request may take at the engine

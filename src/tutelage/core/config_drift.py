@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from tutelage.core.config_base import Ratio, Section
-from tutelage.core.durations import Duration
+from tutelage.core.durations import Interval
 
 Against = Literal["auto", "training", "golden"]
 SegmentBy = Literal["key", "label", "language", "release"]
@@ -29,5 +29,5 @@ class Drift(Section):
     texts: int = Field(default=2000, ge=200, le=10_000)  # a side, whose wording is compared
     a_day: int = Field(default=1000, ge=100)  # requests of a day that the watch looks at, at most
     segments: list[SegmentBy] = ["key", "label"]  # parts of traffic that are compared by themselves
-    every: Duration | None = "15m"  # how often `tutelage up` looks; null: only when asked
+    every: Interval | None = "15m"  # how often `tutelage up` looks; null: only when asked
     seed: int = 7  # of everything that is drawn

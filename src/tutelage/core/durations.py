@@ -36,3 +36,13 @@ def _short_enough(text: str) -> str:
 
 
 Duration = Annotated[str, Field(pattern=_PATTERN), AfterValidator(_short_enough)]
+
+
+def _lasting(text: str) -> str:
+    if not seconds(text):
+        raise ValueError("it must be longer than 0s")
+    return text
+
+
+# of what is done again after it: 0s would be without a pause
+Interval = Annotated[Duration, AfterValidator(_lasting)]

@@ -62,3 +62,11 @@ def test_lengths_of_time_fit_a_calendar() -> None:
         ConfigError, match=r"alerts\.keep: .999999w. is too long: write at most 36500d"
     ):
         read("alerts: {keep: 999999w}\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["deploy: {keep_alive: 0s}", "alerts: {repeat: 0m}", "drift: {every: 0h}"]
+)
+def test_what_is_done_again_has_a_pause(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"it must be longer than 0s \(found '0.'\)"):
+        read(text + "\n")
