@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,10 +55,15 @@ class Frame:
         """Print the answer: `data` as JSON, or whatever `show` draws for a person."""
         self.close()
         if self.as_json:
-            sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+            sys.stdout.write(json.dumps(data, ensure_ascii=False, default=_plain) + "\n")
             sys.stdout.flush()
         else:
             show(self.out)
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no form for as text: times by ISO 8601, as over HTTP."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _listener(as_json: bool, verbose: bool) -> tuple[Emit, Callable[[], None]]:

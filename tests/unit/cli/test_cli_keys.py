@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def test_a_key_s_life(project: Path) -> None:
         "--budget", "5000 tokens/day", "--budget", "2.5 cost/month",
     )  # fmt: skip
     assert made["key"].startswith("tut_") and made["role"] == "client"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00", made["expires_at"])
     assert made["budgets"] == [
         {"unit": "tokens", "per": "day", "limit": 5000},
         {"unit": "cost", "per": "month", "limit": 2.5},
