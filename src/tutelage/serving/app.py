@@ -26,6 +26,7 @@ from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.wire import HttpError, json_response, unknown_model
 
 _CHAT = "/v1/chat/completions"
+_PATH = 80  # characters of a wrong address that are repeated
 
 
 def create_app(state: GatewayState, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
@@ -129,10 +130,18 @@ async def _metrics(request: Request) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = {404: "There is nothing at this address.", 405: "This method is not allowed here."}
-    message = detail.get(status, "The request failed.")
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return HttpError(status, message, code="not_found" if status == 404 else None).response(headers)
+    headers = (error.headers if isinstance(error, HTTPException) else None) or {}
+    place = request.url.path[:_PATH]
+    message, code = "The request failed.", None
+    if status == 404:
+        message = (
+            f"There is nothing at {place!r}. A client's base URL ends with /v1, and chats are at "
+            f"POST {_CHAT}."
+        )
+        code = "not_found"
+    elif status == 405:
+        message, code = f"{place!r} takes {headers.get('Allow', 'another method')}.", "bad_method"
+    return HttpError(status, message, code=code).response(headers)
 
 
 async def _server_error(request: Request, error: Exception) -> Response:

@@ -153,7 +153,11 @@ def test_broken_json_large_bodies_and_unknown_paths_have_openai_s_error_shape(
     assert (status, answer["error"]["code"]) == (413, "too_large")
     assert fetch(f"{running.url}/nothing")[0:1] == (404,)
     status, answer, _ = fetch(url)
-    assert status == 405 and answer["error"]["message"]
+    assert (status, answer["error"]["code"]) == (405, "bad_method")
+    assert answer["error"]["message"] == "'/v1/chat/completions' takes POST."
+    status, answer, _ = fetch(f"{running.url}/chat/completions", {})
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+    assert "at '/chat/completions'. A client's base URL ends with /v1" in answer["error"]["message"]
 
 
 def test_a_lone_surrogate_is_no_trouble(gateway: Start) -> None:
