@@ -134,6 +134,10 @@ def test_changes_take_limits_and_take_them_away(store: Store) -> None:
             {"budgets": [{"unit": "tokens", "per": "day", "limit": math.inf}]},
             "a number of 0 or more",
         ),
+        (
+            {"budgets": [{"unit": "tokens", "per": "day", "limit": n} for n in (5, 9)]},
+            "two budgets limit tokens per day. Keep one of them",
+        ),
         ({"budgets": [{"unit": "cost"}]}, "needs 'unit', 'per' and 'limit'"),
         ({"budget": []}, "a key has no 'budget'. Did you mean 'budgets'?"),
     ],

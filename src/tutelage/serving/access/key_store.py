@@ -224,7 +224,7 @@ def _deployments(session: Session, value: Any) -> list[str] | None:
 
 
 def _budgets(value: Any) -> list[dict[str, Any]]:
-    """Return budgets in one form, at most one a unit and period."""
+    """Return budgets in one form; raise DataError for two of a unit and period."""
     if value is None:
         return []
     if not isinstance(value, Sequence) or isinstance(value, str):
@@ -243,5 +243,7 @@ def _budgets(value: Any) -> list[dict[str, Any]]:
             raise DataError(f"{per!r} is no period", fix=f"Choose one of {', '.join(PERIODS)}")
         if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 <= limit < inf:
             raise DataError("a budget's limit must be a number of 0 or more", fix="Correct it")
+        if (unit, per) in found:
+            raise DataError(f"two budgets limit {unit} per {per}", fix="Keep one of them")
         found[unit, per] = {"unit": unit, "per": per, "limit": limit}
     return list(found.values())
