@@ -65,6 +65,10 @@ class DataError(TutelageError):
     """The rows can't be used as they stand."""
 
 
+class NotFound(DataError):
+    """Nothing has the name or id that was given."""
+
+
 class ModelError(TutelageError):
     """A model or adapter can't be read, or doesn't fit."""
 

@@ -25,7 +25,7 @@ from tutelage.core.artifact import (
     describe,
     hash_file,
 )
-from tutelage.core.errors import DataError, ModelError, did_you_mean
+from tutelage.core.errors import DataError, ModelError, NotFound, did_you_mean
 from tutelage.core.workspace import Workspace, atomic_dir
 from tutelage.inference.base import Decoding
 from tutelage.inference.tuned import read_tuned, tuned_files
@@ -178,7 +178,7 @@ def get_release(store: Store, name_or_prefix: str) -> ReleaseRow:
             )
         names = list(session.scalars(select(ReleaseRow.name).order_by(ReleaseRow.created_at)))
     hint = did_you_mean(name_or_prefix, names)
-    raise DataError(
+    raise NotFound(
         f"there is no release {name_or_prefix!r}",
         fix=f"{hint}Known: {', '.join(names[-8:]) or 'none yet, run `tutelage run`'}",
     )

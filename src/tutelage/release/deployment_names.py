@@ -7,7 +7,7 @@ import secrets
 
 from sqlalchemy import delete, select
 
-from tutelage.core.errors import Conflict, DataError
+from tutelage.core.errors import Conflict, DataError, NotFound
 from tutelage.release.routes import active_in, require_deployment
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, ReleaseRow, RolloutRow, TransitionRow
@@ -34,7 +34,7 @@ def create_deployment(store: Store, name: str, release: str) -> DeploymentRow:
                 fix="`tutelage rollout start` moves it to another release",
             )
         if session.get(ReleaseRow, release) is None:
-            raise DataError(
+            raise NotFound(
                 f"there is no release {release[:12]!r}", fix="`tutelage release list` shows them"
             )
         made = DeploymentRow(name=name, stable=release, previous=None, salt=secrets.token_hex(32))

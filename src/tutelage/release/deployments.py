@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import Conflict, DataError
+from tutelage.core.errors import Conflict, NotFound
 from tutelage.release.rollout import (
     TERMINAL,
     RolloutPlan,
@@ -82,7 +82,7 @@ def apply_transition(store: Store, rollout: str, fence: int, transition: Transit
     with store.begin() as session:
         row = session.get(RolloutRow, rollout)
         if row is None:
-            raise DataError("there is no such rollout", where=rollout)
+            raise NotFound("there is no such rollout", where=rollout)
         require_deployment(session, row.deployment, lock=True)  # first, as every move does
         session.refresh(row, with_for_update=True)
         if row.fence != fence:
@@ -355,7 +355,7 @@ def _make_stable(session: Session, row: RolloutRow) -> None:
 
 def _require_release(session: Session, release: str) -> None:
     if session.get(ReleaseRow, release) is None:
-        raise DataError(
+        raise NotFound(
             f"there is no release {release[:12]!r}", fix="`tutelage release list` shows them"
         )
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tutelage.core.errors import DataError, did_you_mean
+from tutelage.core.errors import NotFound, did_you_mean
 from tutelage.release.rollout import ACTIVE, RolloutPlan, RolloutState, StateName
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, RolloutRow, TransitionRow
@@ -153,7 +153,7 @@ def require_deployment(session: Session, name: str, *, lock: bool = False) -> De
     if row is None:
         known = list(session.scalars(select(DeploymentRow.name)))
         hint = did_you_mean(name, known)
-        raise DataError(
+        raise NotFound(
             f"there is no deployment {name!r}",
             fix=f"{hint}Known: {', '.join(sorted(known)) or 'none, run `tutelage up`'}",
         )

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tutelage.core.errors import Conflict, DataError, TutelageError
+from tutelage.core.errors import Conflict, DataError, NotFound, TutelageError
 from tutelage.serving.access.keys import Caller, KeyRole, caller_of
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.wire import HttpError, json_response
@@ -65,5 +65,9 @@ def author_of(request: Request) -> str:
 
 def from_user_error(error: TutelageError) -> HttpError:
     """Return the HTTP form of an error that a person can act on."""
-    status = 409 if isinstance(error, Conflict) else 404 if isinstance(error, DataError) else 400
-    return HttpError(status, error.sentence(), code=type(error).__name__.lower())
+    if isinstance(error, Conflict):
+        return HttpError(409, error.sentence(), code="conflict")
+    if isinstance(error, NotFound):
+        return HttpError(404, error.sentence(), code="not_found")
+    code = "invalid_value" if isinstance(error, DataError) else type(error).__name__.lower()
+    return HttpError(400, error.sentence(), code=code)

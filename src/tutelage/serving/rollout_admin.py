@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from tutelage.core.errors import Conflict, DataError, did_you_mean
+from tutelage.core.errors import Conflict, DataError, NotFound, did_you_mean
 from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
 from tutelage.release.rollout import ACTIVE
@@ -120,15 +120,12 @@ async def _start(state: GatewayState, request: Request) -> Any:
         raise DataError("the body names no release", fix='Send {"release": "NAME"}')
     deployment = str(body.get("deployment") or project.name)
     if not caller_of(request).sees(deployment):
-        raise DataError(f"there is no deployment {deployment!r}", fix="Name one of the key's own")
+        raise NotFound(f"there is no deployment {deployment!r}", fix="Name one of the key's own")
     strategy = str(body.get("strategy") or project.deploy.strategy)
     shares = {name: body.get(name) for name in ("steps", "split")}
 
     def work() -> dict[str, Any]:
-        try:
-            plan = plan_of(project.deploy, strategy, **shares)
-        except DataError as error:
-            raise HttpError(400, error.sentence(), code="invalid_value") from error
+        plan = plan_of(project.deploy, strategy, **shares)
         candidate = get_release(state.store, release)
         row = changes.start_rollout(state.store, deployment, candidate.id, plan, strategy=strategy)
         return describe(state.store, row)
@@ -139,7 +136,7 @@ async def _start(state: GatewayState, request: Request) -> Any:
 async def _move(state: GatewayState, request: Request) -> Any:
     word = request.path_params["move"]
     if word not in _MOVES:
-        raise DataError(f"a rollout can't {word!r}", fix=f"Known: {', '.join(_MOVES)}")
+        raise NotFound(f"a rollout can't {word!r}", fix=f"Known: {', '.join(_MOVES)}")
     move, done = _MOVES[word]
     who = author_of(request)
 
@@ -172,5 +169,5 @@ def _find(store: Store, request: Request) -> RolloutRow:
     with store.session() as session:
         row = session.get(RolloutRow, rollout)
     if row is None or not caller_of(request).sees(row.deployment):
-        raise DataError(f"there is no rollout {rollout!r}", fix="GET /admin/rollouts lists them")
+        raise NotFound(f"there is no rollout {rollout!r}", fix="GET /admin/rollouts lists them")
     return row

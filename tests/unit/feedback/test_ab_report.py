@@ -161,7 +161,7 @@ def test_the_gateway_answers_with_the_same(tmp_path: Path) -> None:
                 weeks = json.loads(response.read())
             with pytest.raises(urllib.error.HTTPError) as bad:
                 urllib.request.urlopen(f"{url}?alpha=x", timeout=60)
-            assert bad.value.code == 404 and "no number" in bad.value.read().decode()
+            assert bad.value.code == 400 and "no number" in bad.value.read().decode()
     assert (weeks["every"], sum(one["requests"] for one in weeks["releases"])) == ("week", 300)
     assert found["asked"]["horizon"] == 500
     assert found["rollout"] == rollout == listed[0]["rollout"]

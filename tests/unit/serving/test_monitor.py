@@ -176,7 +176,7 @@ def test_silences_over_http(gateway: Callable[..., Running]) -> None:
     assert fetch(f"{url}/silences/error-rate", method="DELETE")[1]["ended"] == 1
     status, answer, _ = fetch(f"{url}/silences/error-rate", method="DELETE")
     assert (status, answer["error"]["code"]) == (404, "not_found")
-    assert fetch(f"{url}/silences", {"rule": "eror-rate"})[0] == 404
+    assert fetch(f"{url}/silences", {"rule": "eror-rate"})[0] == 400
     status, answer, _ = fetch(f"{url}/silences", {"rule": "error-*", "for": "soon"})
     assert (status, answer["error"]["param"]) == (400, "for")
     assert fetch(f"{url}/silences", {"for": "1h"})[0] == 400

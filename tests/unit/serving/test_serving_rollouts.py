@@ -141,7 +141,7 @@ def test_a_rollout_that_can_t_be_started_says_why(gateway: Start) -> None:
     status, answer = begin(running, deployment="nothing")
     assert status == 404 and "there is no deployment 'nothing'" in answer["error"]["message"]
     status, answer, _ = fetch(f"{running.url}/admin/rollouts", {})
-    assert status == 404 and 'Send {"release": "NAME"}' in answer["error"]["message"]
+    assert status == 400 and 'Send {"release": "NAME"}' in answer["error"]["message"]
 
 
 def test_a_start_takes_its_shares_and_refuses_what_it_does_not_know(gateway: Start) -> None:

@@ -128,6 +128,8 @@ def test_over_http_a_new_deployment_answers_at_once(ctx: Context, server: FakeVl
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="trial", messages=messages)
         with pytest.raises(urllib.error.HTTPError, match="404"):
+            admin("DELETE", "/admin/deployments/trial")
+        with pytest.raises(urllib.error.HTTPError, match="400"):  # the project's own stays
             admin("DELETE", "/admin/deployments/colours")
 
 

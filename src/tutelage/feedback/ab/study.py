@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.config import Project
-from tutelage.core.errors import DataError
+from tutelage.core.errors import DataError, NotFound
 from tutelage.feedback.ab.analysis import DAY_S, Question, analyse, margin_of
 from tutelage.feedback.ab.bounds import fixed_information, information_for, tuned_for
 from tutelage.feedback.ab.effect import BURN_IN, Arm, Effect, Values, arm_of
@@ -98,7 +98,7 @@ def _find(store: Store, deployment: str, rollout: str | None) -> RolloutRow:
         if rollout is not None:
             row = session.get(RolloutRow, rollout)
             if row is None or row.deployment != deployment:
-                raise DataError(
+                raise NotFound(
                     f"there is no rollout {rollout!r} of {deployment}",
                     fix="`tutelage ab list` shows the tests there were",
                 )

@@ -6,8 +6,7 @@ Every database call runs in a worker thread, off the hot path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -31,7 +30,6 @@ from tutelage.serving.access.usage_span import span
 from tutelage.serving.admin_guard import guarded
 from tutelage.serving.state import GatewayState
 from tutelage.serving.wire.body import read_json
-from tutelage.serving.wire.wire import HttpError
 
 
 def key_routes() -> list[Route]:
@@ -55,10 +53,9 @@ async def _create(state: GatewayState, request: Request) -> Any:
     body = await read_json(request)
 
     def work() -> dict[str, Any]:
-        with _as_400():
-            name, limits = str(body.pop("name", "")), _limits(state, body)
-            role = str(limits.pop("role", "client"))
-            secret = create_key(state.store, name, role, **limits)
+        name, limits = str(body.pop("name", "")), _limits(state, body)
+        role = str(limits.pop("role", "client"))
+        secret = create_key(state.store, name, role, **limits)
         return {**get_key(state.store, name), "key": secret}
 
     return await _then_refresh(state, work)
@@ -68,9 +65,8 @@ async def _update(state: GatewayState, request: Request) -> Any:
     name, body = request.path_params["name"], await read_json(request)
 
     def work() -> dict[str, Any]:
-        get_key(state.store, name)  # 404 if there is none
-        with _as_400():
-            return update_key(state.store, name, _limits(state, body))
+        get_key(state.store, name)  # that there is none comes before what is wrong with the body
+        return update_key(state.store, name, _limits(state, body))
 
     return await _then_refresh(state, work)
 
@@ -79,10 +75,9 @@ async def _rotate(state: GatewayState, request: Request) -> Any:
     name = request.path_params["name"]
     empty = request.headers.get("content-length", "0") == "0"
     body = {} if empty else await read_json(request)
-    with _as_400():
-        if unknown := [field for field in body if field != "grace"]:
-            raise DataError(f"a new secret has no {unknown[0]!r}", fix="Known: grace")
-        grace = length_s(body.get("grace", "0s"))
+    if unknown := [field for field in body if field != "grace"]:
+        raise DataError(f"a new secret has no {unknown[0]!r}", fix="Known: grace")
+    grace = length_s(body.get("grace", "0s"))
 
     def work() -> dict[str, Any]:
         secret = rotate_key(state.store, name, grace)
@@ -107,9 +102,8 @@ async def _usage(state: GatewayState, request: Request) -> Any:
     only = {name: asked.get(name) for name in ("key", "deployment")}
 
     def work() -> dict[str, Any]:
-        with _as_400():
-            ends = span(asked.get("since"), asked.get("until"))
-            return report(state.store, Pricing(state.project), ends, by, **only)
+        ends = span(asked.get("since"), asked.get("until"))
+        return report(state.store, Pricing(state.project), ends, by, **only)
 
     return await asyncio.to_thread(work)
 
@@ -117,15 +111,6 @@ async def _usage(state: GatewayState, request: Request) -> Any:
 async def _budgets(state: GatewayState, request: Request) -> Any:
     accounts = all_accounts(state.project.budgets, state.keys.callers(), list(state.router.entries))
     return {"object": "list", "data": await asyncio.to_thread(levels, state.store, accounts)}
-
-
-@contextmanager
-def _as_400() -> Iterator[None]:
-    """Tell a client that what it sent makes no sense."""
-    try:
-        yield
-    except DataError as error:
-        raise HttpError(400, error.sentence(), code="invalid_value") from error
 
 
 def _limits(state: GatewayState, body: Mapping[str, Any]) -> dict[str, Any]:

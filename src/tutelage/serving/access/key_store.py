@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import Conflict, DataError, did_you_mean
+from tutelage.core.errors import Conflict, DataError, NotFound, did_you_mean
 from tutelage.serving.access.keys import ROLES, UNITS, Allowance, Caller, digest
 from tutelage.store.base import Store
 from tutelage.store.releases import DeploymentRow, KeyRow
@@ -154,7 +154,7 @@ def _find(session: Session, name: str) -> KeyRow:
     if row is None:
         known = list(session.scalars(select(KeyRow.name)))
         hint = did_you_mean(name, known)
-        raise DataError(
+        raise NotFound(
             f"there is no key named {name!r}", fix=f"{hint}`tutelage keys list` shows them"
         )
     return row

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import select
 
 from tutelage.core.artifact import utc_now
-from tutelage.core.errors import Conflict, DataError
+from tutelage.core.errors import Conflict, DataError, NotFound
 from tutelage.core.events import Event
 from tutelage.core.example import normalise
 from tutelage.core.lock import sole
@@ -148,7 +148,7 @@ def _forget(ctx: Context, user: str, reason: str) -> Forgotten:
     if report.empty and begun is None:
         _undo_empty(ctx, name)
         left = "; ".join(report.remains)
-        raise DataError(
+        raise NotFound(
             f"nothing is known of this user{f' but what is left for you: {left}' if left else ''}",
             where=str(ctx.workspace.root),
             fix="Give the key as requests send it in `user`, or as the logs' user column has it",
