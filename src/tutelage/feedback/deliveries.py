@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import select
 
@@ -25,6 +26,7 @@ from tutelage.store.records import RecordRow, SignalRow
 
 KEY = "idempotency_key"  # of a delivery in a file; over HTTP it is a header
 _FIELDS = ("record_id", "response_id", *OWN_FIELDS, "author", "at", KEY, "signals")
+_DELIMITERS = (",", ";", "\t")
 _WORDS = {"true": True, "false": False}
 
 
@@ -134,7 +136,7 @@ def read_file(path: Path, texts: Container[str] = ()) -> Iterator[tuple[int, dic
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             if suffix in (".csv", ".tsv"):
-                yield from _of_table(path, lines, "\t" if suffix == ".tsv" else ",", texts)
+                yield from _of_table(path, lines, texts)
             elif suffix in (".jsonl", ".ndjson"):
                 yield from _of_lines(lines)
             else:
@@ -162,12 +164,19 @@ def _of_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]
 
 
 def _of_table(
-    path: Path, lines: Iterable[str], delimiter: str, texts: Container[str]
+    path: Path, stream: IO[str], texts: Container[str]
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    table = csv.DictReader(lines, delimiter=delimiter)
-    if not {"record_id", "response_id"} & set(table.fieldnames or ()):
+    header = stream.readline()
+    stream.seek(0)
+    table = csv.DictReader(stream, delimiter=max(_DELIMITERS, key=header.count))
+    names = list(table.fieldnames or ())
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(
-            "there is no column record_id or response_id",
+            f"there are two columns {twice!r}", where=str(path), fix="Give each its own name"
+        )
+    if not {"record_id", "response_id"} & set(names):
+        raise DataError(
+            f"there is no column record_id or response_id, it has {', '.join(names) or 'none'}",
             where=str(path),
             fix="Name the column with the ids of the answers record_id",
         )
@@ -200,7 +209,8 @@ def value_of(text: str) -> Any:
         return _WORDS[text.lower()]
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        return number if math.isfinite(number) else text  # `nan` is how tables write a gap
     return text

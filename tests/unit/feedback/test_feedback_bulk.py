@@ -107,6 +107,21 @@ def test_columns_of_a_table_are_fields_or_signals(project: Project, tmp_path: Pa
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", ","])
+def test_the_delimiter_of_a_table_is_found(
+    project: Project, tmp_path: Path, delimiter: str
+) -> None:
+    path = tmp_path / "said.csv"
+    path.write_text(delimiter.join(["record_id", "rating"]) + f"\nrec_1{delimiter}up\n")
+    assert project.feedback.import_file(path)["signals"] == 1
+
+
+def test_a_gap_that_a_table_writes_as_nan_is_no_number(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "said.csv"
+    path.write_text("record_id,rating,ticket\nrec_1,up,nan\n")
+    assert project.feedback.import_file(path)["signals"] == 2
+
+
 def test_a_signal_that_is_text_keeps_its_zeros(project: Project, tmp_path: Path) -> None:
     path = tmp_path / "said.csv"
     path.write_text("record_id,case\nrec_1,0042\n")
@@ -125,6 +140,7 @@ def test_a_signal_that_is_text_keeps_its_zeros(project: Project, tmp_path: Path)
         ("a.jsonl", '{"rating": 1}\n', "none of the 1 lines can be used; first: 'record_id'"),
         ("a.jsonl", "", "the file is empty"),
         ("a.csv", "id,rating\n1,1\n", "there is no column record_id"),
+        ("a.csv", "record_id,rating,rating\n1,up,down\n", "there are two columns 'rating'"),
         ("a.xlsx", "", "feedback is not read from .xlsx"),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from typer.testing import CliRunner
 
 import tutelage
@@ -91,7 +91,8 @@ def test_exports_of_three_tools_become_records_with_their_feedback(
         "zoe", "m1", 4, 5,
     )  # fmt: skip
     assert (fuse.user, fuse.latency_ms, fuse.prompt_tokens) == ("kim", 2000.0, 7)
-    assert (lat.latency_ms, lat.messages[0]["content"], lat.response) == (850.0, "lava", "cold")
+    assert (lat.latency_ms, lat.messages[0]["content"]) == (850.0, "lava")
+    assert lat.response == '{"family": "cold"}'
     assert all(row.arm == "imported" and row.deployment == "colours" for row in found.values())
     assert signals(project) == {
         ("o1", "rating"): 1.0, ("o1", "help_ful"): 0.4, ("log-77", "edit"): '{"family": "warm"}',
@@ -107,6 +108,29 @@ def test_the_side_is_that_of_the_gateway_s_keyed_hash(project: Any, tmp_path: Pa
     found = records(project)
     assert all(row.split == side_of(key, str(row.user), splits) for row in found.values())
     assert {row.split for row in found.values()} == {"train", "validation", "test"}
+
+
+def test_a_label_by_itself_is_kept_in_the_form_of_the_project_s_answers(
+    project: Any, tmp_path: Path
+) -> None:
+    table = "id,prompt,completion,correction\na1,the sun,warm,warm\na2,ice,cool,\n"
+    project.logs.add(write(tmp_path / "log.csv", table))
+    kept = {name: row.response for name, row in records(project).items()}
+    assert kept == {"a1": '{"family": "warm"}', "a2": "cool"}
+    assert project.feedback.show("a1")["score"] == 1.0  # the correction confirms the answer
+
+
+def test_an_answer_that_lacked_the_form_lacks_it_after_export_and_import(
+    project: Any, tmp_path: Path
+) -> None:
+    project.logs.add(write(tmp_path / "log.csv", TABLE))
+    with project.context.store.begin() as session:
+        session.execute(update(RecordRow).values(response="warm"))
+    project.logs.export(tmp_path / "out.jsonl")
+    with project.context.store.begin() as session:
+        session.execute(delete(RecordRow))
+    project.logs.add(tmp_path / "out.jsonl")
+    assert {row.response for row in records(project).values()} == {"warm"}
 
 
 def test_the_same_file_again_adds_nothing(project: Any, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ _LATEST_S = 32_503_680_000  # the year 3000: a larger number is milliseconds
 class Facts:
     """What one logged call says of itself. `feedback` are bodies as POST /v1/feedback takes them.
 
-    Times in milliseconds; tokens are counts.
+    Times in milliseconds; tokens are counts. `own`: it is a record that Tutelage wrote.
     """
 
     id: str | None = None
@@ -71,6 +71,7 @@ class Facts:
     finish_reason: str = "stop"
     error: str | None = None
     feedback: tuple[dict[str, Any], ...] = ()
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def read_facts(fields: Mapping[str, Any], names: Names) -> Facts:
         finish_reason=_short(_first(flat, _FINISH)) or "stop",
         error=_short(_first(flat, _ERROR)) if status >= 400 else None,
         feedback=tuple(_feedback(fields, flat, names)),
+        own={"deployment", "arm", "side"} <= fields.keys(),
     )
 
 

@@ -45,7 +45,8 @@ class Intake:
         group = facts.group or facts.user or normalise(call.input_text)
         answer = call.messages[-1]
         calls = (answer.model_extra or {}).get("tool_calls") or ()
-        turns, response = record_texts(call.context, answer.content, calls, self.redact)
+        said = self._said(answer.content, facts)
+        turns, response = record_texts(call.context, said, calls, self.redact)
         row: dict[str, Any] = {
             "id": record,
             "deployment": self.deployment,
@@ -71,6 +72,12 @@ class Intake:
         }
         signals, problem = self._signals(record, facts)
         return row, signals, problem
+
+    def _said(self, answer: str, facts: Facts) -> str:
+        """Return the answer in the project's form: other tools keep a label by itself."""
+        label = answer.strip()
+        alone = label in self.output.labels and not facts.own
+        return self.output.render(label) if alone else answer
 
     def user(self, user: str | None) -> str | None:
         """Return the user as the log keeps it: hashed if it is long or the redactor objects."""
