@@ -238,6 +238,16 @@ def test_tables_are_read_and_bad_rows_named(tmp_path: Path, name: str) -> None:
     assert [row.reason for row in result.rejected] == bad
 
 
+def test_a_wildcard_beside_other_sources_may_match_nothing_yet(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines())
+    found = read_sources(tmp_path, ["a.jsonl", "data/*.jsonl"], Columns(), OutputFormat())
+    assert len(kept(found)) == len(ROWS)
+    assert "no file matches 'data/*.jsonl' yet" in found.detected
+    for patterns in (["a.jsonl", "data/b.jsonl"], ["data/*.jsonl"], ["data/*.csv", "b/*.csv"]):
+        with pytest.raises(DataError, match="no file matches"):
+            read_sources(tmp_path, patterns, Columns(), OutputFormat())
+
+
 def test_a_second_column_of_one_name_gets_its_own(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("prompt,note,completion,note\na,1,x,2\n")
     result = read(tmp_path, "rows.csv")

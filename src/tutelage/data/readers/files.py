@@ -31,7 +31,8 @@ def find_files(
     """Return the files to read, in name order; what a wildcard matched in vain is noted.
 
     A folder that is named is read with all that is in it, and a data set of the `datasets`
-    library by its own list of files. Raises DataError if a pattern matches nothing.
+    library by its own list of files. Raises DataError if a file that is named is not there, or
+    if nothing is: what a wildcard stands for, such as what experts will answer, may come later.
     """
     found = find_by_pattern(root, patterns, notes, task)
     return [file for files in found.values() for file in files]
@@ -46,6 +47,9 @@ def find_by_pattern(
     for pattern in patterns:
         wild = glob.has_magic(pattern)
         names = sorted(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
+        if not names and wild and len(patterns) > 1:
+            notes.append(f"no file matches {pattern!r} yet")
+            continue
         if not names:
             raise _nothing(root, pattern)
         mine = chosen.setdefault(pattern, [])
@@ -66,6 +70,8 @@ def find_by_pattern(
                 where=", ".join(names[:3]),
                 fix=_BRING,
             )
+    if patterns and not chosen:
+        raise _nothing(root, patterns[0])
     return chosen
 
 
