@@ -146,7 +146,7 @@ def _require_places(body: Mapping[str, Any], declared: Mapping[str, Declared]) -
             raise DataError(
                 f"{name!r} is one of the signals", fix=f'Send it as {{"signals": {{"{name}": …}}}}'
             )
-        near = nearest(name, [*OWN_FIELDS, "signals"], cutoff=_MISSPELT)
+        near = nearest(name.lower(), [*OWN_FIELDS, "signals"], cutoff=_MISSPELT)
         if near is not None and near != name:
             raise DataError(f"there is no field {name!r}", fix=f"Send it as {near!r}")
 

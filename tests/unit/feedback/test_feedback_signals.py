@@ -65,6 +65,7 @@ def test_implicit_signals_come_as_a_list_or_with_values() -> None:
         ({"signals": {"resolved": {"a": 1}}}, "the value of 'resolved' is not plain"),
         ({"rating": "up", "at": "yesterday"}, "'at' is 'yesterday'"),
         ({"rating": "up", "resolved": True}, "'resolved' is one of the signals. Send it as"),
+        ({"comment": "so", "Rating": "down"}, "no field 'Rating'. Send it as 'rating'."),
         ({"rating": "up", "coment": "so"}, "no field 'coment'. Send it as 'comment'."),
         ({"signals": {f"n{i}": 1 for i in range(101)}}, "Send at most 100 of them at once"),
     ],

@@ -57,6 +57,19 @@ def kept(project: Any) -> set[str]:
     return {name[-1] for name in records}
 
 
+def test_feedback_on_an_erased_answer_does_not_stay_without_a_gateway_either(
+    project: Any, log: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = call(1, USER, utc_now() - YEAR)
+    project.logs.add(log(first, call(2, "ben", utc_now() - YEAR)))
+    forget(project.context, USER)
+    project.feedback.add(first["id"], comment=f"{USER} rang again")
+    said = tmp_path / "said.jsonl"
+    said.write_text(json.dumps({"record_id": first["id"], "rating": 0}))
+    project.feedback.import_file(said)
+    assert kept(project) == {"2"}
+
+
 def test_what_was_asked_before_the_erasure_stays_out_whatever_its_date(
     project: Any, log: Callable[..., Path]
 ) -> None:

@@ -20,9 +20,11 @@ from sqlalchemy import func, select
 from tutelage.core.errors import DataError, nearest
 from tutelage.core.events import Event
 from tutelage.core.output import OutputFormat
+from tutelage.data.split import load_split_key
 from tutelage.feedback.cleaning import clean
 from tutelage.feedback.deliveries import KEY, Given, keep_deliveries, read_file, retry_key
 from tutelage.feedback.outcome import goodness, outcomes, score_of
+from tutelage.feedback.privacy.late import sweep_late
 from tutelage.feedback.signals import Declared, declare, read_feedback
 from tutelage.feedback.traffic_signals import read_traffic
 from tutelage.serving.access.usage_span import span
@@ -60,6 +62,7 @@ def add(ctx: Context, body: Mapping[str, Any], author: str | None = None) -> dic
     kept = keep_deliveries(ctx.store, [given])
     for place, problem in kept.refused:
         raise DataError(problem, where=place, fix="Use a new key for new content")
+    _leave_out_forgotten(ctx)
     found = given.feedback
     return {
         "record_id": found.record,
@@ -101,6 +104,7 @@ def import_file(ctx: Context, path: Path, author: str | None = None) -> dict[str
         )  # fmt: skip
         if total["lines"] > _AT_ONCE:
             ctx.emit(Event(STAGE, "progress", "import", done=total["lines"]))
+    _leave_out_forgotten(ctx)
     if bad and not total["deliveries"]:
         first = min(bad, key=lambda one: int(one["line"]))
         raise DataError(
@@ -112,6 +116,11 @@ def import_file(ctx: Context, path: Path, author: str | None = None) -> dict[str
         raise DataError("the file is empty", where=str(path), fix="Bring one delivery a line")
     counts = {name: total[name] for name in ("deliveries", "signals", "repeated", "unknown")}
     return {**counts, "undeclared": dict(undeclared), "wrong": len(bad), "first": bad[:_SHOWN]}
+
+
+def _leave_out_forgotten(ctx: Context) -> None:
+    """Delete what was just said of erased answers, as a gateway does: there may be none."""
+    sweep_late(ctx.store, load_split_key(ctx.workspace))
 
 
 def _made(path: Path) -> str | None:
