@@ -43,6 +43,7 @@ class Frame:
     verbose: bool
     emit: Emit
     close: Callable[[], None]
+    told: bool = False  # the one JSON document is out
 
     @property
     def out(self) -> Console:
@@ -55,10 +56,17 @@ class Frame:
         """Print the answer: `data` as JSON, or whatever `show` draws for a person."""
         self.close()
         if self.as_json:
+            self.told = True
             sys.stdout.write(json.dumps(data, ensure_ascii=False, default=_plain) + "\n")
             sys.stdout.flush()
         else:
             show(self.out)
+
+    def fail(self, sentence: str, data: Mapping[str, Any]) -> None:
+        """Say what went wrong: on stderr, and as the JSON document unless the answer is out."""
+        if self.as_json and not self.told:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+        _say(sentence)
 
 
 def _plain(value: object) -> str:
@@ -103,33 +111,34 @@ def _told_to_stop() -> Iterator[None]:
 def frame(as_json: bool, verbose: bool) -> Iterator[Frame]:
     """Run a command's body; turn what goes wrong into a sentence and an exit code."""
     emit, close = _listener(as_json, verbose)
+    out = Frame(as_json, verbose, emit, close)
     try:
         with _told_to_stop():
-            yield Frame(as_json, verbose, emit, close)
+            yield out
     except TutelageError as error:
         if verbose:
             raise
-        _fail(as_json, error.sentence(), error.as_dict())
+        out.fail(error.sentence(), error.as_dict())
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
         what, fix = "interrupted", "run the same command again to go on where it stopped"
-        _fail(as_json, f"{what}; {fix}", {"error": "Interrupted", "what": what, "fix": fix})
+        out.fail(f"{what}; {fix}", {"error": "Interrupted", "what": what, "fix": fix})
         raise typer.Exit(EXIT_INTERRUPTED) from error
     except OSError as error:
         if verbose:
             raise
         known = _from_os(error)
-        _fail(as_json, known.sentence(), known.as_dict())
+        out.fail(known.sentence(), known.as_dict())
         raise typer.Exit(known.exit_code) from error
     except Exception as error:
         if verbose or isinstance(error, typer.Exit):
             raise
         if (known_as := _from_store(error)) is not None:
-            _fail(as_json, known_as.sentence(), known_as.as_dict())
+            out.fail(known_as.sentence(), known_as.as_dict())
             raise typer.Exit(known_as.exit_code) from error
         text = f"an unexpected {type(error).__name__}: {_first_line(error)}"
         fix = "Run the command again with -v and report what it prints"
-        _fail(as_json, f"{text}. {fix}.", {"error": "Bug", "what": text, "fix": fix})
+        out.fail(f"{text}. {fix}.", {"error": "Bug", "what": text, "fix": fix})
         raise typer.Exit(EXIT_USER) from error
     finally:
         close()
@@ -164,12 +173,6 @@ def _from_store(error: Exception) -> TutelageError | None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or ["no message"])[0][:300]
-
-
-def _fail(as_json: bool, sentence: str, data: Mapping[str, Any]) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
-    _say(sentence)
 
 
 def _say(sentence: str) -> None:

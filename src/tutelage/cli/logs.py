@@ -239,6 +239,8 @@ def _show_converted(console: Console, done: Mapping[str, Any]) -> None:
     console.print(Text.assemble((f"{done['rows']:,}", "bold"), told))
     if done["left_out"]:
         console.print(Text(f"{done['left_out']:,} left out: not rated high enough"))
+    if done["empty"]:
+        console.print(Text(f"{done['empty']:,} left out: without a question or an answer"))
 
 
 def _show_export(console: Console, done: Mapping[str, Any]) -> None:

@@ -50,6 +50,17 @@ def test_a_store_that_refuses_is_a_sentence_and_no_bug(
         )
 
 
+def test_what_goes_wrong_after_the_answer_makes_no_second_json_document(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(typer.Exit) as ended, frame(True, False) as out:
+        out.result({"rows": 1}, lambda console: None)
+        raise DataError("2 rows can't be used", fix="Mend them")
+    said = capsys.readouterr()
+    assert (ended.value.exit_code, json.loads(said.out)) == (DataError("").exit_code, {"rows": 1})
+    assert said.err == "error: 2 rows can't be used. Mend them.\n"
+
+
 def test_an_error_is_folded_between_words_in_a_terminal_and_one_line_in_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

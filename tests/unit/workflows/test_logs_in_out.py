@@ -194,6 +194,43 @@ def test_ratings_of_another_scale_are_told_and_scaled(project: Any, tmp_path: Pa
         log_reading(None, names=Names(scale=1))
 
 
+def test_a_log_that_was_read_on_the_wrong_scale_can_be_read_again(
+    project: Any, tmp_path: Path
+) -> None:
+    rows = [f"a{i},thing {i},warm,1,2026-10-01T10:00:{i:02}Z\n" for i in range(20)]
+    log = write(tmp_path / "log.csv", "id,question,answer,rating,at\n", *rows)
+    project.logs.add(log)
+    assert set(signals(project).values()) == {1.0}
+    for _ in range(2):
+        project.logs.add(log, names=Names(scale=5))
+        assert {project.feedback.show(f"a{i}")["score"] for i in range(20)} == {0.0}
+    assert project.feedback.summary(since="9999d")["signals"][0]["count"] == 20
+
+
+def test_a_time_in_milliseconds_is_read(project: Any, tmp_path: Path) -> None:
+    row = {"id": "a1", "prompt": "the sun", "completion": "warm"}
+    log = write(
+        tmp_path / "log.jsonl",
+        {**row, "requested_at": 1700000000123},
+        {**row, "id": "a2", "requested_at": 1700000000},
+    )
+    assert project.logs.add(log).records == 2
+    kept = {name: kept.at.isoformat() for name, kept in records(project).items()}
+    assert kept == {"a1": "2023-11-14T22:13:20.123000+00:00", "a2": "2023-11-14T22:13:20+00:00"}
+
+
+def test_what_was_not_asked_or_not_answered_is_no_row_to_tune_on(tmp_path: Path) -> None:
+    log = write(
+        tmp_path / "log.csv", "prompt,completion,edit\nice,cold,\nfire,,\n,warm,\nsun,,warm\n"
+    )
+    done = convert_logs([log], tmp_path / "tune.jsonl")
+    assert (done["rows"], done["edited"], done["empty"]) == (2, 1, 2)
+    log = write(tmp_path / "log.csv", "prompt,completion\nice,\n")
+    with pytest.raises(DataError, match="none of the 1 calls has both"):
+        convert_logs([log], tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()
+
+
 def test_what_is_written_comes_back_as_it_was(project: Any, tmp_path: Path) -> None:
     project.logs.add([write(tmp_path / "lf.jsonl", LANGFUSE), write(tmp_path / "l.csv", LATITUDE)])
     for name in ("out.jsonl", "out.csv"):

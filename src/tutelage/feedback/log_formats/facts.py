@@ -167,12 +167,12 @@ def _short(value: Any) -> str | None:
     return text[:2000] or None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any, below: float = 1e12) -> float | None:
     try:
         found = float(str(value).replace(",", ""))
     except (TypeError, ValueError):
         return None
-    return found if 0 <= found < 1e12 else None
+    return found if 0 <= found < below else None
 
 
 def _count(value: Any) -> int:
@@ -201,7 +201,7 @@ def _time(value: Any) -> datetime | None:
     """Return a time given as ISO 8601, or as seconds or milliseconds since 1970."""
     if value in (None, ""):
         return None
-    seconds = _number(value) if not isinstance(value, datetime) else None
+    seconds = _number(value, _LATEST_S * 1000) if not isinstance(value, datetime) else None
     try:
         if seconds is not None:
             at = datetime.fromtimestamp(seconds if seconds < _LATEST_S else seconds / 1000, UTC)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import ConfigError, DataError
@@ -224,6 +225,7 @@ class _Records:
             if fresh:
                 session.execute(insert_into(self._store.engine, RecordRow.__table__), fresh)
             if signals:
+                _take_back(session, list(signals.values()))
                 insert = insert_into(self._store.engine, SignalRow.__table__)
                 nothing = insert.on_conflict_do_nothing(index_elements=["key"])
                 session.execute(nothing, list(signals.values()))
@@ -253,6 +255,18 @@ class _Records:
         return {**row, "messages": [], "response": "", "error": None, "user": hashed}
 
 
+def _take_back(session: Session, read: Sequence[Mapping[str, Any]]) -> None:
+    """Delete what an earlier reading of the log made of these signals: on another scale, say."""
+    keys: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for one in read:
+        keys[one["record"], one["kind"], one["author"], one["at"]].add(one["key"])
+    there = select(
+        SignalRow.record, SignalRow.kind, SignalRow.author, SignalRow.at, SignalRow.key
+    ).where(SignalRow.record.in_({one["record"] for one in read}))
+    stale = [key for *place, key in session.execute(there) if key not in keys.get((*place,), {key})]
+    session.execute(delete(SignalRow).where(SignalRow.key.in_(stale)))
+
+
 def convert_logs(
     sources: Sequence[str],
     output: Path,
@@ -262,7 +276,7 @@ def convert_logs(
     force: bool = False,
     emit: Emit = silent,
 ) -> dict[str, Any]:
-    """Write logs as JSON lines to tune on: {output, rows, edited, left_out, rejected, first, ...}.
+    """Write logs as JSON lines to tune on: {output, rows, edited, left_out, empty, first...}.
 
     A corrected answer takes the place of the one that was given. With `min_rating` (0..1), calls
     that are neither corrected nor rated so high are left out. Needs no project.
@@ -295,13 +309,18 @@ def convert_logs(
                 f"none of the {counts['left_out']:,} calls is corrected or rated high enough",
                 fix="Lower --min-rating, or leave it away",
             )
+        if counts["empty"]:
+            raise DataError(
+                f"none of the {counts['empty']:,} calls has both a question and an answer",
+                fix="Name the columns with --input and --answer",
+            )
         raise nothing_usable(
             job.first, job.rejected + job.skipped, job.detected, options=True
         )  # fmt: skip
     first = job.first if job.first and job.first.is_error else None
     return {
         "output": str(output),
-        **{name: counts[name] for name in ("rows", "edited", "left_out")},
+        **{name: counts[name] for name in ("rows", "edited", "left_out", "empty")},
         "rejected": job.rejected,
         "skipped": job.skipped,
         "first": f"{first.source}: {first.reason}" if first else None,
@@ -318,6 +337,9 @@ def _tuning_rows(
         feedback = facts_of(call).feedback
         edit = next((str(one["edit"]) for one in feedback if one.get("edit")), None)
         ratings = [one["rating"] for one in feedback if "rating" in one]
+        if _is_empty(call, edit):
+            counts["empty"] += 1
+            continue
         if edit is not None:
             turns = (*call.context, Message(role="assistant", content=edit))
             call = call.model_copy(update={"messages": turns, "label": None})
@@ -327,6 +349,15 @@ def _tuning_rows(
             continue
         counts["rows"] += 1
         yield openai_row(bare(call), bare=True)
+
+
+def _is_empty(call: Example, edit: str | None) -> bool:
+    """Return whether nothing was asked, or neither answered nor corrected: no row to learn from."""
+    return not any(map(_says, call.context)) or not (edit or _says(call.messages[-1]))
+
+
+def _says(turn: Message) -> bool:
+    return bool(turn.content.strip()) or any((turn.model_extra or {}).values())
 
 
 def _value(rating: Any, call: Example) -> float:
