@@ -9,6 +9,7 @@ import pytest
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.errors import DataError
+from tutelage.core.example import SPLITS
 from tutelage.core.workspace import atomic_write
 from tutelage.data.version import DROPPED, load_version
 from tutelage.store.records import RecordRow
@@ -68,6 +69,22 @@ def test_a_row_that_became_held_out_is_refused_and_then_left_out(
     assert "nearly equal to rec_2" in (second.directory / DROPPED).read_text()
     make_job(ctx, second, Recipe(), tmp_path)
     assert curate(ctx).skipped
+
+
+def test_a_held_out_record_that_comes_back_in_a_file_is_not_trained_on(ctx: Context) -> None:
+    """Exported to judge another model, say, and put among the sources."""
+    curate(ctx)
+    things = ["violin", "harbour", "pepper", "island", "cactus", "mirror", "rocket", "saddle"]
+    asked = [f"{thing} {thing[::-1]} {number * 7919}" for number, thing in enumerate(things, 1)]
+    for number, text in enumerate(asked):
+        add(ctx, f"rec_{number}", ("test", "validation")[number % 2], text)
+    path = ctx.workspace.root / "data" / "back.jsonl"
+    path.write_text("".join(json.dumps({"input": text, "output": "warm"}) + "\n" for text in asked))
+    version = load_version(ctx.path_of(curate(ctx).artifact))
+    inputs = {split: {row.input_text for row in version.rows(split)} for split in SPLITS}
+    assert not inputs["train"] & set(asked)
+    assert set(asked[::2]) <= inputs["test"]
+    assert set(asked[1::2]) <= inputs["validation"]
 
 
 def test_twins_of_the_frozen_test_rows_are_not_ready(ctx: Context) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select
 
 from tutelage.core.events import Event
-from tutelage.core.example import SPLITS, Example, SplitName
+from tutelage.core.example import SPLITS, Example, SplitName, normalise
 from tutelage.data.assign import assign, cluster_rows, inherit_sides, share_findings
 from tutelage.data.benchmarks import read_benchmarks, without_matches
 from tutelage.data.certify import certify
@@ -22,6 +22,7 @@ from tutelage.data.leakage import SEMANTIC, LeakCertificate
 from tutelage.data.pipeline import Dropped
 from tutelage.data.version import load_version
 from tutelage.feedback.segment import held_out_rows, records_of
+from tutelage.feedback.segment_twins import held_out_inputs
 from tutelage.inference.embed import load_embedder, resolve
 from tutelage.inference.embed_cache import embed_cached
 from tutelage.store.artifacts import SplitRow
@@ -131,7 +132,8 @@ def frozen_sides(store: Store) -> dict[str, SplitName]:
 def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]:
     """Return the side that production rows got when they arrived, by example id.
 
-    Of equal rows that arrived on several sides the most held-out one counts.
+    Of equal rows that arrived on several sides the most held-out one counts. A row of a file that
+    asks what was asked on a held-out side has that side: it may be that record by another road.
     """
     records: dict[str, list[str]] = {}
     for row in rows:
@@ -147,6 +149,11 @@ def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]
                 split: SplitName = side  # type: ignore[assignment]
                 for example in records[record]:
                     sides[example] = max(sides.get(example, split), split, key=SPLITS.index)
+    held = held_out_inputs(store)
+    for row in rows if held else ():
+        twin = held.get(normalise(row.input_text))
+        if twin is not None:
+            sides[row.id] = max(sides.get(row.id, twin.side), twin.side, key=SPLITS.index)
     return sides
 
 
