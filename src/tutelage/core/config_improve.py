@@ -40,7 +40,7 @@ class Review(Section):
 class Improve(Section):
     """When and how far the loop may run by itself."""
 
-    every: str | None = Field(default=None, pattern=r"^\d+[hdw]$")  # such as 12h, 30d or 4w
+    every: str | None = Field(default=None, pattern=r"^[1-9]\d*[hdw]$")  # such as 12h, 30d or 4w
     cron: str | None = None  # minute hour day month weekday, such as "0 3 1 * *"; or `every`
     on_drift: bool = False  # a drift alarm starts a turn
     on_labels: int | None = Field(default=None, ge=1)  # this many new labels start a turn

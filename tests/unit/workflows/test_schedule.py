@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,10 +12,12 @@ from tests.unit.workflows.killed_turn import parts
 from tests.unit.workflows.test_improve import ctx
 
 from tutelage.core.artifact import utc_now
+from tutelage.core.config_improve import Improve
 from tutelage.core.errors import ConfigError, DataError
 from tutelage.core.events import Event
 from tutelage.feedback.cron import next_time
 from tutelage.feedback.schedule import quiet_until
+from tutelage.serving.monitoring.events import EventLog
 from tutelage.store.drift import DriftReportRow, DriftWatchRow
 from tutelage.store.improve import ScheduleRow, TurnRow
 from tutelage.workflows.context import Context
@@ -53,6 +56,15 @@ def test_cron_lines_mean_what_cron_means(berlin: None, line: str, since: str, wa
     """Weekdays from Sunday, either kind of day, and the hour on the wall."""
     moments = (datetime.fromisoformat(text).replace(tzinfo=UTC) for text in (since, wanted))
     assert next_time(line, next(moments)) == next(moments)
+
+
+def test_a_gateway_does_not_start_with_a_clock_that_means_nothing(ctx: Context) -> None:
+    """It would look each minute, and tell nobody but its log why no turn ever begins."""
+    wrong = ctx.config.model_copy(update={"improve": Improve(cron="61 3 1 * *")})
+    with pytest.raises(ConfigError, match="is no cron line"):
+        schedule.schedule_hooks(replace(ctx, config=wrong), EventLog(ctx.store))
+    with pytest.raises(ValueError, match="every"):
+        Improve(every="0h")  # a turn begins as soon as one has ended
 
 
 @pytest.mark.parametrize("line", ["0 3 * * 8", "0 25 * * *", "0 3 31 2 *", "a b c d e"])

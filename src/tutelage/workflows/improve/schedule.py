@@ -23,6 +23,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.durations import seconds
 from tutelage.core.errors import Conflict, TutelageError
 from tutelage.core.events import Event, EventKind
+from tutelage.feedback.cron import next_time
 from tutelage.feedback.schedule import Due, Seen, due, local, quiet_until, retry_at
 from tutelage.release.rollout import TERMINAL
 from tutelage.serving.hooks import BackgroundHook, Hook
@@ -266,7 +267,12 @@ class Schedule(BackgroundHook):
 
 
 def schedule_hooks(ctx: Context, events: EventLog) -> list[Hook]:
-    """Return the schedule's hook if anything starts a turn by itself."""
+    """Return the schedule's hook if anything starts a turn by itself.
+
+    Raises ConfigError for a cron line that means nothing: every look would fail, unseen.
+    """
+    if ctx.config.improve.cron is not None:
+        next_time(ctx.config.improve.cron, utc_now())
     return [Schedule(ctx, events)] if ctx.config.improve.starts_by_itself else []
 
 
