@@ -275,6 +275,21 @@ def test_only_good_answers_of_the_train_side_are_written_to_learn(
         )
 
 
+def test_a_failed_request_that_a_person_corrected_is_written_to_learn(
+    project: Any, tmp_path: Path
+) -> None:
+    call = {"prompt": "lava", "completion": "", "status": 422, "user": "u"}
+    log = write(tmp_path / "log.jsonl", {**call, "id": "a1", "edit": "warm"}, {**call, "id": "a2"})
+    project.logs.add(log)
+    with project.context.store.begin() as session:
+        session.execute(update(RecordRow).values(split="train"))
+    for form in ("tuning", "openai"):
+        done = project.logs.export(tmp_path / f"{form}.jsonl", format=form)
+        assert (done.rows, done.edited, done.left_out) == (1, 1, {"without an answer": 1})
+        row = json.loads((tmp_path / f"{form}.jsonl").read_text())
+        assert row["messages"][-1]["content"] == '{"family": "warm"}'
+
+
 def test_a_twin_of_a_twin_of_a_held_out_row_is_not_written_to_learn(
     project: Any, tmp_path: Path
 ) -> None:

@@ -158,14 +158,14 @@ class _Export:
             yield record_line(record, signals)
 
     def chats(self) -> Iterator[dict[str, Any]]:
-        """Yield every answered record as a chat; a corrected answer stands in place of its own."""
+        """Yield each record with an answer as a chat; a corrected one stands in its place."""
         for record, signals in self._records():
-            if self._usable(record):
+            if self._usable(record, signals):
                 yield self._chat(record, signals)
 
     def tuning(self) -> Iterator[dict[str, Any]]:
         """Yield what may be learnt, as chats."""
-        ready = [(r, s) for r, s in self._records() if self._usable(r) and self._learnable(r, s)]
+        ready = [(r, s) for r, s in self._records() if self._usable(r, s) and self._learnable(r, s)]
         texts = ["\n".join(_said(r)) for r, _ in ready]
         twins: Mapping[int, Twin] = {}
         if ready:
@@ -196,10 +196,10 @@ class _Export:
                 return
             last = (rows[-1].at, rows[-1].id)
 
-    def _usable(self, record: RecordRow) -> bool:
+    def _usable(self, record: RecordRow, signals: Sequence[SignalRow]) -> bool:
         if not record.messages:
             return self._leave("without texts, which the log did not keep")
-        if record.status >= 400 or not record.response:
+        if (record.status >= 400 or not record.response) and _edit(signals) is None:
             return self._leave("without an answer")
         return True
 
