@@ -396,6 +396,13 @@ def test_a_broken_row_costs_itself_alone_and_has_a_place(
     assert "names no format" in ran.output
 
 
+def test_an_import_of_no_file_at_all_says_so(project: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no file is named"):
+        project.logs.add([])
+    with pytest.raises(DataError):
+        convert_logs([], tmp_path / "out.jsonl")
+
+
 def test_a_column_that_no_row_has_is_told_before_anything_is_kept(
     project: Any, tmp_path: Path
 ) -> None:

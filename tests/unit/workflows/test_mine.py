@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 from tests.unit.workflows.test_learning import CONFIG, lines, things
@@ -34,6 +36,7 @@ from tutelage.workflows.data.experts import Given, submit, todo
 from tutelage.workflows.data.experts_people import add_annotators
 from tutelage.workflows.data.experts_publish import publish
 from tutelage.workflows.data.experts_rows import newest_version
+from tutelage.workflows.feedback import mine_known
 from tutelage.workflows.feedback.mine import mine
 from tutelage.workflows.feedback.mine_queue import give_out, looks, mine_and_give, show
 from tutelage.workflows.feedback.mine_similar import applied, apply, similar, undo
@@ -278,6 +281,24 @@ def test_mined_rows_are_labelled_and_a_test_row_goes_to_the_test_set_alone(ctx: 
              for side in version.splits}  # fmt: skip
     assert "a held out snowdrift" in texts["test"]
     assert "smouldering coals of the tower" in texts["train"]
+
+
+def test_a_look_that_finds_nothing_left_says_so_with_any_embedder(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of a model's vectors can't know how wide they are where there are none."""
+
+    def make(*asked: Any) -> mine_known.Bench:
+        bench = mine_known.make_bench(*asked)
+        none = np.zeros((0, 1), np.float32)
+        return replace(bench, project=lambda texts: bench.project(texts) if texts else none)
+
+    monkeypatch.setattr("tutelage.workflows.feedback.mine.make_bench", make)
+    add(ctx, "a", "smouldering coals of the tower", "broken")
+    add_annotators(ctx, ["anna"])
+    mine_and_give(ctx, ["anna"], 2)
+    with pytest.raises(DataError, match="none is left to label: 1 given to experts already"):
+        mine(ctx, budget=2)
 
 
 def test_a_request_that_was_moved_while_it_was_labelled_is_not_trained_on(ctx: Context) -> None:

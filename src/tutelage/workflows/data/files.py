@@ -119,6 +119,8 @@ def import_into(
 
 def default_name(sources: Sequence[str]) -> str:
     """Return the name of the file that an import makes: the first source's, cleaned."""
+    if not sources:
+        raise DataError("no file is named", fix="Name one, or a folder")
     first = sources[0]
     stem = parse_name(first).short if first.startswith(PREFIX) else Path(first).resolve().stem
     return re.sub(r"[^\w-]+", "-", stem).strip("-") or "imported"

@@ -303,6 +303,8 @@ def _rows(
         text for text in chosen.texts
         if text in items and items[text].example_id is None and items[text].id not in given
     ][:budget]  # fmt: skip
+    if not texts:
+        return []
     vectors = bench.project([items[text].text[:LONGEST] for text in texts])
     with ctx.store.session() as session:
         explainer.shown = {row.id: row.name for row in session.scalars(select(ReleaseRow))}
