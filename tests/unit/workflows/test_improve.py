@@ -246,6 +246,23 @@ def test_people_decide_what_the_rows_can_not(ctx: Context) -> None:
         loop.decide(ctx, True)
 
 
+def test_a_turn_that_is_cancelled_as_it_is_resumed_begins_no_other(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both commands find it under way; the one that gives it up comes first."""
+    kept.begin(ctx.store, "colours", "a test")
+    real = kept.busy
+
+    def cancelled(turn: kept.Turn | None) -> Any:
+        loop.cancel(ctx)
+        return real(turn)
+
+    monkeypatch.setattr(kept, "busy", cancelled)
+    with pytest.raises(DataError, match="no turn of the loop is under way"):
+        loop.resume(ctx, parts=parts())
+    assert [turn.state for turn in kept.turns(ctx.store, "colours", 5)] == ["cancelled"]
+
+
 def test_a_spent_budget_asks_and_quiet_hours_wait(ctx: Context) -> None:
     """Both are told as what the turn waits for; a person may waive the budget."""
     turn = kept.begin(ctx.store, "colours", "a test")

@@ -48,18 +48,20 @@ def improve(
     why: str = BY_HAND,
     parts: Parts | None = None,
     patient: bool = False,
+    begin: bool = True,
     now: Callable[[], datetime] = utc_now,
 ) -> Turn:
     """Begin a turn, or go on with the one under way, until it waits or ends; return it.
 
-    `patient` keeps to the quiet hours, as the schedule does. Raises Conflict if another process
+    `patient` keeps to the quiet hours, as the schedule does; without `begin` one that was
+    cancelled meanwhile, and there is no other, is a DataError. Raises Conflict if another process
     works on it, and whatever a state's work raises: the turn then stays where it is.
     """
     from tutelage.workflows.improve.improve_steps import facts_at_start, steps
 
     busy = kept.busy(kept.current(ctx.store, ctx.config.name))
     with sole(ctx.workspace.home / "improve.lock", busy):  # before a turn begins: it has a worker
-        turn = kept.current(ctx.store, ctx.config.name)
+        turn = kept.current(ctx.store, ctx.config.name) if begin else _require_current(ctx)
         if turn is None:
             turn = kept.begin(ctx.store, ctx.config.name, why, facts_at_start(ctx), now())
             ctx.emit(Event(STAGE, "note", f"turn {turn.id} begins: {why}"))
@@ -68,8 +70,7 @@ def improve(
 
 def resume(ctx: Context, *, parts: Parts | None = None) -> Turn:
     """Go on with the turn under way; raise DataError if there is none."""
-    _require_current(ctx)
-    return improve(ctx, parts=parts)
+    return improve(ctx, parts=parts, begin=False)
 
 
 def _carry_on(
