@@ -164,6 +164,26 @@ def test_texts_are_redacted_before_they_are_kept(project: Project) -> None:
     assert all("example.com" not in f"{row.value}{row.author}" for row in rows)
 
 
+def test_people_whose_names_are_redacted_stay_different_people(
+    project: Project, tmp_path: Path
+) -> None:
+    """Also to be counted as two who say the same, and to be found when one is forgotten."""
+    add_record(project, "rec_1", user="zoe@example.com")
+    add_record(project, "rec_2", user="ann@example.com")
+    project.feedback.add("rec_2", rating=1, author="ann@example.com")
+    assert (
+        run(project, "add", "rec_2", "--rating", "0", "--author", "bo@example.com").exit_code == 0
+    )
+    (tmp_path / "said.jsonl").write_text('{"record_id": "rec_2", "rating": 0.5}')
+    project.feedback.import_file(tmp_path / "said.jsonl", author="zoe@example.com")
+    said = project.feedback.show("rec_2")
+    assert len({one["author"] for one in said["signals"]}) == 3
+    assert said["score"] == 0.5
+    assert "example.com" not in str(said["signals"])
+    project.privacy.forget("zoe@example.com")
+    assert len(project.feedback.show("rec_2")["signals"]) == 2
+
+
 def test_the_command_line_gives_shows_and_sums_up(project: Project) -> None:
     add_record(project, "rec_1")
     add_record(project, "rec_2", release="r2")

@@ -97,6 +97,8 @@ class Intake:
         for given in facts.feedback:
             body = {"record_id": record, "at": facts.at.isoformat() if facts.at else None}
             body |= cleaned(given, self.redact)
+            if isinstance(given.get("author"), str):
+                body["author"] = self.user(given["author"])
             try:
                 rows += read_feedback(body, self.output, None, self.declared).rows
             except DataError as error:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from sqlalchemy import func, select
 from tutelage.core.errors import DataError, nearest
 from tutelage.core.events import Event
 from tutelage.core.output import OutputFormat
-from tutelage.data.split import load_split_key
-from tutelage.feedback.cleaning import clean
+from tutelage.data.split import load_split_key, private_name
+from tutelage.feedback.cleaning import clean, person
 from tutelage.feedback.deliveries import KEY, Given, keep_deliveries, read_file, retry_key
 from tutelage.feedback.outcome import goodness, outcomes, score_of
 from tutelage.feedback.privacy.late import sweep_late
@@ -137,15 +138,19 @@ class _Reading:
     names: Mapping[str, Declared]
     output: OutputFormat
     redactor: Callable[[str], str]
+    private: Callable[[str], str]
     author: str | None
 
     @classmethod
     def of(cls, ctx: Context, author: str | None) -> _Reading:
-        return cls(declared(ctx), ctx.config.output.format(), log_redactor(ctx), author)
+        redactor = log_redactor(ctx)
+        private = partial(private_name, load_split_key(ctx.workspace))
+        who = person(author, redactor, private) if author else None
+        return cls(declared(ctx), ctx.config.output.format(), redactor, private, who)
 
     def read(self, body: Mapping[str, Any], place: str) -> Given:
         """Return the checked delivery; raise DataError naming what is wrong."""
-        tidy = clean(body, self.redactor)
+        tidy = clean(body, self.redactor, self.private)
         key = tidy.pop(KEY, None)
         if key is not None and not (isinstance(key, str) and key):
             raise DataError(f"{KEY!r} is {key!r}", fix="Send text, or leave it out")
