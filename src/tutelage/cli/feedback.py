@@ -79,6 +79,7 @@ def import_(
 ) -> None:
     """Take in feedback in bulk; the same file twice changes nothing."""
     with frame(as_json, verbose) as out:
+        from tutelage.core.errors import DataError
         from tutelage.workflows.context import open_context
         from tutelage.workflows.feedback import feedback
 
@@ -99,6 +100,13 @@ def import_(
                     console.print(f"  line {one['line']}: {one['problem']}", markup=False)
 
         out.result(found, show)
+        if wrong := found["wrong"]:
+            told = "1 line was" if wrong == 1 else f"{wrong:,} lines were"
+            raise DataError(
+                f"{told} not kept, the others are",
+                where=str(path),
+                fix="Mend them and import the file again: what was kept counts once",
+            )
 
 
 @app.command(name="list")

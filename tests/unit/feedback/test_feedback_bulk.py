@@ -81,6 +81,17 @@ def test_a_file_is_kept_line_by_line_and_twice_is_once(project: Project, tmp_pat
     assert count(project) == 5
 
 
+def test_a_script_notices_lines_that_were_not_kept(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "said.jsonl"
+    path.write_text('{"record_id": "rec_1", "rating": 1}\n{"record_id": "rec_1", "rating": 7}\n')
+    result = run(project, "import", str(path), "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["wrong"] == 1
+    assert "1 line was not kept, the others are" in result.stderr
+    path.write_text('{"record_id": "rec_1", "rating": 1}\n')
+    assert run(project, "import", str(path)).exit_code == 0
+
+
 def test_a_file_that_comes_again_does_not_outrank_what_was_said_since(
     project: Project, tmp_path: Path
 ) -> None:
