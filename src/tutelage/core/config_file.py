@@ -78,6 +78,8 @@ def _problem(item: Any, node: yaml.Node | None, where: str) -> str:
         return f"{place}: unknown key {dotted!r}{hint}"
     if item["type"] == "missing":
         return f"{place}: {dotted!r} is missing"
+    if item["type"] == "string_type" and isinstance(found := item["input"], (bool, int, float)):
+        return f"{place}: {dotted}: text is wanted, and YAML reads {found!r} there: use quotes"
     message = str(item["msg"]).removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{place}: {dotted or 'the file'}: {message} (found {_shown(item.get('input'))})"

@@ -6,6 +6,7 @@ Says what is allowed; nothing here runs.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,14 @@ from tutelage.core.durations import Duration
 
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d"
 _SPAN = re.compile(rf"^{_CLOCK}-{_CLOCK}$")
+_DAY = 24 * 60  # minutes
+
+
+def _minutes(span: str) -> Iterator[int]:
+    """Yield the minutes of the day in a span; one that ends before it begins goes over midnight."""
+    begin, end = (int(clock[:2]) * 60 + int(clock[3:]) for clock in span.split("-"))
+    for minute in range(begin, end if end > begin else end + _DAY):
+        yield minute % _DAY
 
 
 class Budget(Section):
@@ -69,6 +78,8 @@ class Improve(Section):
         for span in value:
             if not _SPAN.match(span):
                 raise ValueError(f"{span!r} is no span of hours: write 22:00-06:00")
+        if len({minute for span in value for minute in _minutes(span)}) == _DAY:
+            raise ValueError(f"{', '.join(value)} is the whole day: no turn would ever begin")
         return value
 
     @model_validator(mode="after")

@@ -24,6 +24,15 @@ def test_off_is_a_key_and_a_word() -> None:
     assert read("telemetry: {requests: yes}\n").telemetry.requests is True
 
 
+def test_labels_that_yaml_takes_for_something_else_want_quotes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("output:\n  labels: [yes, 2]\n")
+    said = caught.value.sentence()
+    assert "tutelage.yaml:4: output.labels.0: text is wanted, and YAML reads True there" in said
+    assert "output.labels.1: text is wanted, and YAML reads 2 there: use quotes" in said
+    assert read('output: {labels: ["yes", "2"]}\n').output.labels == ["yes", "2"]
+
+
 def test_keys_that_stand_twice_are_named_with_both_lines() -> None:
     text = "deploy:\n  port: 1\n  port: 2\nalerts: {every: 5}\ndeploy:\n  redact: true\n"
     with pytest.raises(ConfigError) as caught:

@@ -67,6 +67,13 @@ def test_a_gateway_does_not_start_with_a_clock_that_means_nothing(ctx: Context) 
         Improve(every="0h")  # a turn begins as soon as one has ended
 
 
+@pytest.mark.parametrize("spans", [["00:00-00:00"], ["06:00-22:30", "22:00-06:00"]])
+def test_quiet_hours_leave_some_to_work_in(spans: list[str]) -> None:
+    with pytest.raises(ValueError, match="no turn would ever begin"):
+        Improve(quiet=spans)
+    assert Improve(quiet=["06:00-22:00", "22:01-06:00"])
+
+
 @pytest.mark.parametrize("line", ["0 3 * * 8", "0 25 * * *", "0 3 31 2 *", "a b c d e"])
 def test_a_cron_line_that_means_nothing_is_named(line: str) -> None:
     """Also one whose day never comes."""
