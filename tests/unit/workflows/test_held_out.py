@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,10 @@ def test_a_held_out_record_that_comes_back_in_a_file_is_not_trained_on(ctx: Cont
         add(ctx, f"rec_{number}", ("test", "validation")[number % 2], text)
     path = ctx.workspace.root / "data" / "back.jsonl"
     path.write_text("".join(json.dumps({"input": text, "output": "warm"}) + "\n" for text in asked))
-    version = load_version(ctx.path_of(curate(ctx).artifact))
+    said: list[str] = []
+    listening = replace(ctx, emit=lambda event: said.append(event.message))
+    version = load_version(ctx.path_of(curate(listening).artifact))
+    assert any(one.startswith("8 rows of files ask what production asked") for one in said)
     inputs = {split: {row.input_text for row in version.rows(split)} for split in SPLITS}
     assert not inputs["train"] & set(asked)
     assert set(asked[::2]) <= inputs["test"]

@@ -69,6 +69,7 @@ def give_sides(
     clusters = cluster_rows([*rows, *departed], ctx.config.data.dedup.threshold)
     tell("sides")
     arrived = arrived_sides(ctx.store, rows)
+    arrived |= _asked_sides(ctx, [r for r in rows if r.id not in frozen and r.id not in arrived])
     given = assign(rows, clusters, ctx.config.data.splits, frozen, departed, arrived)
     for row in departed:
         clusters.pop(row.id, None)
@@ -132,8 +133,7 @@ def frozen_sides(store: Store) -> dict[str, SplitName]:
 def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]:
     """Return the side that production rows got when they arrived, by example id.
 
-    Of equal rows that arrived on several sides the most held-out one counts. A row of a file that
-    asks what was asked on a held-out side has that side: it may be that record by another road.
+    Of equal rows that arrived on several sides the most held-out one counts.
     """
     records: dict[str, list[str]] = {}
     for row in rows:
@@ -149,11 +149,21 @@ def arrived_sides(store: Store, rows: Sequence[Example]) -> dict[str, SplitName]
                 split: SplitName = side  # type: ignore[assignment]
                 for example in records[record]:
                     sides[example] = max(sides.get(example, split), split, key=SPLITS.index)
-    held = held_out_inputs(store)
-    for row in rows if held else ():
-        twin = held.get(normalise(row.input_text))
-        if twin is not None:
-            sides[row.id] = max(sides.get(row.id, twin.side), twin.side, key=SPLITS.index)
+    return sides
+
+
+def _asked_sides(ctx: Context, rows: Sequence[Example]) -> dict[str, SplitName]:
+    """Return the side of rows that ask, word for word, what production asked on a held-out side.
+
+    Such a row of a file may be that record, exported and brought back.
+    """
+    held = held_out_inputs(ctx.store) if rows else {}
+    twins = {row.id: held.get(normalise(row.input_text)) for row in rows}
+    sides = {name: twin.side for name, twin in twins.items() if twin is not None}
+    if sides:
+        told = "1 row of files asks" if len(sides) == 1 else f"{len(sides):,} rows of files ask"
+        message = f"{told} what production asked on the validation and test sides: held out as well"
+        ctx.emit(Event("curate", "note", message))
     return sides
 
 
