@@ -6,35 +6,29 @@ sense is decided in signals.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from tutelage.serving.records.record_texts import kept_name
 from tutelage.serving.records.request_log import Redactor, safe_text
 
 _WRITTEN = ("edit", "comment")  # by people: they may hold anything
 
 
-def clean(
-    body: Mapping[str, Any], redactor: Redactor, private: Callable[[str], str]
-) -> dict[str, Any]:
+def clean(body: Mapping[str, Any], redactor: Redactor, key: bytes) -> dict[str, Any]:
     """Return the delivery with its texts, those among its signals included, fit to be stored.
 
-    An author whose name the redactor objects to is `private(name)`: two people stay two.
+    An author whose name the redactor objects to is a hash with the project's split `key`.
     """
     found = {name: safe_text(v) if isinstance(v, str) else v for name, v in body.items()}
     for name in _WRITTEN:
         if isinstance(found.get(name), str):
             found[name] = redactor(found[name])
     if isinstance(found.get("author"), str):
-        found["author"] = person(found["author"], redactor, private)
+        found["author"] = kept_name(found["author"], redactor, key)
     signals = found.get("signals")
     if isinstance(signals, dict):
         found["signals"] = {
             name: redactor(safe_text(v)) if isinstance(v, str) else v for name, v in signals.items()
         }
     return found
-
-
-def person(name: str, redactor: Redactor, private: Callable[[str], str]) -> str:
-    """Return a name as the log keeps it: as it is, or `private` if the redactor objects to it."""
-    return name if redactor(name) == name else private(name)

@@ -19,6 +19,7 @@ from sqlalchemy import select
 
 from tutelage.core.artifact import content_hash
 from tutelage.core.errors import DataError, EnvironmentProblem
+from tutelage.data.readers.table import find_delimiter
 from tutelage.feedback.signals import OWN_FIELDS, Feedback
 from tutelage.serving.records.log_writer import Batch, Delivery, KeyReused, Record, Writer
 from tutelage.store.base import Store
@@ -26,7 +27,6 @@ from tutelage.store.records import RecordRow, SignalRow
 
 KEY = "idempotency_key"  # of a delivery in a file; over HTTP it is a header
 _FIELDS = ("record_id", "response_id", *OWN_FIELDS, "author", "at", KEY, "signals")
-_DELIMITERS = (",", ";", "\t")
 _WORDS = {"true": True, "false": False}
 
 
@@ -166,9 +166,9 @@ def _of_lines(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any] | str]
 def _of_table(
     path: Path, stream: IO[str], texts: Container[str]
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    header = stream.readline()
+    delimiter = find_delimiter(stream, path)
     stream.seek(0)
-    table = csv.DictReader(stream, delimiter=max(_DELIMITERS, key=header.count))
+    table = csv.DictReader(stream, delimiter=delimiter)
     names = list(table.fieldnames or ())
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise DataError(

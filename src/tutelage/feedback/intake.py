@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,7 +18,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from tutelage.core.errors import DataError, nearest
-from tutelage.data.split import private_name
 from tutelage.feedback.cleaning import clean
 from tutelage.feedback.deliveries import digest_of, retry_key
 from tutelage.feedback.signals import Declared, Feedback, declare, read_feedback
@@ -36,16 +34,15 @@ def routes(state: GatewayState) -> list[BaseRoute]:
     """Return the feedback endpoint over a gateway's log."""
     output = state.project.output.format()
     declared = declare(state.project.feedback)
-    private = partial(private_name, state.split_key)
 
     async def feedback(request: Request) -> Response:
         try:
             caller = caller_of(request)
             sent = await read_json(request)
             if state.redactor is not keep:  # long texts take long, and others do not wait
-                body = await asyncio.to_thread(clean, sent, state.redactor, private)
+                body = await asyncio.to_thread(clean, sent, state.redactor, state.split_key)
             else:
-                body = clean(sent, keep, private)
+                body = clean(sent, keep, state.split_key)
             found = read_feedback(body, output, caller.name, declared)
             await _keep(state, found, caller, _retry_key(request, caller.name))
             _count(state, found)

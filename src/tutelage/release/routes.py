@@ -158,3 +158,10 @@ def require_deployment(session: Session, name: str, *, lock: bool = False) -> De
             fix=f"{hint}Known: {', '.join(sorted(known)) or 'none, run `tutelage up`'}",
         )
     return row
+
+
+def require_place(store: Store, deployment: str | None, own: str) -> None:
+    """Raise NotFound if there is no such deployment; the project's `own` one is always known."""
+    if deployment not in (None, own):
+        with store.session() as session:
+            require_deployment(session, str(deployment))

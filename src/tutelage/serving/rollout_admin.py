@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from tutelage.core.errors import Conflict, DataError, NotFound, did_you_mean
+from tutelage.core.errors import Conflict, DataError, NotFound
 from tutelage.release import deployments as changes
 from tutelage.release.bundle import get_release
 from tutelage.release.rollout import ACTIVE
@@ -23,8 +23,7 @@ from tutelage.release.strategies.base import plan_of
 from tutelage.serving.access.keys import caller_of
 from tutelage.serving.admin_guard import author_of, guarded
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire.body import read_json
-from tutelage.serving.wire.wire import HttpError
+from tutelage.serving.wire.body import read_json, require_fields
 from tutelage.store.base import Store
 from tutelage.store.releases import RolloutRow
 
@@ -109,12 +108,7 @@ async def _one(state: GatewayState, request: Request) -> Any:
 
 async def _start(state: GatewayState, request: Request) -> Any:
     body, project = await read_json(request), state.project
-    if unknown := [name for name in body if name not in _ASKED]:
-        hint = did_you_mean(unknown[0], _ASKED)
-        raise HttpError(
-            400, f"A rollout has no {unknown[0]!r}. {hint}Known: {', '.join(_ASKED)}.",
-            code="invalid_value", param=unknown[0],
-        )  # fmt: skip
+    require_fields(body, _ASKED, "A rollout")
     release = body.get("release")
     if not isinstance(release, str) or not release:
         raise DataError("the body names no release", fix='Send {"release": "NAME"}')

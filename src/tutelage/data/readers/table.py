@@ -33,7 +33,7 @@ class CsvReader:
         """Yield one row a record. A table of one column of conversations needs no header."""
         csv.field_size_limit(_FIELD_LIMIT)
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as stream:
-            delimiter = _delimiter(stream, path)
+            delimiter = find_delimiter(stream, path)
             stream.seek(0)
             header: list[str] | None = None
             read = 0
@@ -128,7 +128,7 @@ def _is_conversation(cell: str) -> bool:
     return looks_like_turns(cell) and is_turns(parse_json(cell))
 
 
-def _delimiter(stream: IO[str], path: Path) -> str:
+def find_delimiter(stream: IO[str], path: Path) -> str:
     """Return the delimiter that gives the most even rows over the first lines."""
     if path.suffix.lower() in (".tsv", ".tab"):
         return "\t"

@@ -19,11 +19,10 @@ from tutelage.data.split import private_name, side_of
 from tutelage.feedback.log_formats.calls import facts_of
 from tutelage.feedback.log_formats.facts import Facts
 from tutelage.feedback.signals import Declared, read_feedback
-from tutelage.serving.records.record_texts import cleaned, record_texts
+from tutelage.serving.records.record_texts import cleaned, kept_user, record_texts
 from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.store.records import IMPORTED, RecordRow, SignalRow
 
-_LONGEST_USER = 128
 _ID_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
 
 
@@ -81,12 +80,7 @@ class Intake:
 
     def user(self, user: str | None) -> str | None:
         """Return the user as the log keeps it: hashed if it is long or the redactor objects."""
-        if user is None:
-            return None
-        user = safe_text(user)
-        if len(user) <= _LONGEST_USER and self.redact(user) == user:
-            return user
-        return private_name(self.split_key, user)
+        return None if user is None else kept_user(safe_text(user), self.redact, self.split_key)
 
     def _clean(self, text: str) -> str:
         return self.redact(safe_text(text))

@@ -29,7 +29,7 @@ from tutelage.serving.access.usage import report
 from tutelage.serving.access.usage_span import span
 from tutelage.serving.admin_guard import guarded
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire.body import read_json
+from tutelage.serving.wire.body import read_json, require_fields
 
 
 def key_routes() -> list[Route]:
@@ -75,8 +75,7 @@ async def _rotate(state: GatewayState, request: Request) -> Any:
     name = request.path_params["name"]
     empty = request.headers.get("content-length", "0") == "0"
     body = {} if empty else await read_json(request)
-    if unknown := [field for field in body if field != "grace"]:
-        raise DataError(f"a new secret has no {unknown[0]!r}", fix="Known: grace")
+    require_fields(body, ("grace",), "A new secret")
     grace = length_s(body.get("grace", "0s"))
 
     def work() -> dict[str, Any]:

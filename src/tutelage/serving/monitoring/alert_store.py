@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import AlertRule, Alerts, Level, Webhook
 from tutelage.core.durations import seconds
-from tutelage.release.routes import require_deployment
 from tutelage.serving.monitoring.alerts import ENDS, Finding, Look, matching, patience_s
 from tutelage.serving.monitoring.events import Happening, add_event
 from tutelage.store.alerts import AlertRow, EventRow, NoticeRow, SilenceRow
@@ -182,13 +181,6 @@ def silence(
         session.add(row)
         session.flush()
         return row
-
-
-def require_place(store: Store, deployment: str | None, own: str) -> None:
-    """Raise DataError if there is no such deployment; the project's `own` one is always known."""
-    if deployment not in (None, own):
-        with store.session() as session:
-            require_deployment(session, str(deployment))
 
 
 def unsilence(store: Store, rule: str, now: datetime | None = None) -> int:

@@ -11,14 +11,13 @@ from starlette.routing import Route
 
 from tutelage.core.artifact import utc_now
 from tutelage.core.durations import seconds
-from tutelage.core.errors import did_you_mean
+from tutelage.release.routes import require_place
 from tutelage.serving.admin_guard import author_of, guarded
 from tutelage.serving.monitoring import event_kinds
 from tutelage.serving.monitoring.alert_store import (
     list_alerts,
     list_notices,
     list_silences,
-    require_place,
     silence,
     unsilence,
 )
@@ -32,7 +31,7 @@ from tutelage.serving.monitoring.monitor_views import (
     silence_view,
 )
 from tutelage.serving.state import GatewayState
-from tutelage.serving.wire.body import read_json
+from tutelage.serving.wire.body import read_json, require_fields
 from tutelage.serving.wire.wire import HttpError
 from tutelage.store.base import Store
 
@@ -98,10 +97,7 @@ async def _silences(state: GatewayState, request: Request) -> Any:
 
 async def _silence(state: GatewayState, request: Request) -> Any:
     body = await read_json(request)
-    if unknown := [name for name in body if name not in _SILENCE]:
-        hint = did_you_mean(unknown[0], _SILENCE)
-        text = f"A silence has no {unknown[0]!r}. {hint}Known: {', '.join(_SILENCE)}."
-        raise HttpError(400, text, param=unknown[0])
+    require_fields(body, _SILENCE, "A silence")
     rule, length = body.get("rule"), body.get("for", "1h")
     if not isinstance(rule, str) or not rule:
         raise HttpError(400, 'Name the rule to silence: {"rule": "error-rate"}.', param="rule")

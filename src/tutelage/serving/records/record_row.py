@@ -7,6 +7,7 @@ from typing import Any
 from tutelage.core.artifact import utc_now
 from tutelage.data.split import private_name
 from tutelage.serving.hooks import Ask, Outcome
+from tutelage.serving.records.record_texts import kept_user
 from tutelage.serving.records.request_log import safe_text
 from tutelage.serving.state import GatewayState
 
@@ -51,13 +52,8 @@ def record_row(
 
 
 def _user(user: str | None, state: GatewayState, *, texts: bool) -> str | None:
-    """Return the user as the log keeps it: as sent where texts are kept and nothing speaks against.
-
-    It is hashed if it is long or the redactor objects to it.
-    """
-    if user is None:
-        return None
-    user = safe_text(user)
-    if not user or (texts and len(user) <= 128 and state.redactor(user) == user):
+    """Return the user as the log keeps it; hashed where no texts are kept."""
+    if not user:
         return user
-    return private_name(state.split_key, user)
+    user, key = safe_text(user), state.split_key
+    return kept_user(user, state.redactor, key) if texts else private_name(key, user)

@@ -11,8 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tutelage.core.example import Message
+from tutelage.data.split import private_name
 from tutelage.serving.records.request_log import Redactor, safe_text
 from tutelage.serving.wire.fast_json import encode
+
+_LONGEST_USER = 128  # characters
+
+
+def kept_user(user: str, clean: Redactor, key: bytes) -> str:
+    """Return a user as the log keeps it: as `kept_name`, and hashed if it is long."""
+    return kept_name(user, clean, key) if len(user) <= _LONGEST_USER else private_name(key, user)
+
+
+def kept_name(name: str, clean: Redactor, key: bytes) -> str:
+    """Return a name as it is, or its keyed hash if the redactor objects: two people stay two."""
+    return name if clean(name) == name else private_name(key, name)
 
 
 def answer_text(said: str, calls: Sequence[Mapping[str, Any]]) -> str:

@@ -6,10 +6,12 @@ http_protocol.py's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
+from tutelage.core.errors import did_you_mean
 from tutelage.serving.wire.wire import HttpError
 from tutelage.serving.wire.wire_request import parse_json
 
@@ -69,6 +71,14 @@ async def read_json(request: Request, share: Share | None = None) -> dict[str, A
     finally:
         if share is None:
             own.free()
+
+
+def require_fields(body: Mapping[str, Any], known: Sequence[str], what: str) -> None:
+    """Raise HttpError 400 for the first field of `what` that is not known."""
+    if unknown := next((name for name in body if name not in known), None):
+        hint = did_you_mean(unknown, known)
+        text = f"{what} has no {unknown!r}. {hint}Known: {', '.join(known)}."
+        raise HttpError(400, text, code="invalid_value", param=unknown)
 
 
 async def _read(request: Request, share: Share) -> bytes:

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,15 @@ from sqlalchemy import func, select
 from tutelage.core.errors import DataError, nearest
 from tutelage.core.events import Event
 from tutelage.core.output import OutputFormat
-from tutelage.data.split import load_split_key, private_name
-from tutelage.feedback.cleaning import clean, person
+from tutelage.data.split import load_split_key
+from tutelage.feedback.cleaning import clean
 from tutelage.feedback.deliveries import KEY, Given, keep_deliveries, read_file, retry_key
 from tutelage.feedback.outcome import goodness, outcomes, score_of
 from tutelage.feedback.privacy.late import sweep_late
 from tutelage.feedback.signals import Declared, declare, read_feedback
 from tutelage.feedback.traffic_signals import read_traffic
 from tutelage.serving.access.usage_span import span
+from tutelage.serving.records.record_texts import kept_name
 from tutelage.store.records import RecordRow, SignalRow
 from tutelage.store.releases import ReleaseRow
 from tutelage.workflows.context import Context
@@ -138,19 +138,18 @@ class _Reading:
     names: Mapping[str, Declared]
     output: OutputFormat
     redactor: Callable[[str], str]
-    private: Callable[[str], str]
+    split_key: bytes
     author: str | None
 
     @classmethod
     def of(cls, ctx: Context, author: str | None) -> _Reading:
-        redactor = log_redactor(ctx)
-        private = partial(private_name, load_split_key(ctx.workspace))
-        who = person(author, redactor, private) if author else None
-        return cls(declared(ctx), ctx.config.output.format(), redactor, private, who)
+        redactor, key = log_redactor(ctx), load_split_key(ctx.workspace)
+        who = kept_name(author, redactor, key) if author else None
+        return cls(declared(ctx), ctx.config.output.format(), redactor, key, who)
 
     def read(self, body: Mapping[str, Any], place: str) -> Given:
         """Return the checked delivery; raise DataError naming what is wrong."""
-        tidy = clean(body, self.redactor, self.private)
+        tidy = clean(body, self.redactor, self.split_key)
         key = tidy.pop(KEY, None)
         if key is not None and not (isinstance(key, str) and key):
             raise DataError(f"{KEY!r} is {key!r}", fix="Send text, or leave it out")

@@ -12,7 +12,7 @@ from tutelage.release.rollout import ACTIVE, LIVE, Counts, RolloutState
 from tutelage.release.routes import (
     journal,
     last_rollout,
-    require_deployment,
+    require_place,
     rollouts,
     state_of,
 )
@@ -119,8 +119,7 @@ def history(ctx: Context, deployment: str | None = None) -> list[dict[str, Any]]
 
     Raises DataError for a deployment that there is not.
     """
-    if deployment is not None:
-        _known(ctx, deployment)
+    _known(ctx, deployment)
     found = []
     for row in rollouts(ctx.store, deployment):
         moves = journal(ctx.store, row.id)
@@ -190,9 +189,7 @@ def _gateway(ctx: Context) -> dict[str, str]:
 
 def _known(ctx: Context, deployment: str | None) -> str:
     """Return the deployment's name, by default the project's; raise DataError for a typo."""
-    if deployment is not None and deployment != ctx.config.name:
-        with ctx.store.session() as session:
-            require_deployment(session, deployment)
+    require_place(ctx.store, deployment, ctx.config.name)
     return deployment or ctx.config.name
 
 

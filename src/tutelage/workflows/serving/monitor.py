@@ -16,6 +16,7 @@ from tutelage.core.artifact import utc_now
 from tutelage.core.config_alerts import Webhook
 from tutelage.core.durations import seconds
 from tutelage.core.errors import ConfigError, DataError, did_you_mean
+from tutelage.release.routes import require_place
 from tutelage.serving.monitoring import alert_store, event_kinds
 from tutelage.serving.monitoring.alerts import Watch, require_rule, rules_of
 from tutelage.serving.monitoring.events import copy_moves, read_events
@@ -164,7 +165,7 @@ def silence(
     Raises DataError if it matches no rule in force, or there is no such deployment.
     """
     require_rule(ctx.config.alerts, rule)
-    alert_store.require_place(ctx.store, deployment, ctx.config.name)
+    require_place(ctx.store, deployment, ctx.config.name)
     until = utc_now() + timedelta(seconds=_length(length, "for"))
     who = author or getpass.getuser()
     row = alert_store.silence(
